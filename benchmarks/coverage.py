@@ -77,7 +77,7 @@ class Synthetic:
     model: float
     correlation: float
     images: int = 150
-    classes: int = 8
+    num_classes: int = 8
     image: float = 1.5
     interaction: float = 0.5
     model_correlation: float = 0.3
@@ -85,9 +85,9 @@ class Synthetic:
 
     def draw(self, random: np.random.Generator, seeds: int) -> tuple[CellCounts, CellCounts, float]:
         labeled = self._often()
-        there = random.random((self.images, self.classes)) < labeled
+        there = random.random((self.images, self.num_classes)) < labeled
         target = np.rint(self.pixels * there * random.gamma(2.0, 0.5, there.shape))
-        shape = (2, seeds, self.images, self.classes)
+        shape = (2, seeds, self.images, self.num_classes)
         spill = SPILL * self.pixels * labeled * random.exponential(size=shape[2:])
         models = self._correlated(random, self.model, self.model_correlation, (seeds, 1, 1))
         images = self._correlated(random, self.image, self.correlation, (1, *shape[2:]))
@@ -101,11 +101,11 @@ class Synthetic:
 
     def _often(self) -> Floats:
         """Return the share of the images in which each class is labeled."""
-        return np.geomspace(1.0, 0.12, self.classes)
+        return np.geomspace(1.0, 0.12, self.num_classes)
 
     def _level(self) -> Floats:
-        """Return the logit of cell and baseline for each class, [2, classes]."""
-        return np.linspace(2.0, -0.5, self.classes) + np.array([[self.gain], [0.0]])
+        """Return the logit of cell and baseline for each class, [2, num_classes]."""
+        return np.linspace(2.0, -0.5, self.num_classes) + np.array([[self.gain], [0.0]])
 
     def _correlated(self, random: np.random.Generator, scale: float, share: float, shape: tuple[int, ...]) -> Floats:
         """Sample effects of two cells, [2, *shape], of which a share of the variance is common to both."""
@@ -130,7 +130,7 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Real:
-    """Grids from the counts of the trials of a cell and of a baseline, [trials, images, classes, 3] each."""
+    """Grids from the counts of the trials of a cell and of a baseline, [trials, images, num_classes, 3] each."""
 
     cell: NDArray[np.int64]
     baseline: NDArray[np.int64]
@@ -469,7 +469,7 @@ def _mixtures(random: np.random.Generator, trials: NDArray[np.int64], count: int
 
 
 def _difference(cell: Floats, baseline: Floats) -> Floats:
-    """Return the difference in mIoU on all images of counts [models, images, classes, 3], [models]."""
+    """Return the difference in mIoU on all images of counts [models, images, num_classes, 3], [models]."""
     totals = (one.sum(1) for one in (cell, baseline))
     found, reference = (mean_over_classes(compute_class_iou(one)) for one in totals)
     return found - reference

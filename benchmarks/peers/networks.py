@@ -25,7 +25,7 @@ SKIPS = {"fcn32s": [], "fcn16s": ["16"], "fcn8s": ["16", "8"]}
 
 
 class FCN(nn.Module):
-    def __init__(self, backbone: str, head: str, classes: int, frozen_batch_norm: bool = False) -> None:
+    def __init__(self, backbone: str, head: str, num_classes: int, frozen_batch_norm: bool = False) -> None:
         super().__init__()
         self.frozen_batch_norm = frozen_batch_norm
         if backbone == "mobilenetv2_100":
@@ -35,9 +35,9 @@ class FCN(nn.Module):
         self.backbone = IntermediateLayerGetter(body, LAYERS[backbone])
         self.skips = SKIPS[head]
         channels = CHANNELS[backbone]
-        self.score = nn.ModuleDict({r: nn.Conv2d(channels[r], classes, kernel_size=1) for r in ("32", *self.skips)})
-        self.up2 = nn.ModuleDict({r: upsampling(classes, 2) for r in self.skips})
-        self.up = upsampling(classes, int(self.skips[-1] if self.skips else 32))
+        self.score = nn.ModuleDict({r: nn.Conv2d(channels[r], num_classes, kernel_size=1) for r in ("32", *self.skips)})
+        self.up2 = nn.ModuleDict({r: upsampling(num_classes, 2) for r in self.skips})
+        self.up = upsampling(num_classes, int(self.skips[-1] if self.skips else 32))
 
         if frozen_batch_norm:
             for norm in self.norms():
@@ -61,9 +61,9 @@ class FCN(nn.Module):
         return self.up(scores)
 
 
-def upsampling(classes: int, factor: int) -> nn.ConvTranspose2d:
-    up = nn.ConvTranspose2d(classes, classes, kernel_size=2 * factor, padding=factor // 2, stride=factor)
-    up.weight.data.copy_(bilinear_kernel(classes, classes, 2 * factor))
+def upsampling(num_classes: int, factor: int) -> nn.ConvTranspose2d:
+    up = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=2 * factor, padding=factor // 2, stride=factor)
+    up.weight.data.copy_(bilinear_kernel(num_classes, num_classes, 2 * factor))
     return up
 
 

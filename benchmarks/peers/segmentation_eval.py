@@ -16,12 +16,12 @@ from torchvision.transforms import functional as T
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def network(classes: int) -> nn.Sequential:
+def network(num_classes: int) -> nn.Sequential:
     pretrained_net = torchvision.models.resnet18(weights=None)
     net = nn.Sequential(*list(pretrained_net.children())[:-2])
-    net.add_module("final_conv", nn.Conv2d(512, classes, kernel_size=1))
-    transpose_conv = nn.ConvTranspose2d(classes, classes, kernel_size=64, padding=16, stride=32)
-    transpose_conv.weight.data.copy_(bilinear_kernel(classes, classes, 64))
+    net.add_module("final_conv", nn.Conv2d(512, num_classes, kernel_size=1))
+    transpose_conv = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=64, padding=16, stride=32)
+    transpose_conv.weight.data.copy_(bilinear_kernel(num_classes, num_classes, 64))
     net.add_module("transpose_conv", transpose_conv)
     return net
 

@@ -102,7 +102,9 @@ def compare(
 
     def ours(precision: hardware.Precision) -> Counts:
         mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.create_autocast(device, precision)
-        return evaluate_split(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast).areas
+        return evaluate_split(
+            model, split, num_classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast
+        ).areas
 
     def peers() -> int:
         theirs.evaluate(net, samples, CLASSES, device.type)
@@ -128,8 +130,8 @@ def compare(
 def network() -> FCN:
     """Build ResNet-18 FCN-32s with a learned dense transposed convolution and random weights."""
 
-    def upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
-        return TransposedUpsampler(classes, factor, bias=True)
+    def upsampler(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
+        return TransposedUpsampler(num_classes, factor, bias=True)
 
     torch.manual_seed(0)
     backbone = TimmBackbone("resnet18")

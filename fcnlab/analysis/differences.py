@@ -20,11 +20,11 @@ class ClassDifferences:
     """Differences of the IoU of each class; NaN for a class without a labeled pixel in the split.
 
     Attributes:
-        value: differences, [classes].
-        low: lower ends of the intervals, [classes].
-        high: upper ends of the intervals, [classes].
-        p_value: two-sided p-values without a correction for the number of classes, [classes].
-        images: number of images in which the class is labeled, [classes]; few images make a rough interval.
+        value: differences, [num_classes].
+        low: lower ends of the intervals, [num_classes].
+        high: upper ends of the intervals, [num_classes].
+        p_value: two-sided p-values without a correction for the number of classes, [num_classes].
+        images: number of images in which the class is labeled, [num_classes]; few images make a rough interval.
     """
 
     value: Floats
@@ -113,7 +113,7 @@ def estimate_difference(
     interval is about these two trained models on other images, as `note` reports.
 
     Args:
-        cell: counts by seed, each [images, classes, 3].
+        cell: counts by seed, each [images, num_classes, 3].
         baseline: counts by seed of the same images.
         resamples: number of bootstrap resamples; 10,000 give the standard error to 0.7 %.
         confidence: confidence level of the intervals.
@@ -196,7 +196,7 @@ def _check_labels(cell: Counts, baseline: Counts) -> None:
     if np.shape(cell) != np.shape(baseline):
         raise RunError(
             f"the cell's counts have shape {np.shape(cell)} and the baseline's have shape {np.shape(baseline)}: a "
-            "paired difference needs the same images and classes, [images, classes, 3]; evaluate both on one split"
+            "paired difference needs the same images and classes, [images, num_classes, 3]; evaluate both on one split"
         )
     different = np.flatnonzero((np.asarray(cell)[..., 2] != np.asarray(baseline)[..., 2]).any(-1))
     if different.size:

@@ -51,7 +51,7 @@ MIN_SEEDS = 3
 
 @dataclass(frozen=True)
 class Interval:
-    """Confidence intervals of one value ([]) or of many ([classes]); every attribute is an array of that shape.
+    """Confidence intervals of one value ([]) or of many ([num_classes]); every attribute is an array of that shape.
 
     Attributes:
         value: mean over seeds.

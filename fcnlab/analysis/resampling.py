@@ -13,7 +13,7 @@ from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, divide, mean_over_classes
 
 CellCounts: TypeAlias = Mapping[int, Counts]
-"""Seed -> counts of its trial, int64 [images, classes, 3], with the same images in the same order for all seeds."""
+"""Seed -> counts of its trial, int64 [images, num_classes, 3], with the same images in the same order for all seeds."""
 
 _CHUNK = 2**20  # weights that are held at once, 8 MiB
 
@@ -22,7 +22,7 @@ _CHUNK = 2**20  # weights that are held at once, 8 MiB
 class BootstrapSample:
     """A metric of a cell's trials, observed and on resampled images.
 
-    The trailing shape [...] is [classes] for IoU and [] for mIoU.
+    The trailing shape [...] is [num_classes] for IoU and [] for mIoU.
 
     Attributes:
         values: observed values, [seeds, ...].
@@ -80,11 +80,11 @@ def stack_counts(cell: CellCounts, seeds: Sequence[int]) -> Counts:
     """Stack the counts of a cell's trials.
 
     Args:
-        cell: counts by seed, each [images, classes, 3].
+        cell: counts by seed, each [images, num_classes, 3].
         seeds: the seeds to stack, in this order.
 
     Returns:
-        int64 [seeds, images, classes, 3].
+        int64 [seeds, images, num_classes, 3].
 
     Raises:
         RunError: the counts of a seed have another shape than those of the first one.
@@ -95,8 +95,8 @@ def stack_counts(cell: CellCounts, seeds: Sequence[int]) -> Counts:
         if len(shape) != 3 or shape[2] != 3 or shape != first:
             raise RunError(
                 f"counts of seed {seed} have shape {shape}, those of seed {seeds[0]} have shape {first}: trials can be "
-                "compared only if they were evaluated on the same images and classes, [images, classes, 3]; evaluate "
-                "them again on one split"
+                "compared only if they were evaluated on the same images and classes, [images, num_classes, 3]; "
+                "evaluate them again on one split"
             )
     return np.stack([np.asarray(cell[seed], dtype=np.int64) for seed in seeds])
 
@@ -109,10 +109,10 @@ def compute_influence(counts: Counts) -> Floats:
     over the images.
 
     Args:
-        counts: [trials, images, classes, 3].
+        counts: [trials, images, num_classes, 3].
 
     Returns:
-        [trials, images, classes]; NaN for a class without a labeled pixel.
+        [trials, images, num_classes]; NaN for a class without a labeled pixel.
     """
     hit = counts[..., 0].astype(np.float64)
     union = counts[..., 1] + counts[..., 2] - hit
@@ -130,19 +130,19 @@ def resample_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
     nor the number of threads changes a result.
 
     Args:
-        counts: [trials, images, classes, 3].
+        counts: [trials, images, num_classes, 3].
         resamples: number of resamples.
         seed: seed of the draws.
 
     Returns:
-        [resamples, trials, classes]; NaN where a class has no labeled pixel in a resample.
+        [resamples, trials, num_classes]; NaN where a class has no labeled pixel in a resample.
     """
-    trials, images, classes, _ = counts.shape
+    trials, images, num_classes, _ = counts.shape
     columns = np.moveaxis(counts, 1, 0).reshape(images, -1).astype(np.float64)
-    iou = np.empty((resamples, trials, classes))
+    iou = np.empty((resamples, trials, num_classes))
     start = 0
     for weights in _draw_weights(images, resamples, seed):
-        iou[start : start + len(weights)] = compute_class_iou((weights @ columns).reshape(-1, trials, classes, 3))
+        iou[start : start + len(weights)] = compute_class_iou((weights @ columns).reshape(-1, trials, num_classes, 3))
         start += len(weights)
     return iou
 

@@ -33,7 +33,7 @@ def export(
 ) -> None:
     """Export a trained model with its classes, palette and normalization, and compare the file with the model.
 
-    ONNX and torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, classes, H, W].
+    ONNX and torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, num_classes, H, W].
     """
     from fcnlab.errors import RunError
 

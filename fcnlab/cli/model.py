@@ -34,7 +34,7 @@ NAME = "Name of a variant in the registry, backbone+head or backbone+head+upsamp
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
 def show(
     variant: Annotated[str, typer.Argument(help=NAME, show_default=False)],
-    classes: Classes = 21,
+    num_classes: Classes = 21,
     size: SizeOption = "320x480",
     measure: Measure = False,
     device: DeviceOption = "auto",
@@ -44,7 +44,7 @@ def show(
     """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
     wanted = parse_size("--size", size)
     components = _components(variant, lab)
-    model = _model(variant, classes, lab)
+    model = _model(variant, num_classes, lab)
 
     import torch  # imported late, so that a typing mistake is reported quickly
 
@@ -68,7 +68,7 @@ def show(
     ]
     costs = _costs(variant, model, wanted, on)
     if as_json:
-        facts = {"variant": variant, "num_classes": classes, "size": list(wanted), "feature_maps": maps}
+        facts = {"variant": variant, "num_classes": num_classes, "size": list(wanted), "feature_maps": maps}
         print_json(facts | {"components": sizes, "scores": list(scores.shape), "costs": asdict(costs)})
         return
     title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
@@ -100,7 +100,7 @@ def _print_structure(title: str, maps: list[dict[str, Any]], sizes: list[dict[st
 @app.command(epilog="Example: fcnlab model compare fcn32s-resnet18 fcn8s-resnet18 dilated8-resnet50 --sort gmacs")
 def compare(
     variants: Annotated[list[str], typer.Argument(help=NAME, show_default=False)],
-    classes: Classes = 21,
+    num_classes: Classes = 21,
     size: SizeOption = "320x480",
     sort: Annotated[str, typer.Option("--sort", help="Sort by this column; descending with a minus: -gmacs")] = "",
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the costs to this file")] = None,
@@ -121,21 +121,21 @@ def compare(
         _components(variant, lab)
     rows, on = [], _measuring(measure, device)
     for variant in variants:
-        rows.append(_costs(variant, _model(variant, classes, lab), wanted, on))
+        rows.append(_costs(variant, _model(variant, num_classes, lab), wanted, on))
     if key:
         rows.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
     values = [{name: getattr(row, name) for name in columns} for row in rows]
     if csv_file is not None:
         write_csv(csv_file, values)
     if as_json:
-        print_json({"num_classes": classes, "size": list(wanted), "variants": values})
+        print_json({"num_classes": num_classes, "size": list(wanted), "variants": values})
         return
     terminal = create_console()
     headings = [Costs.HEADINGS[name] for name in columns]
     texts = [[row.text(name) for name in columns] for row in rows]
     optional = [columns.index(name) for name in Costs.DETAILS]
     numbers = range(1, len(columns))
-    title = f"{classes} classes, one image of {size}"
+    title = f"{num_classes} classes, one image of {size}"
     terminal.print(format_table(headings, texts, terminal.width, numbers=numbers, optional=optional, title=title))
 
 
@@ -243,8 +243,8 @@ def _components(variant: str, lab: Path | None) -> Variant:
     return variant_config(variant, Lab.find(root=lab))
 
 
-def _model(variant: str, classes: int, lab: Path | None) -> FCN:
+def _model(variant: str, num_classes: int, lab: Path | None) -> FCN:
     from fcnlab.api import build_model
     from fcnlab.lab import Lab
 
-    return build_model(variant, classes, pretrained=False, lab=Lab.find(root=lab)).eval()
+    return build_model(variant, num_classes, pretrained=False, lab=Lab.find(root=lab)).eval()

@@ -25,12 +25,12 @@ class SampleTransform:
     Attributes:
         name: the `type` of the transform, for error messages.
         transform: transforms an image and its mask.
-        classes: number of classes.
+        num_classes: number of classes.
     """
 
     name: str
     transform: Transform
-    classes: int
+    num_classes: int
 
     def __call__(self, sample: DecodedSample, seed: int, epoch: int, index: int) -> DecodedSample:
         """Return a transformed copy of a sample.
@@ -49,7 +49,7 @@ class SampleTransform:
         rng = np.random.default_rng(derive_seed(seed, "transform", epoch, index))
         image, mask = sample.image.permute(1, 2, 0).numpy().copy(), sample.label.numpy().copy()
         made = self.transform(image, mask, rng)
-        problem = _find_problem(made, image.shape[2], self.classes)
+        problem = _find_problem(made, image.shape[2], self.num_classes)
         if problem is not None:
             raise DataError(f"recipe.transform: {self.name}: {problem}")
         image, mask = made
@@ -58,13 +58,13 @@ class SampleTransform:
 
 
 def create_sample_transform(
-    spec: CustomTransform | None, classes: int, extensions: Extensions
+    spec: CustomTransform | None, num_classes: int, extensions: Extensions
 ) -> SampleTransform | None:
     """Create the transform of a recipe.
 
     Args:
         spec: configuration of the transform.
-        classes: number of classes of the dataset.
+        num_classes: number of classes of the dataset.
         extensions: extensions that may contain the transform.
 
     Returns:
@@ -82,12 +82,12 @@ def create_sample_transform(
     except TypeError as error:
         raise ConfigError(f"{where}: its class does not take the options: {error}") from None
     try:
-        return SampleTransform(spec.type, create(**spec.options), classes)
+        return SampleTransform(spec.type, create(**spec.options), num_classes)
     except Exception as error:
         raise ConfigError(f"{where}: its class cannot be created: {type(error).__name__}: {error}") from error
 
 
-def _find_problem(made: Any, channels: int, classes: int) -> str | None:
+def _find_problem(made: Any, channels: int, num_classes: int) -> str | None:
     """Return the reason for which a result of a transform is invalid; None if it is valid."""
     if not isinstance(made, tuple) or len(made) != 2:
         return f"returned {type(made).__name__}; return a tuple of image and mask"
@@ -103,10 +103,10 @@ def _find_problem(made: Any, channels: int, classes: int) -> str | None:
         return f"the mask is {_describe(mask)}, not a NumPy array of integers; resample masks to the nearest pixel"
     if mask.shape != image.shape[:2]:
         return f"the mask has the shape {list(mask.shape)}, and the image {list(image.shape)}"
-    invalid = mask[((mask < 0) | (mask >= classes)) & (mask != IGNORE_INDEX)]
+    invalid = mask[((mask < 0) | (mask >= num_classes)) & (mask != IGNORE_INDEX)]
     if invalid.size:
         return (
-            f"the mask contains {invalid[0]}, which is neither a label (0 to {classes - 1}) nor {IGNORE_INDEX}; "
+            f"the mask contains {invalid[0]}, which is neither a label (0 to {num_classes - 1}) nor {IGNORE_INDEX}; "
             f"resample masks to the nearest pixel and fill them with {IGNORE_INDEX}"
         )
     return None

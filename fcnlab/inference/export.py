@@ -26,7 +26,7 @@ from fcnlab.inference.model import TrainedModel
 
 FileFormat = Literal["onnx", "torch", "safetensors"]
 Predictor = Callable[[Image.Image], NDArray[np.float32]]
-"""A function from an image to probabilities [classes, H, W]."""
+"""A function from an image to probabilities [num_classes, H, W]."""
 
 SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 COMPARED_SIZES = ((97, 130), (160, 128), (99, 79), (134, 92), (76, 103))
@@ -59,7 +59,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
 
     A `safetensors` file contains weights and description, for `fcnlab.load`. `torch` is a program of `torch.export`,
     `onnx` a graph. Both contain the description and map images, uint8 [B, C, H, W], to `probabilities`, float32
-    [B, classes, H, W], for any B, H and W. A `torch` program requires at least two rows and columns in the deepest
+    [B, num_classes, H, W], for any B, H and W. A `torch` program requires at least two rows and columns in the deepest
     feature map: images of more than 32 pixels per side at stride 32.
 
     Args:

@@ -39,7 +39,7 @@ class ExportModel(nn.Module):
                 1 x 1 after resizing.
 
         Returns:
-            Probabilities, float32 [B, classes, H, W].
+            Probabilities, float32 [B, num_classes, H, W].
         """
         height, width = images.shape[-2:]
         inputs = (images.float() - self.mean) / self.std

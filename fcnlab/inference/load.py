@@ -52,8 +52,8 @@ def read_safetensors(path: Path, extensions: Extensions = Extensions()) -> Train
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
     description = ModelDescription.from_metadata(metadata, str(path))
-    classes, channels = len(description.classes), len(description.mean)
-    network = restore_model(description.variant, classes, state, str(path), extensions, channels)
+    num_classes, channels = len(description.classes), len(description.mean)
+    network = restore_model(description.variant, num_classes, state, str(path), extensions, channels)
     return TrainedModel(network, description)
 
 

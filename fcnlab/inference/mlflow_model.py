@@ -19,7 +19,7 @@ from fcnlab.trial.record import CheckpointChoice
 def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:
     """Log the model of each finished trial to its MLflow run, with the checkpoint that the grid reports.
 
-    A logged model maps images, uint8 [B, C, H, W], to probabilities [B, classes, H, W]. Models that are already
+    A logged model maps images, uint8 [B, C, H, W], to probabilities [B, num_classes, H, W]. Models that are already
     logged are skipped.
 
     Args:
@@ -79,5 +79,5 @@ def _log_model(tracker: MlflowTracker, finished: FinishedTrial, checkpoint: Chec
     network = finished.load_model(checkpoint)
     description = ModelDescription.from_trial(finished, network, checkpoint)
     export_model = ExportModel(network, description).eval()
-    key, classes = finished.record.key, len(finished.record.classes)
-    return tracker.log_model(key, export_model, classes, len(description.mean))
+    key, num_classes = finished.record.key, len(finished.record.classes)
+    return tracker.log_model(key, export_model, num_classes, len(description.mean))

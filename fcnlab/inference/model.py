@@ -41,7 +41,7 @@ class TrainedModel:
         description: metadata such as the key of the trial.
         device: device of prediction.
         classes: names of the classes, by label.
-        palette: colors of the classes, uint8 [classes, 3].
+        palette: colors of the classes, uint8 [num_classes, 3].
         mean: mean of each channel of RGB images scaled to 0..1.
         std: standard deviation of each channel, of the same images.
         image_format: conversion of images before prediction.
@@ -118,7 +118,7 @@ class TrainedModel:
             protocol: windows, flips and scales.
 
         Returns:
-            Probabilities at native size, float32 [classes, H, W]; a list of them for a list.
+            Probabilities at native size, float32 [num_classes, H, W]; a list of them for a list.
 
         Raises:
             DataError: an image cannot be read or converted, as in `predict`.
@@ -133,7 +133,7 @@ class TrainedModel:
             protocol: windows, flips and scales.
 
         Returns:
-            Labels, uint8 [H, W], and probabilities, float32 [classes, H, W].
+            Labels, uint8 [H, W], and probabilities, float32 [num_classes, H, W].
 
         Raises:
             DataError: the image cannot be read or converted, as in `predict`.
@@ -161,7 +161,7 @@ class TrainedModel:
 
     @torch.inference_mode()
     def _compute_scores(self, pixels: Pixels, protocol: Protocol) -> tuple[Tensor, bool]:
-        """Return scores [B, classes, H, W] of pixels [B, H, W, C], and True if they are already probabilities."""
+        """Return scores [B, num_classes, H, W] of pixels [B, H, W, C], and True if they are already probabilities."""
         images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(self.device)
         scaled = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
@@ -176,5 +176,5 @@ def _to_labels(scores: Tensor) -> Pixels:
 
 
 def _to_probabilities(scores: Tensor, normalized: bool) -> NDArray[np.float32]:
-    """Return the probabilities [B, classes, H, W] of scores, which are probabilities already if `normalized`."""
+    """Return the probabilities [B, num_classes, H, W] of scores, which are probabilities already if `normalized`."""
     return (scores.float() if normalized else scores.float().softmax(1)).cpu().numpy()

@@ -79,7 +79,7 @@ def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str], pal
         image: an RGB image.
         labels: label of each pixel, uint8 [H, W].
         classes: names of the classes, by label.
-        palette: colors of the classes, uint8 [classes, 3].
+        palette: colors of the classes, uint8 [num_classes, 3].
     """
     blended = overlay(image, Image.fromarray(palette[labels]))
     occurring, width = [int(label) for label in np.unique(labels)], max(blended.width, MIN_LEGEND_WIDTH)
@@ -94,7 +94,7 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
     """Predict an image and write the files of the prediction.
 
     `mask` is a palette PNG whose indices are the labels, `overlay` a PNG, and `probabilities` an .npz with the arrays
-    `probabilities`, float16 [classes, H, W] (rounding error at most 0.0005), and `classes`.
+    `probabilities`, float16 [num_classes, H, W] (rounding error at most 0.0005), and `classes`.
 
     Args:
         paths: result of `output_paths`.

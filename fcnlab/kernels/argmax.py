@@ -18,13 +18,13 @@ def argmax_classes(scores: Tensor) -> Tensor:
     Equal to `scores.argmax(1)`. It runs in C; if that is not available, `argmax_fallback` is used.
 
     Args:
-        scores: [n, C, pixels] with C at most 255, on the CPU, with any strides.
+        scores: [n, num_classes, pixels] with num_classes at most 255, on the CPU, with any strides.
 
     Returns:
         Classes, uint8 [n, pixels].
     """
-    n, classes, pixels = scores.shape
-    assert classes <= MAX_CLASSES, "classes are uint8, and 255 is the label of ignored pixels"
+    n, num_classes, pixels = scores.shape
+    assert num_classes <= MAX_CLASSES, "classes are uint8, and 255 is the label of ignored pixels"
     compiled = load_library("argmax") if scores.dtype in C_SUFFIX else None
     if scores.stride(2) != 1:
         scores = scores.contiguous()
@@ -35,7 +35,7 @@ def argmax_classes(scores: Tensor) -> Tensor:
     function.restype = None
     function(
         ctypes.c_void_p(scores.data_ptr()),
-        *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), classes, pixels)),
+        *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), num_classes, pixels)),
         ctypes.c_void_p(predicted.data_ptr()),
         ctypes.c_long(count_parts(scores.numel())),
     )
@@ -49,16 +49,16 @@ def argmax_fallback(scores: Tensor) -> Tensor:
     instructions on the CPU and argmax does not. Rows are processed one by one to stay in the processor's cache.
 
     Args:
-        scores: [n, C, pixels], contiguous along pixels.
+        scores: [n, num_classes, pixels], contiguous along pixels.
 
     Returns:
         Classes, uint8 [n, pixels].
     """
-    classes = scores.shape[1]
-    rank = torch.arange(classes, 0, -1, dtype=torch.uint8)[:, None]
+    num_classes = scores.shape[1]
+    rank = torch.arange(num_classes, 0, -1, dtype=torch.uint8)[:, None]
     predicted = torch.empty(len(scores), scores.shape[2], dtype=torch.uint8)
     for row, target in zip(scores, predicted, strict=True):
         greatest = (row == row.amax(0)).view(torch.uint8).mul_(rank).amax(0)
         # If a score is nan, nothing equals the maximum; argmax defines the result then.
-        target.copy_(classes - greatest if greatest.all() else row.argmax(0))
+        target.copy_(num_classes - greatest if greatest.all() else row.argmax(0))
     return predicted

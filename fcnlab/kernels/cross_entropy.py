@@ -29,8 +29,8 @@ class PixelLoss:
     even = ε w / C.
 
     Attributes:
-        own: weights of a pixel's own class, float32 [C], on the device of the scores.
-        even: weights of all classes for every pixel, float32 [C], on the device of the scores.
+        own: weights of a pixel's own class, float32 [num_classes], on the device of the scores.
+        even: weights of all classes for every pixel, float32 [num_classes], on the device of the scores.
         smooth: True if `even` is not zero.
     """
 
@@ -40,18 +40,18 @@ class PixelLoss:
 
     @classmethod
     def from_class_weights(
-        cls, classes: int, weights: Tensor | None, smoothing: float, device: torch.device
+        cls, num_classes: int, weights: Tensor | None, smoothing: float, device: torch.device
     ) -> PixelLoss:
         """Create the loss from class weights and label smoothing.
 
         Args:
-            classes: C.
-            weights: class weights [C]; None for 1.
+            num_classes: number of classes C.
+            weights: class weights [num_classes]; None for 1.
             smoothing: label smoothing ε.
             device: device of the scores.
         """
-        weights = torch.ones(classes, device=device) if weights is None else weights.to(device, torch.float32)
-        return cls((1 - smoothing) * weights, smoothing / classes * weights, smoothing > 0)
+        weights = torch.ones(num_classes, device=device) if weights is None else weights.to(device, torch.float32)
+        return cls((1 - smoothing) * weights, smoothing / num_classes * weights, smoothing > 0)
 
 
 def cross_entropy_(
@@ -67,7 +67,7 @@ def cross_entropy_(
     on the CPU and in Triton on CUDA; if neither is available, `cross_entropy_fallback_` is used.
 
     Args:
-        scores: [n, C, pixels], float32, bfloat16 or float16, contiguous along pixels, with any other strides.
+        scores: [n, num_classes, pixels], float32, bfloat16 or float16, contiguous along pixels, with any other strides.
         labels: uint8 [n, pixels]: classes, or 255 for an ignored pixel, whose gradient is 0.
         scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.
@@ -92,14 +92,16 @@ def cross_entropy_(
     compiled = load_library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in C_SUFFIX else None
     if compiled is None:
         return cross_entropy_fallback_(scores, labels, scales, loss, probability_gradients)
-    n, classes, pixels = scores.shape
+    n, num_classes, pixels = scores.shape
     assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
     largest = int(torch.where(labels == IGNORE_INDEX, 0, labels).max())
-    if largest >= classes:  # the kernel would read out of bounds
-        raise IndexError(f"label {largest} is out of range for {classes} classes")
+    if largest >= num_classes:  # the kernel would read out of bounds
+        raise IndexError(f"label {largest} is out of range for {num_classes} classes")
     function = getattr(compiled, f"cross_entropy_{C_SUFFIX[scores.dtype]}")
     function.restype = None
-    terms = _Loss(classes, loss.own.data_ptr(), loss.even.data_ptr(), float(loss.even.sum()) if loss.smooth else 0.0)
+    terms = _Loss(
+        num_classes, loss.own.data_ptr(), loss.even.data_ptr(), float(loss.even.sum()) if loss.smooth else 0.0
+    )
     losses = (ctypes.c_double * count_parts(scores.numel()))()
     function(
         ctypes.byref(terms),
@@ -107,7 +109,7 @@ def cross_entropy_(
         *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), pixels)),
         ctypes.c_void_p(labels.data_ptr()),
         ctypes.c_void_p(scales.data_ptr()),
-        None if probability_gradients is None else class_pointers(probability_gradients, classes, (n, pixels)),
+        None if probability_gradients is None else class_pointers(probability_gradients, num_classes, (n, pixels)),
         ctypes.c_long(len(losses)),
         losses,
     )
@@ -135,7 +137,7 @@ def cross_entropy_fallback_(
     """Compute `cross_entropy_` by PyTorch operators, on any device.
 
     Args:
-        scores: [n, C, pixels]; overwritten by their gradient.
+        scores: [n, num_classes, pixels]; overwritten by their gradient.
         labels: uint8 [n, pixels]: classes, or 255 for ignored.
         scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.

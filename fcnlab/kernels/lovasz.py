@@ -26,11 +26,11 @@ def lovasz_of_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tens
     The loss is the mean over the classes that occur.
 
     Args:
-        probabilities: float32 [C, N] on the CPU, contiguous; N is at most `MAX_PIXELS`.
+        probabilities: float32 [num_classes, N] on the CPU, contiguous; N is at most `MAX_PIXELS`.
         labels: uint8 [N], contiguous: classes, or 255 for ignored pixels.
 
     Returns:
-        The loss, a float32 scalar, and its gradient, float32 [C, N]; both are 0 if all pixels are ignored.
+        The loss, a float32 scalar, and its gradient, float32 [num_classes, N]; both are 0 if all pixels are ignored.
 
     Raises:
         IndexError: a label is neither a class nor 255.
@@ -57,20 +57,20 @@ def lovasz_of_classes_(probabilities: Mapping[int, Tensor], labels: Tensor, fact
     return _compute(probabilities, labels, factor, probabilities)
 
 
-def find_occurring_classes(labels: Tensor, classes: int) -> list[int]:
+def find_occurring_classes(labels: Tensor, num_classes: int) -> list[int]:
     """Return the classes of at least one pixel.
 
     Args:
         labels: uint8, of any shape: classes, or 255 for ignored pixels.
-        classes: number of classes.
+        num_classes: number of classes.
 
     Raises:
         IndexError: a label is neither a class nor 255.
     """
     counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     occurring: list[int] = counts.nonzero().flatten().tolist()
-    if occurring and occurring[-1] >= classes:
-        raise IndexError(f"label {occurring[-1]} is out of range for {classes} classes")
+    if occurring and occurring[-1] >= num_classes:
+        raise IndexError(f"label {occurring[-1]} is out of range for {num_classes} classes")
     return occurring
 
 

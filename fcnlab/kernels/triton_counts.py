@@ -16,28 +16,28 @@ _STEPS = 16
 """A program counts `_STEPS` blocks of `_BLOCK` pixels."""
 
 
-def count_pixels(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
+def count_pixels(predictions: Tensor, labels: Tensor, num_classes: int, *, masked: bool) -> Tensor:
     """Count the pixels of each class.
 
     Args:
-        predictions: uint8 [N, H, W]; values of `classes` and above belong to no class.
-        labels: uint8 [N, H, W]; values of `classes` and above belong to no class.
-        classes: C, at most 255.
+        predictions: uint8 [N, H, W]; values of `num_classes` and above belong to no class.
+        labels: uint8 [N, H, W]; values of `num_classes` and above belong to no class.
+        num_classes: number of classes, at most 255.
         masked: count predictions only where the label is a class.
 
     Returns:
-        Counts int64 [N, C, 3]: pixels of each class in both, in the prediction, and in the label.
+        Counts int64 [N, num_classes, 3]: pixels of each class in both, in the prediction, and in the label.
     """
     images, pixels = len(labels), labels[0].numel() if len(labels) else 0
-    counts = torch.zeros(images, classes, 3, dtype=torch.int32, device=labels.device)
+    counts = torch.zeros(images, num_classes, 3, dtype=torch.int32, device=labels.device)
     if images and pixels:
-        grid = (images, triton.cdiv(pixels, _BLOCK * _STEPS), triton.cdiv(classes, _ROWS))
+        grid = (images, triton.cdiv(pixels, _BLOCK * _STEPS), triton.cdiv(num_classes, _ROWS))
         _count[grid](
             predictions.contiguous(),
             labels.contiguous(),
             counts,
             pixels,
-            CLASSES=classes,
+            CLASSES=num_classes,
             NONE=IGNORE_INDEX,
             MASKED=masked,
             ROWS=_ROWS,

@@ -31,7 +31,7 @@ def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: P
     so that it is reproducible bit for bit. The host does not wait.
 
     Args:
-        scores: [n, C, pixels], float32, float16 or bfloat16; C at most 256; contiguous along pixels.
+        scores: [n, num_classes, pixels], float32, float16 or bfloat16, contiguous along pixels; at most 256 classes.
         labels: uint8 [n, pixels], contiguous: classes, or 255 for an ignored pixel, whose gradient is 0. Any other
             label makes the loss nan.
         scales: float32 [n], the factor on the loss of each row.
@@ -40,17 +40,17 @@ def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: P
     Returns:
         The loss, a float32 scalar on the device of the scores.
     """
-    n, classes, pixels = scores.shape
+    n, num_classes, pixels = scores.shape
     assert n * pixels < 2**31, "pixel indices have 32 bits"
     sizes = (n * pixels, scores.stride(0), scores.stride(1))
     given = (scores, labels, scales, loss.own, loss.even)
-    constants = {"CLASSES": classes, "PIXELS": pixels, "IGNORED": IGNORE_INDEX, "SMOOTH": loss.smooth}
-    if classes <= _MAX_FEW:
+    constants = {"CLASSES": num_classes, "PIXELS": pixels, "IGNORED": IGNORE_INDEX, "SMOOTH": loss.smooth}
+    if num_classes <= _MAX_FEW:
         programs = triton.cdiv(n * pixels, _PIXELS)
         partial = torch.empty(programs, dtype=torch.float32, device=scores.device)
         _cross_entropy_of_few[(programs,)](*given, partial, *sizes, **constants, BLOCK=_PIXELS, num_warps=4)
         return partial.sum()
-    rows = triton.next_power_of_2(classes)
+    rows = triton.next_power_of_2(num_classes)
     block, aligned = _block(rows, pixels)
     programs = triton.cdiv(n * pixels, block)
     partial = torch.empty(programs, dtype=torch.float32, device=scores.device)
@@ -60,7 +60,7 @@ def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: P
         *sizes,
         **constants,
         ALIGNED=aligned,
-        WIDE=(classes - 1) * scores.stride(1) + pixels >= 2**31,
+        WIDE=(num_classes - 1) * scores.stride(1) + pixels >= 2**31,
         ROWS=rows,
         BLOCK=block,
         num_warps=min(8, max(1, rows * block // _ELEMENTS)),

@@ -78,22 +78,23 @@ def _reduce_windows(extreme: Callable[[Tensor, Tensor], Tensor], values: Tensor,
     return values
 
 
-def count_boundaries(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+def count_boundaries(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Count the boundary pixels of images of one shape, on the device of the labels and without synchronization.
 
     Args:
-        predictions: uint8 [N, H, W], 0..C-1.
-        labels: uint8 [N, H, W], 0..C-1 or 255.
-        classes: C.
+        predictions: uint8 [N, H, W], 0..num_classes-1.
+        labels: uint8 [N, H, W], 0..num_classes-1 or 255.
+        num_classes: number of classes.
 
     Returns:
-        `fcnlab.metrics.confusion.Counts` as a tensor, int64 [N, C, 3]. Boundary IoU is `compute_metrics(counts).miou`.
+        `fcnlab.metrics.confusion.Counts` as a tensor, int64 [N, num_classes, 3]. Boundary IoU is
+        `compute_metrics(counts).miou`.
     """
     if labels.device.type == "cpu" and len(labels) > 1:  # a single image fits the processor's cache
         pairs = zip(predictions.split(1), labels.split(1), strict=True)
-        return torch.cat([count_boundaries(*pair, classes) for pair in pairs])
+        return torch.cat([count_boundaries(*pair, num_classes) for pair in pairs])
     d = compute_boundary_width(*labels.shape[1:])
     predicted = predictions.masked_fill(labels == IGNORE_INDEX, IGNORE_INDEX)
     both = torch.cat((predicted, labels))
-    prediction_boundary, label_boundary = both.masked_fill(~find_boundaries(both, d), classes).chunk(2)
-    return count_areas(prediction_boundary, label_boundary, classes, masked=False)
+    prediction_boundary, label_boundary = both.masked_fill(~find_boundaries(both, d), num_classes).chunk(2)
+    return count_areas(prediction_boundary, label_boundary, num_classes, masked=False)

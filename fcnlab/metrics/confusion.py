@@ -8,30 +8,30 @@ from torch import Tensor
 from fcnlab.kernels.switch import is_triton_available
 
 
-def count_areas(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool = True) -> Tensor:
+def count_areas(predictions: Tensor, labels: Tensor, num_classes: int, *, masked: bool = True) -> Tensor:
     """Count the pixels of each class in images of one shape, on the device of the labels.
 
     The Triton kernel does not synchronize with the host.
 
     Args:
-        predictions: uint8 [N, H, W], 0..C-1; without `masked` also C for no class.
-        labels: uint8 [N, H, W], 0..C-1 or 255; without `masked` 0..C.
-        classes: C.
+        predictions: uint8 [N, H, W], 0..num_classes-1; without `masked` also num_classes for no class.
+        labels: uint8 [N, H, W], 0..num_classes-1 or 255; without `masked` 0..num_classes.
+        num_classes: number of classes.
         masked: count predictions only where the label is a class.
 
     Returns:
-        `Counts` as a tensor, int64 [N, C, 3].
+        `Counts` as a tensor, int64 [N, num_classes, 3].
     """
     if is_triton_available(labels.device):
         from fcnlab.kernels.triton_counts import count_pixels
 
-        return count_pixels(predictions, labels, classes, masked=masked)
+        return count_pixels(predictions, labels, num_classes, masked=masked)
     # Pixels of no class are counted in an additional row and column, which are then left out.
     if masked:
-        joint = count_joint(predictions, labels, classes, classes + 1)[:, :classes]
+        joint = count_joint(predictions, labels, num_classes, num_classes + 1)[:, :num_classes]
     else:
-        joint = count_joint(predictions, labels, classes + 1, classes + 1)
-    return torch.stack((joint.diagonal(dim1=1, dim2=2), joint.sum(1), joint.sum(2)), dim=2)[:, :classes]
+        joint = count_joint(predictions, labels, num_classes + 1, num_classes + 1)
+    return torch.stack((joint.diagonal(dim1=1, dim2=2), joint.sum(1), joint.sum(2)), dim=2)[:, :num_classes]
 
 
 def count_joint(predictions: Tensor, labels: Tensor, columns: int, rows: int) -> Tensor:

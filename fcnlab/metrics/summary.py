@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
-"""Pixels of intersection n_ii, prediction p_i and label t_i, [..., classes, 3]."""
+"""Pixels of intersection n_ii, prediction p_i and label t_i, [..., num_classes, 3]."""
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def compute_metrics(counts: Counts) -> Metrics:
     """Compute the metrics of a split.
 
     Args:
-        counts: int64 [N, C, 3] of its images, or their sum [C, 3].
+        counts: int64 [N, num_classes, 3] of its images, or their sum [num_classes, 3].
 
     Returns:
         The metrics over all images.
@@ -77,10 +77,10 @@ def compute_class_iou(totals: Counts | Floats) -> Floats:
     """Compute the IoU of each class from summed counts.
 
     Args:
-        totals: intersection, prediction and target in pixels, [..., classes, 3].
+        totals: intersection, prediction and target in pixels, [..., num_classes, 3].
 
     Returns:
-        IoU [..., classes], float64; nan for a class without a labeled pixel.
+        IoU [..., num_classes], float64; nan for a class without a labeled pixel.
 
     Example:
         >>> compute_class_iou(np.array([[50, 80, 70], [0, 10, 0]])).tolist()
@@ -94,7 +94,7 @@ def mean_over_classes(values: Floats) -> Floats:
     """Average over the classes that are not nan; the mean of the IoU is the mIoU.
 
     Args:
-        values: [..., classes].
+        values: [..., num_classes].
 
     Returns:
         [...]; nan where all classes are nan.

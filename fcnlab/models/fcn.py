@@ -31,7 +31,7 @@ class FCN(nn.Module):
             images: normalized images [B, 3, H, W].
 
         Returns:
-            Logits [B, classes, H, W].
+            Logits [B, num_classes, H, W].
         """
         return self.head(self.backbone(images), images.shape[-2:])
 
@@ -42,7 +42,7 @@ class FCN(nn.Module):
             images: normalized images [B, 3, H, W].
 
         Returns:
-            Logits [B, classes, H, W], and those of the auxiliary head or None.
+            Logits [B, num_classes, H, W], and those of the auxiliary head or None.
         """
         features, (height, width) = self.backbone(images), images.shape[-2:]
         return self.head(features, (height, width)), self.head.auxiliary(features, (height, width))
@@ -54,7 +54,7 @@ class FCN(nn.Module):
             images: normalized images [B, 3, H, W].
 
         Returns:
-            Logits [B, classes, h, w].
+            Logits [B, num_classes, h, w].
         """
         assert isinstance(self.head, CoarseHead), "only heads of type CoarseHead have coarse scores"
         return self.head.coarse(self.backbone(images))

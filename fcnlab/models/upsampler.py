@@ -39,12 +39,12 @@ def crop(scores: Tensor, size: Sequence[int], offset: int = 0) -> Tensor:
     """Crop scores to a size.
 
     Args:
-        scores: [B, C, h, w].
+        scores: [B, num_classes, h, w].
         size: height and width of the result.
         offset: first row and column of the result; by default the upper left is kept, where all maps are aligned.
 
     Returns:
-        [B, C, *size].
+        [B, num_classes, *size].
     """
     if torch.compiler.is_exporting():
         # An exported slice is valid either for sizes that it crops or for all others; padding is valid for both.
@@ -66,7 +66,7 @@ class TransposedUpsampler(nn.ConvTranspose2d):
 
     def __init__(
         self,
-        classes: int,
+        num_classes: int,
         factor: int,
         *,
         init: Init = "bilinear",
@@ -79,12 +79,12 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         """Build the layer and initialize its weights.
 
         Args:
-            classes: number of classes C.
+            num_classes: number of classes.
             factor: even factor s.
             init: `bilinear`, in which each class reads only itself; or PyTorch's initializations: `random`, the default
                 of a transposed convolution, `xavier` (uniform), `kaiming` (normal), `normal` (deviation 0.01), `zero`.
-            channels: `dense` connects all classes (4 s^2 C^2 weights); `diagonal` does so too, with zero initial
-                weights between different classes; `per_class` has one kernel per class (4 s^2 C weights).
+            channels: `dense` connects all classes (4 s^2 C^2 weights for C classes); `diagonal` does so too, with zero
+                initial weights between different classes; `per_class` has one kernel per class (4 s^2 C weights).
             learned: train the weights.
             bias: add a bias per class.
             kernel: kernel size, for heads that crop instead of padding; 2s by default.
@@ -98,12 +98,12 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         self.init = init
         self.channels = channels
         super().__init__(
-            classes,
-            classes,
+            num_classes,
+            num_classes,
             2 * factor if kernel is None else kernel,
             stride=factor,
             padding=factor // 2 if padding is None else padding,
-            groups=classes if channels == "per_class" else 1,
+            groups=num_classes if channels == "per_class" else 1,
             bias=bias,
         )
         self.requires_grad_(learned)
@@ -120,11 +120,11 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         """Upsample scores.
 
         Args:
-            scores: [B, C, h, w].
+            scores: [B, num_classes, h, w].
             size: height and width to crop to.
 
         Returns:
-            [B, C, s*h, s*w], or [B, C, *size].
+            [B, num_classes, s*h, s*w], or [B, num_classes, *size].
         """
         up = self._upsample_blocks(scores) if self._can_use_blocks(scores) else super().forward(scores)
         return up if size is None else crop(up, size)
@@ -148,12 +148,16 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         the 4C scores of a block are multiplied by a matrix [4C, C*s*s]. PyTorch's transposed convolution on the CPU
         multiplies each score separately and adds the overlapping results, which is slower.
         """
-        s, (batch, classes, height, width) = self.stride[0], scores.shape
-        blocks = corners(scores).permute(0, 3, 4, 1, 2).reshape(-1, 4 * classes)
-        weight = self.weight.view(classes, classes, 2, s, 2, s).permute(2, 4, 0, 1, 3, 5).reshape(4 * classes, -1)
+        s, (batch, num_classes, height, width) = self.stride[0], scores.shape
+        blocks = corners(scores).permute(0, 3, 4, 1, 2).reshape(-1, 4 * num_classes)
+        weight = (
+            self.weight.view(num_classes, num_classes, 2, s, 2, s)
+            .permute(2, 4, 0, 1, 3, 5)
+            .reshape(4 * num_classes, -1)
+        )
         up = blocks @ weight if self.bias is None else torch.addmm(self.bias.repeat_interleave(s * s), blocks, weight)
-        up = up.view(batch, height + 1, width + 1, classes, s, s).permute(0, 3, 1, 4, 2, 5)
-        up = up.reshape(batch, classes, s * (height + 1), s * (width + 1))
+        up = up.view(batch, height + 1, width + 1, num_classes, s, s).permute(0, 3, 1, 4, 2, 5)
+        up = up.reshape(batch, num_classes, s * (height + 1), s * (width + 1))
         return up[..., s // 2 : -(s // 2), s // 2 : -(s // 2)]
 
 
@@ -161,7 +165,7 @@ def corners(scores: Tensor) -> Tensor:
     """Gather the 2 x 2 scores around each block of pixels, with zeros outside the border.
 
     Args:
-        scores: [B, C, h, w].
+        scores: [B, num_classes, h, w].
 
     Returns:
         [B, 4, C, h + 1, w + 1], in the order of the quarters of a kernel that they are multiplied by.
@@ -208,11 +212,11 @@ class Interpolation(nn.Module):
         """Upsample scores.
 
         Args:
-            scores: [B, C, h, w].
+            scores: [B, num_classes, h, w].
             size: height and width to crop to.
 
         Returns:
-            [B, C, s*h, s*w], or [B, C, *size].
+            [B, num_classes, s*h, s*w], or [B, num_classes, *size].
         """
         aligned = {"align_corners": False} if self.mode == "bilinear" else {}
         if self.to_size and size is not None:

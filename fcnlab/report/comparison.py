@@ -31,7 +31,7 @@ class Side:
 
     Attributes:
         name: name of the trial or cell.
-        counts: counts by seed, each [images, classes, 3].
+        counts: counts by seed, each [images, num_classes, 3].
         ids: ids of the images.
         classes: names of the classes.
     """

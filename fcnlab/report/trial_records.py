@@ -57,7 +57,7 @@ class TrialRecords:
 
 
 class SeedCounts(Mapping[int, Counts]):
-    """Mapping from seed to counts [images, classes, 3], read on access since a large grid would fill the memory."""
+    """Mapping from seed to counts [images, num_classes, 3], read on access since a large grid would fill the memory."""
 
     def __init__(self, sources: Mapping[int, tuple[RunFolder, str]]) -> None:
         self._sources = sources

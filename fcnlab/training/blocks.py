@@ -212,10 +212,10 @@ def scores_as_matrix(corner_scores: Tensor, groups: int, *, bias: bool) -> Tenso
     Returns:
         [G, B*h'*w', K] with K = 4C/G, and one more with a bias.
     """
-    batch, four, classes, height, width = corner_scores.shape
-    by_group = corner_scores.view(batch, four, groups, classes // groups, height, width)
+    batch, four, num_classes, height, width = corner_scores.shape
+    by_group = corner_scores.view(batch, four, groups, num_classes // groups, height, width)
     matrix = permute(by_group, "batch corner group class y x -> group batch y x corner class")
-    matrix = matrix.reshape(groups, -1, four * classes // groups)
+    matrix = matrix.reshape(groups, -1, four * num_classes // groups)
     return torch.cat([matrix, matrix.new_ones(groups, matrix.shape[1], 1)], 2) if bias else matrix
 
 
@@ -230,10 +230,10 @@ def kernel_as_matrices(upsample: TransposedUpsampler, groups: int, tile_rows: in
     Returns:
         [tiles, G, K, C/G * tile_rows * s] with K = 4C/G, and one more if there is a bias.
     """
-    s, classes, weight = upsample.stride[0], upsample.in_channels, upsample.weight
+    s, num_classes, weight = upsample.stride[0], upsample.in_channels, upsample.weight
     if groups > upsample.groups:  # only the weights of each class for itself are needed
         weight = weight.diagonal().movedim(-1, 0).unsqueeze(1)
-    each, tiles = classes // groups, s // tile_rows
+    each, tiles = num_classes // groups, s // tile_rows
     missing = 2 * s - upsample.kernel_size[0]
     quarters = F.pad(weight, (0, missing, 0, missing)).view(groups, each, each, 2, tiles, tile_rows, 2, s)
     matrices = permute(

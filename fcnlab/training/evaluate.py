@@ -43,8 +43,8 @@ class SplitCounts(NamedTuple):
     """Counts of the images of a split.
 
     Attributes:
-        areas: int64 [N, classes, 3].
-        boundaries: counts of boundary pixels, int64 [N, classes, 3]; None unless requested.
+        areas: int64 [N, num_classes, 3].
+        boundaries: counts of boundary pixels, int64 [N, num_classes, 3]; None unless requested.
     """
 
     areas: Counts
@@ -56,7 +56,7 @@ def evaluate_split(
     model: nn.Module,
     split: DecodedSplit,
     *,
-    classes: int,
+    num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
@@ -74,9 +74,9 @@ def evaluate_split(
     the counts are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
-        model: maps normalized images [B, 3, H, W] to scores [B, classes, H, W]; is put into eval mode.
+        model: maps normalized images [B, 3, H, W] to scores [B, num_classes, H, W]; is put into eval mode.
         split: the samples, on the CPU or on the device.
-        classes: number of classes.
+        num_classes: number of classes.
         mean: mean of each channel, in 0..1.
         std: standard deviation of each channel, in 0..1.
         device: device of the model.
@@ -101,7 +101,7 @@ def evaluate_split(
     areas: list[Tensor] = []
     edges: list[Tensor] = []
     for samples in _group_by_shape(
-        split, lambda label: batch_size or _default_batch_size(label, classes, protocol, device)
+        split, lambda label: batch_size or _default_batch_size(label, num_classes, protocol, device)
     ):
         indices = [index for index, _ in samples]
         # Samples are stored pixel by pixel; stacked in that order, the batch has the channels-last layout.
@@ -109,9 +109,9 @@ def evaluate_split(
         labels = _stack([sample.label for _, sample in samples], device)
         with autocast():
             predicted = predict(normalize(images, mean, std))
-        areas.append(count_areas(predicted, labels, classes))
+        areas.append(count_areas(predicted, labels, num_classes))
         if boundaries:
-            edges.append(count_boundaries(predicted, labels, classes))
+            edges.append(count_boundaries(predicted, labels, num_classes))
         if on_prediction is not None:
             requested = [
                 i for i, index in enumerate(indices) if prediction_indices is None or index in prediction_indices
@@ -124,8 +124,8 @@ def evaluate_split(
                 on_progress(done, len(split))
         order += indices
     return SplitCounts(
-        _in_split_order(areas, order, classes),
-        _in_split_order(edges, order, classes) if boundaries else None,
+        _in_split_order(areas, order, num_classes),
+        _in_split_order(edges, order, num_classes) if boundaries else None,
     )
 
 
@@ -137,20 +137,20 @@ def _create_predictor(model: nn.Module, protocol: Protocol, device: torch.device
     return lambda images: predict_classes(compute_scores(protocol, model, images))
 
 
-def _in_split_order(counts: list[Tensor], order: list[int], classes: int) -> Counts:
-    """Copy counts [B, classes, 3] of batches to the host, in the order of the split."""
-    ordered = np.zeros((len(order), classes, 3), dtype=np.int64)
+def _in_split_order(counts: list[Tensor], order: list[int], num_classes: int) -> Counts:
+    """Copy counts [B, num_classes, 3] of batches to the host, in the order of the split."""
+    ordered = np.zeros((len(order), num_classes, 3), dtype=np.int64)
     if counts:
         ordered[order] = torch.cat(counts).cpu().numpy()
     return ordered
 
 
-def _default_batch_size(label: Tensor, classes: int, protocol: Protocol, device: torch.device) -> int:
+def _default_batch_size(label: Tensor, num_classes: int, protocol: Protocol, device: torch.device) -> int:
     """Return the batch size for images of the size of a label."""
     if device.type != "cuda":
         return CPU_BATCH_SIZE
     pixels = label.numel() * max(1.0, *(scale * scale for scale in protocol.scales))
-    by_pixels, by_scores = int(CUDA_MAX_BATCH_PIXELS // pixels), int(CUDA_MAX_SCORE_BYTES // (4 * classes * pixels))
+    by_pixels, by_scores = int(CUDA_MAX_BATCH_PIXELS // pixels), int(CUDA_MAX_SCORE_BYTES // (4 * num_classes * pixels))
     return max(1, min(CUDA_MAX_BATCH_SIZE, by_pixels, by_scores))
 
 

@@ -54,7 +54,7 @@ def can_fuse(loss: Loss, head: Head, device: torch.device) -> bool:
 
 
 class FusedUpsampleLoss:
-    """A loss of coarse scores [B, C, h, w] for labels uint8 [B, H, W], 255 for ignored.
+    """A loss of coarse scores [B, num_classes, h, w] for labels uint8 [B, H, W], 255 for ignored.
 
     Equal to the `Loss` of the upsampled scores. Products have the precision of the coarse scores: bfloat16 under
     autocast, like the upsampling there. Loss, gradients and sums over pixels are float32.
@@ -75,7 +75,7 @@ class FusedUpsampleLoss:
         """Compute the loss of a batch.
 
         Args:
-            scores: coarse scores [B, C, h, w].
+            scores: coarse scores [B, num_classes, h, w].
             labels: uint8 [B, H, W], 255 for ignored.
 
         Returns:
@@ -212,8 +212,8 @@ def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float
 
     The gradient is float32 [tiles, N, T], by class; classes that do not occur are missing, their gradient is 0.
     """
-    classes = left.shape[0] * kernels.shape[3] // labels.shape[2]
-    occurring = lovasz.find_occurring_classes(labels, classes)
+    num_classes = left.shape[0] * kernels.shape[3] // labels.shape[2]
+    occurring = lovasz.find_occurring_classes(labels, num_classes)
     probabilities = dict(zip(occurring, torch.empty(len(occurring), *labels.shape), strict=True))
     for tile, some, _, scores in _compute_tiles(left, kernels, labels.shape[2]):
         by_class = scores.float() if scores.dtype == torch.float16 else scores

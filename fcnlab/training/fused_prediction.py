@@ -71,25 +71,25 @@ class FusedPrediction:
         return self._kernels[key]
 
 
-def _predict_blocks(left: Tensor, kernels: Tensor, classes: int) -> Tensor:
+def _predict_blocks(left: Tensor, kernels: Tensor, num_classes: int) -> Tensor:
     """Predict the classes of the pixels of blocks.
 
     Args:
         left: scores [G, N, K] of N blocks and G groups of classes that do not mix.
         kernels: [tiles, G, K, C/G * T], with T pixels of a block in a tile.
-        classes: C.
+        num_classes: number of classes C.
 
     Returns:
         Classes, uint8 [tiles, N, T].
     """
     groups, blocks, _ = left.shape
-    pixels = kernels.shape[3] * groups // classes
-    chunk = count_tile_blocks(classes * pixels, left.device)
+    pixels = kernels.shape[3] * groups // num_classes
+    chunk = count_tile_blocks(num_classes * pixels, left.device)
     predicted = torch.empty(len(kernels), blocks, pixels, dtype=torch.uint8)
     for kernel, tile in zip(kernels, predicted, strict=True):
         for start in range(0, blocks, chunk):
             some = slice(start, start + chunk)
-            scores = torch.bmm(left[:, some], kernel).view(groups, -1, classes // groups, pixels)
+            scores = torch.bmm(left[:, some], kernel).view(groups, -1, num_classes // groups, pixels)
             by_class = permute(scores, "group block class pixel -> block group class pixel")
-            tile[some] = argmax_classes(by_class.reshape(-1, classes, pixels))
+            tile[some] = argmax_classes(by_class.reshape(-1, num_classes, pixels))
     return predicted

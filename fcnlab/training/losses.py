@@ -21,7 +21,7 @@ from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.lovasz import lovasz_softmax
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Reduces losses [B, H, W], 0 where ignored, with labels [B, H, W] and optional class weights [C] to a scalar."""
+"""Reduces losses [B, H, W], 0 where ignored, with labels [B, H, W] and optional class weights to a scalar."""
 
 
 def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -30,7 +30,7 @@ def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = No
     Args:
         losses: float32 [B, H, W], 0 where ignored.
         labels: uint8 [B, H, W], 255 for ignored.
-        class_weights: [C].
+        class_weights: [num_classes].
 
     Returns:
         A scalar; 0 if all pixels are ignored.
@@ -44,7 +44,7 @@ def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None 
     Args:
         losses: float32 [B, H, W], 0 where ignored.
         labels: uint8 [B, H, W], 255 for ignored.
-        class_weights: [C].
+        class_weights: [num_classes].
 
     Returns:
         A scalar; an image without any labeled pixel contributes 0.
@@ -77,7 +77,7 @@ def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -
 
     Args:
         labels: uint8 [B, H, W], 255 for ignored.
-        class_weights: [C].
+        class_weights: [num_classes].
 
     Returns:
         Weights [B, H, W]: 0 where ignored, else 1 or the weight of the class.
@@ -95,11 +95,11 @@ def _positive(total: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of scores [B, C, H, W] for labels uint8 [B, H, W], 255 for ignored.
+    """The loss of scores [B, num_classes, H, W] for labels uint8 [B, H, W], 255 for ignored.
 
     Attributes:
         reduction: one of `REDUCTIONS`, for the cross entropy.
-        class_weights: [C], on the device of the scores.
+        class_weights: [num_classes], on the device of the scores.
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
         focal: exponent γ of (1 - p)^γ, with p the probability of the pixel's class. Lin et al., ICCV 2017.
         ohem: threshold and smallest fraction of hard pixels; only hard pixels count. Shrivastava et al., CVPR 2016.
@@ -144,9 +144,9 @@ class Loss:
         """Compute the loss of a batch.
 
         Args:
-            scores: [B, C, H, W], before the softmax.
+            scores: [B, num_classes, H, W], before the softmax.
             labels: uint8 [B, H, W], 255 for ignored.
-            auxiliary: scores of an auxiliary head, [B, C, H, W].
+            auxiliary: scores of an auxiliary head, [B, num_classes, H, W].
 
         Returns:
             A float32 scalar; 0, with a gradient of 0, if all pixels are ignored.
@@ -251,15 +251,17 @@ def _dice_loss() -> Callable[[Tensor, Tensor], Tensor]:
     return DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
 
 
-def compute_class_weights(labels: Iterable[Tensor], classes: int) -> Tensor:
+def compute_class_weights(labels: Iterable[Tensor], num_classes: int) -> Tensor:
     """Compute median-frequency class weights (Eigen and Fergus, ICCV 2015).
 
     Args:
         labels: labels uint8 [H, W] of at least one image, 255 for ignored.
-        classes: number of classes.
+        num_classes: number of classes.
 
     Returns:
-        Weights float32 [classes].
+        Weights float32 [num_classes].
     """
-    counts = [torch.bincount(label[label != IGNORE_INDEX].long(), minlength=classes).cpu().numpy() for label in labels]
+    counts = [
+        torch.bincount(label[label != IGNORE_INDEX].long(), minlength=num_classes).cpu().numpy() for label in labels
+    ]
     return torch.from_numpy(stats.median_frequency_weights(np.stack(counts))).float()

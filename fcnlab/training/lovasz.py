@@ -17,7 +17,7 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """Compute the Lovász-Softmax loss: on the CPU by a C kernel, or by segmentation_models_pytorch without a compiler.
 
     Args:
-        scores: float32 [B, C, H, W], before the softmax.
+        scores: float32 [B, num_classes, H, W], before the softmax.
         labels: uint8 [B, H, W], 255 for ignored pixels.
 
     Returns:
@@ -35,7 +35,7 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 class _LovaszOfProbabilities(torch.autograd.Function):
-    """Loss of probabilities [C, N] for labels [N]; the gradient is computed together with the loss."""
+    """Loss of probabilities [num_classes, N] for labels [N]; the gradient is computed together with the loss."""
 
     @staticmethod
     def forward(ctx: Any, probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -65,17 +65,17 @@ def lovasz_softmax_without_sync(scores: Tensor, labels: Tensor) -> Tensor:
     of 0.
 
     Args:
-        scores: float32 [B, C, H, W], before the softmax.
+        scores: float32 [B, num_classes, H, W], before the softmax.
         labels: uint8 [B, H, W], 255 for ignored pixels.
 
     Returns:
         The mean over the classes that occur, a scalar; 0 if all pixels are ignored.
     """
-    classes = scores.shape[1]
+    num_classes = scores.shape[1]
     labels = labels.flatten()
     labeled = labels != IGNORE_INDEX
-    probabilities = scores.softmax(1).movedim(1, 0).reshape(classes, -1)
-    is_class = labels == torch.arange(classes, device=labels.device)[:, None]
+    probabilities = scores.softmax(1).movedim(1, 0).reshape(num_classes, -1)
+    is_class = labels == torch.arange(num_classes, device=labels.device)[:, None]
     errors = (is_class.float() - probabilities).abs() * labeled
     errors, order = errors.sort(dim=1, descending=True)
     is_class = is_class.gather(1, order)

@@ -13,7 +13,7 @@ from fcnlab.kernels.argmax import argmax_classes
 from fcnlab.training.protocol import Protocol, Size, scale_size
 
 Model = Callable[[Tensor], Tensor]
-"""Maps normalized images [B, 3, H, W] to scores (logits) [B, C, H, W]."""
+"""Maps normalized images [B, 3, H, W] to scores (logits) [B, num_classes, H, W]."""
 
 
 def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
         images: normalized, [B, 3, H, W].
 
     Returns:
-        Scores [B, C, H, W]; the predicted class of a pixel has the greatest one.
+        Scores [B, num_classes, H, W]; the predicted class of a pixel has the greatest one.
     """
     if not protocol.is_augmented:
         return _slide_window(protocol, model, images)
@@ -87,7 +87,7 @@ def predict_classes(scores: Tensor) -> Tensor:
     """Return the class with the greatest score at each pixel, the first of equal ones.
 
     Args:
-        scores: [B, C, H, W], C at most 255.
+        scores: [B, num_classes, H, W], num_classes at most 255.
 
     Returns:
         Classes, uint8 [B, H, W].

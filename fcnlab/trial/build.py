@@ -71,7 +71,7 @@ class Training:
 
 def build_model(
     variant: Variant,
-    classes: int,
+    num_classes: int,
     seed: int,
     weights_file: Path | None = None,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
@@ -81,7 +81,7 @@ def build_model(
 
     Args:
         variant: configuration of the model.
-        classes: number of classes.
+        num_classes: number of classes.
         seed: seed of the trial; backbone and head are initialized from separate random streams.
         weights_file: weights of the backbone.
         extensions: heads that are not built in.
@@ -97,7 +97,7 @@ def build_model(
         if weights_file is not None:
             load_weights(backbone, weights_file, variant.backbone.weights_prefix)
         torch.manual_seed(derive_seed(seed, "head"))
-        head = build_head(variant, backbone, classes, extensions)
+        head = build_head(variant, backbone, num_classes, extensions)
     return FCN(backbone, head)
 
 
@@ -150,7 +150,7 @@ def build_backbone(variant: Variant, in_channels: int = 3) -> Backbone:
 def build_head(
     variant: Variant,
     backbone: Backbone,
-    classes: int,
+    num_classes: int,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
 ) -> Head:
     """Build the head of a variant.
@@ -158,7 +158,7 @@ def build_head(
     Args:
         variant: configuration of the model.
         backbone: backbone of the model.
-        classes: number of classes.
+        num_classes: number of classes.
         extensions: heads that are not built in.
 
     Raises:
@@ -173,14 +173,14 @@ def build_head(
         raise ModelError(f"a head of type {spec.type} has no option '{strange[0]}'; {nearest(strange[0], options)}")
     make_upsampler = partial(_upsampler, variant.upsampler)
     placed = {"centers": backbone.centers} if "centers" in taken else {}
-    return kind(backbone.channels, classes, make_upsampler, **placed, **spec.arguments)
+    return kind(backbone.channels, num_classes, make_upsampler, **placed, **spec.arguments)
 
 
-def _upsampler(spec: AnyUpsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+def _upsampler(spec: AnyUpsampler, num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
     if spec.type != "transposed":
         return Interpolation(factor, mode=spec.mode, to_size=spec.type == "resize")
     return TransposedUpsampler(
-        classes,
+        num_classes,
         factor,
         init=spec.init_of(stage),
         channels=spec.channels,
@@ -294,11 +294,11 @@ def _through(part: str) -> int | None:
 
 
 def _loss(
-    recipe: Recipe, model: FCN, split: DecodedSplit, classes: int, device: torch.device
+    recipe: Recipe, model: FCN, split: DecodedSplit, num_classes: int, device: torch.device
 ) -> Loss | FusedUpsampleLoss:
     spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
-        weights = compute_class_weights((split[i].label for i in range(len(split))), classes).to(device)
+        weights = compute_class_weights((split[i].label for i in range(len(split))), num_classes).to(device)
     given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
     ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
     loss = Loss(class_weights=weights, ohem=ohem, **given)

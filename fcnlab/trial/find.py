@@ -101,8 +101,8 @@ class FinishedTrial:
             raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
         channels = self.trial.dataset.image_channels
         self.folder.verify_file(file)
-        classes, state = len(self.record.classes), read_tensors(file)
-        return restore_model(self.trial.variant, classes, state, str(file), extensions, channels)
+        num_classes, state = len(self.record.classes), read_tensors(file)
+        return restore_model(self.trial.variant, num_classes, state, str(file), extensions, channels)
 
 
 def find_run_folder(name: str, lab: Lab) -> RunFolder:

@@ -7,7 +7,7 @@ runs/<key>/
     checkpoint.previous.pt  the state before, from which training resumes if checkpoint.pt is damaged
     last.safetensors   weights of the last epoch
     best.safetensors   weights of the epoch that is best on val, if it is not the last
-    counts.npz         per-image counts [N, classes, 3] of each split and of its boundaries, and the image ids
+    counts.npz         per-image counts [N, num_classes, 3] of each split and of its boundaries, and the image ids
     samples/           predictions of the first images of the reported split, as palette images
     log.txt            output of the worker
     attempts.jsonl     attempts that ended without a record

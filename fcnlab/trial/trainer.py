@@ -198,8 +198,8 @@ class Trainer:
     def _build_model(self) -> FCN:
         lab, variant = self._lab, self.trial.variant
         weights_file = lab.find_weights_file(variant.backbone)
-        classes, channels = len(self.dataset.classes), self.trial.dataset.image_channels
-        model = build_model(variant, classes, self.trial.seed, weights_file, lab.extensions, channels)
+        num_classes, channels = len(self.dataset.classes), self.trial.dataset.image_channels
+        model = build_model(variant, num_classes, self.trial.seed, weights_file, lab.extensions, channels)
         if self.trial.init_from is not None:
             load_matching_weights(model, _read_last_weights(lab, self.trial.init_from))
         # Random numbers of training (dropout) must not depend on how many the initialization has used.

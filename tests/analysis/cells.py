@@ -8,14 +8,14 @@ from fcnlab.metrics.summary import Counts
 
 
 def random_cell(random: np.random.Generator, target: Counts, seeds: int, skill: float = 0.7) -> dict[int, Counts]:
-    """Draw a cell with random predictions on images with these target pixels [images, classes]."""
+    """Draw a cell with random predictions on images with these target pixels [images, num_classes]."""
     return {seed: _trial(random, target, skill + 0.02 * random.standard_normal()) for seed in range(seeds)}
 
 
-def random_target(random: np.random.Generator, images: int, classes: int) -> Counts:
-    """Draw target pixels [images, classes]; a class appears in most images."""
-    present = random.random((images, classes)) < 0.8
-    return random.integers(50, 5000, (images, classes)) * present
+def random_target(random: np.random.Generator, images: int, num_classes: int) -> Counts:
+    """Draw target pixels [images, num_classes]; a class appears in most images."""
+    present = random.random((images, num_classes)) < 0.8
+    return random.integers(50, 5000, (images, num_classes)) * present
 
 
 def _trial(random: np.random.Generator, target: Counts, skill: float) -> Counts:

@@ -35,9 +35,9 @@ def pairs(draw: st.DrawFn, least_seeds: int = 1) -> tuple[dict[int, Counts], dic
     return random_cell(random, target, seeds), random_cell(random, target, seeds, draw(st.floats(0.5, 0.9)))
 
 
-def pair(seeds: int, images: int = 40, classes: int = 3) -> tuple[dict[int, Counts], dict[int, Counts]]:
+def pair(seeds: int, images: int = 40, num_classes: int = 3) -> tuple[dict[int, Counts], dict[int, Counts]]:
     random = np.random.default_rng(seeds)
-    target = random_target(random, images, classes)
+    target = random_target(random, images, num_classes)
     return random_cell(random, target, seeds, 0.72), random_cell(random, target, seeds)
 
 
@@ -278,6 +278,6 @@ def test_unknown_baseline_is_reported_with_the_nearest_name() -> None:
 
 
 def test_handles_the_size_of_voc() -> None:
-    found = estimate_difference(*pair(3, images=1449, classes=21))
+    found = estimate_difference(*pair(3, images=1449, num_classes=21))
     assert found.images == 1449
     assert found.low < found.value < found.high

@@ -9,9 +9,9 @@ from fcnlab.metrics.summary import compute_class_iou, compute_metrics, mean_over
 from tests.analysis.cells import random_cell, random_target
 
 
-def counts(images: int, classes: int, seeds: int = 2) -> np.ndarray:
+def counts(images: int, num_classes: int, seeds: int = 2) -> np.ndarray:
     random = np.random.default_rng(5)
-    cell = random_cell(random, random_target(random, images, classes), seeds)
+    cell = random_cell(random, random_target(random, images, num_classes), seeds)
     return np.stack(list(cell.values()))
 
 

@@ -32,8 +32,8 @@ def mask_of(seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
     return np.random.default_rng(seed).integers(0, 12, size, dtype=np.uint8)
 
 
-def every_class(seed: int, classes: int = 21) -> Pixels:
-    labels = np.arange(HEIGHT * WIDTH) % classes
+def every_class(seed: int, num_classes: int = 21) -> Pixels:
+    labels = np.arange(HEIGHT * WIDTH) % num_classes
     return np.random.default_rng(seed).permutation(labels).reshape(HEIGHT, WIDTH).astype(np.uint8)
 
 

@@ -88,14 +88,14 @@ def test_a_resumed_deterministic_trial_is_reproducible_bit_for_bit(
 
 def test_counts_equal_those_of_the_cpu() -> None:
     shapes = Shapes(train=12, val=1, test=1, height=64, width=80, seed=0)
-    split, classes = DecodedSplit(shapes.split("train")), len(shapes.classes)
-    model = build_model(variant("fcn8s"), classes, seed=0)
+    split, num_classes = DecodedSplit(shapes.split("train")), len(shapes.classes)
+    model = build_model(variant("fcn8s"), num_classes, seed=0)
     hardware.create_autocast(DEVICE, "fp32")  # turns TF32 off
     counts = [
         evaluate_split(
             model.to(device),
             split,
-            classes=classes,
+            num_classes=num_classes,
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
             device=device,

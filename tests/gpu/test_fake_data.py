@@ -84,7 +84,7 @@ def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
     return evaluate_split(
         symbolic_model(watch, "fcn8s"),
         split,
-        classes=5,
+        num_classes=5,
         mean=MEAN,
         std=STD,
         device=CUDA,

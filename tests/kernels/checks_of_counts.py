@@ -22,26 +22,26 @@ class_counts = (
 )
 
 
-def by_hand(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
+def by_hand(predictions: Tensor, labels: Tensor, num_classes: int, *, masked: bool) -> Tensor:
     rows = []
     for prediction, label in zip(predictions.tolist(), labels.tolist(), strict=True):
         p, t = np.array(prediction, dtype=np.int64), np.array(label, dtype=np.int64)
-        counted = t < classes if masked else np.ones_like(t, dtype=bool)
-        of = [((p == c) & counted, t == c) for c in range(classes)]
+        counted = t < num_classes if masked else np.ones_like(t, dtype=bool)
+        of = [((p == c) & counted, t == c) for c in range(num_classes)]
         rows.append([[(one & other).sum(), one.sum(), other.sum()] for one, other in of])
-    return torch.tensor(np.array(rows, dtype=np.int64).reshape(len(labels), classes, 3))
+    return torch.tensor(np.array(rows, dtype=np.int64).reshape(len(labels), num_classes, 3))
 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     """Draw predictions and labels of images of one size, and the number of classes."""
-    classes = draw(class_counts)
+    num_classes = draw(class_counts)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    predictions = torch.randint(0, classes, shape, generator=generator).to(torch.uint8)
-    labels = torch.randint(0, classes, shape, generator=generator).to(torch.uint8)
+    predictions = torch.randint(0, num_classes, shape, generator=generator).to(torch.uint8)
+    labels = torch.randint(0, num_classes, shape, generator=generator).to(torch.uint8)
     ignored = torch.rand(shape, generator=generator) < draw(st.sampled_from([0.0, 0.3, 1.0]))
-    return predictions, labels.masked_fill(ignored, 255), classes
+    return predictions, labels.masked_fill(ignored, 255), num_classes
 
 
 def test_the_kernel_is_available() -> None:
@@ -51,25 +51,25 @@ def test_the_kernel_is_available() -> None:
 @given(pairs())
 @slow
 def test_areas_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
-    predictions, labels, classes = pair
-    found = count_areas(predictions.to(DEVICE), labels.to(DEVICE), classes)
+    predictions, labels, num_classes = pair
+    found = count_areas(predictions.to(DEVICE), labels.to(DEVICE), num_classes)
     assert found.dtype == torch.int64
-    assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=True))
+    assert torch.equal(found.cpu(), by_hand(predictions, labels, num_classes, masked=True))
 
 
 @given(pairs())
 @slow
 def test_predictions_on_ignored_pixels_count_unless_masked(pair: tuple[Tensor, Tensor, int]) -> None:
-    predictions, labels, classes = pair
-    found = count_pixels(predictions.to(DEVICE), labels.to(DEVICE), classes, masked=False)
-    assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=False))
+    predictions, labels, num_classes = pair
+    found = count_pixels(predictions.to(DEVICE), labels.to(DEVICE), num_classes, masked=False)
+    assert torch.equal(found.cpu(), by_hand(predictions, labels, num_classes, masked=False))
 
 
 @given(pairs())
 @slow
 def test_boundaries_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
-    predictions, labels, classes = pair
-    few = min(classes, 5)
+    predictions, labels, num_classes = pair
+    few = min(num_classes, 5)
     predictions, labels = predictions % few, labels.masked_fill(labels != 255, 0) + (labels != 255) * (labels % few)
     found = count_boundaries(predictions.to(DEVICE), labels.to(DEVICE), few).cpu()
     for one, prediction, label in zip(found, predictions.numpy(), labels.numpy(), strict=True):

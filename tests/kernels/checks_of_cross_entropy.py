@@ -68,15 +68,15 @@ def test_loss_and_gradient_equal_those_of_torch(
     spread: float,
     seed: int,
 ) -> None:
-    classes, pixels, dtype = case
-    scores, labels, scales = batch(n, classes, pixels, seed, spread)
-    labels[labels == classes] = 255
-    weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
-    weights = weights if weighted else torch.ones(classes)
+    num_classes, pixels, dtype = case
+    scores, labels, scales = batch(n, num_classes, pixels, seed, spread)
+    labels[labels == num_classes] = 255
+    weights = torch.rand(num_classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(num_classes) != 1)
+    weights = weights if weighted else torch.ones(num_classes)
     scores = scores.to(dtype)
     expected, slope = torchs(scores, labels, scales, weights, smoothing)
     scores, labels, scales = scores.to(DEVICE), labels.to(DEVICE), scales.to(DEVICE)
-    pixel = PixelLoss.from_class_weights(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
+    pixel = PixelLoss.from_class_weights(num_classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
     twin = scores.clone()
     found, same = cross_entropy_(scores, labels, scales, pixel), cross_entropy_fallback_(twin, labels, scales, pixel)
     assert found.dtype == torch.float32 and found.device.type == DEVICE.type
@@ -88,12 +88,12 @@ def test_loss_and_gradient_equal_those_of_torch(
     torch.testing.assert_close(scores.float(), twin.float(), rtol=2 * HALF[dtype] + 1e-5, atol=1e-6 + 2 * least)
 
 
-@pytest.mark.parametrize(("classes", "pixels"), [(3, 20), (40, 20), (40, 64)])
-def test_strides_are_respected_and_other_memory_is_not_changed(classes: int, pixels: int) -> None:
-    scores, labels, scales = (one.to(DEVICE) for one in batch(4, classes, pixels, 0))
-    pixel = PixelLoss.from_class_weights(classes, None, 0.1, DEVICE)
-    wide = torch.full((classes + 2, 4, pixels + 4), 7.0, device=DEVICE)
-    inside = wide.transpose(0, 1)[:, 1 : classes + 1, 2 : pixels + 2]
+@pytest.mark.parametrize(("num_classes", "pixels"), [(3, 20), (40, 20), (40, 64)])
+def test_strides_are_respected_and_other_memory_is_not_changed(num_classes: int, pixels: int) -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(4, num_classes, pixels, 0))
+    pixel = PixelLoss.from_class_weights(num_classes, None, 0.1, DEVICE)
+    wide = torch.full((num_classes + 2, 4, pixels + 4), 7.0, device=DEVICE)
+    inside = wide.transpose(0, 1)[:, 1 : num_classes + 1, 2 : pixels + 2]
     inside.copy_(scores)
     found, expected = cross_entropy_(inside, labels, scales, pixel), cross_entropy_(scores, labels, scales, pixel)
     # With another alignment, Triton can sum in another order.

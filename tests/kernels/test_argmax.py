@@ -30,10 +30,10 @@ SPECIAL = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.0, -0.0])
 )
 @settings(deadline=None, max_examples=60)
 def test_it_equals_the_argmax_of_torch(
-    way: object, n: int, classes: int, pixels: int, dtype: torch.dtype, special: float, seed: int
+    way: object, n: int, num_classes: int, pixels: int, dtype: torch.dtype, special: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(-9, 9, (n, classes, pixels), generator=generator).to(dtype)  # many are equal
+    scores = torch.randint(-9, 9, (n, num_classes, pixels), generator=generator).to(dtype)  # many are equal
     chosen = torch.rand(scores.shape, generator=generator) < special
     scores[chosen] = SPECIAL[torch.randint(0, len(SPECIAL), scores.shape, generator=generator)].to(dtype)[chosen]
     expected = scores.argmax(1).to(torch.uint8)

@@ -24,10 +24,10 @@ WAYS = [
 ]
 
 
-def batch(n: int, classes: int, pixels: int, seed: int, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+def batch(n: int, num_classes: int, pixels: int, seed: int, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    scores = spread * torch.randn(n, classes, pixels, generator=generator)
-    labels = torch.randint(0, classes, (n, pixels), generator=generator)
+    scores = spread * torch.randn(n, num_classes, pixels, generator=generator)
+    labels = torch.randint(0, num_classes, (n, pixels), generator=generator)
     labels[torch.rand(n, pixels, generator=generator) < 0.3] = 255
     return scores, labels.to(torch.uint8), torch.rand(n, generator=generator)
 
@@ -53,12 +53,12 @@ def torchs(scores: Tensor, labels: Tensor, scales: Tensor, weights: Tensor, smoo
 )
 @settings(deadline=None, max_examples=60)
 def test_loss_and_gradient_equal_those_of_torch(
-    way: object, n: int, classes: int, pixels: int, smoothing: float, spread: float, seed: int
+    way: object, n: int, num_classes: int, pixels: int, smoothing: float, spread: float, seed: int
 ) -> None:
-    scores, labels, scales = batch(n, classes, pixels, seed, spread)
-    weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
+    scores, labels, scales = batch(n, num_classes, pixels, seed, spread)
+    weights = torch.rand(num_classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(num_classes) != 1)
     expected, slope = torchs(scores, labels, scales, weights, smoothing)
-    found = way(scores, labels, scales, PixelLoss.from_class_weights(classes, weights, smoothing, scores.device))
+    found = way(scores, labels, scales, PixelLoss.from_class_weights(num_classes, weights, smoothing, scores.device))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
@@ -68,17 +68,17 @@ def test_loss_and_gradient_equal_those_of_torch(
 @given(st.integers(1, 4), st.integers(2, 24), st.integers(1, 50), st.sampled_from([0.0, 0.1]), st.integers(0, 99))
 @settings(deadline=None, max_examples=40)
 def test_the_gradient_of_another_loss_of_the_probabilities_is_added(
-    way: Any, n: int, classes: int, pixels: int, smoothing: float, seed: int
+    way: Any, n: int, num_classes: int, pixels: int, smoothing: float, seed: int
 ) -> None:
-    scores, labels, scales = batch(n, classes, pixels, seed)
+    scores, labels, scales = batch(n, num_classes, pixels, seed)
     generator = torch.Generator().manual_seed(seed)
-    slopes = {index: torch.randn(n, pixels, generator=generator) for index in range(0, classes, 2)}
-    expected, slope = torchs(scores, labels, scales, torch.ones(classes), smoothing)
+    slopes = {index: torch.randn(n, pixels, generator=generator) for index in range(0, num_classes, 2)}
+    expected, slope = torchs(scores, labels, scales, torch.ones(num_classes), smoothing)
     exact = scores.double().requires_grad_()
     probabilities = exact.softmax(1)
     sum((probabilities[:, index] * values).sum() for index, values in slopes.items()).backward()
     assert exact.grad is not None
-    loss = PixelLoss.from_class_weights(classes, None, smoothing, scores.device)
+    loss = PixelLoss.from_class_weights(num_classes, None, smoothing, scores.device)
     found = way(scores, labels, scales, loss, slopes)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope + exact.grad, rtol=1e-5, atol=1e-5)

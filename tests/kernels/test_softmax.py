@@ -25,13 +25,13 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 )
 @settings(deadline=None, max_examples=80)
 def test_it_equals_the_softmax_of_torch(
-    n: int, classes: int, pixels: int, dtype: torch.dtype, spread: float, transposed: bool, seed: int
+    n: int, num_classes: int, pixels: int, dtype: torch.dtype, spread: float, transposed: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    scores = (spread * torch.randn(n, classes, pixels, generator=generator)).to(dtype)
+    scores = (spread * torch.randn(n, num_classes, pixels, generator=generator)).to(dtype)
     if transposed:
         scores = scores.transpose(0, 1).contiguous().transpose(0, 1)
-    wanted = {index: torch.full((n, pixels), torch.nan) for index in range(0, classes, 2)}
+    wanted = {index: torch.full((n, pixels), torch.nan) for index in range(0, num_classes, 2)}
     softmax_of_classes(scores, wanted)
     expected = scores.double().softmax(1)
     for index, found in wanted.items():

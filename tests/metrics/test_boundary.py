@@ -21,10 +21,10 @@ labels = hnp.arrays(
 )
 
 
-def count(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+def count(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the boundary pixels of one image."""
     predictions, labels = (torch.from_numpy(np.ascontiguousarray(image))[None] for image in (prediction, label))
-    return count_boundaries(predictions, labels, classes)[0].numpy()
+    return count_boundaries(predictions, labels, num_classes)[0].numpy()
 
 
 def eroded(mask: np.ndarray, times: int) -> np.ndarray:
@@ -33,10 +33,10 @@ def eroded(mask: np.ndarray, times: int) -> np.ndarray:
     return ndimage.binary_erosion(framed, np.ones((3, 3)), iterations=times, border_value=1)[1:-1, 1:-1]
 
 
-def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int, d: int) -> np.ndarray:
+def by_hand(prediction: np.ndarray, label: np.ndarray, num_classes: int, d: int) -> np.ndarray:
     """Count class by class, as the paper defines it; ignored pixels belong to no class on either side."""
     rows = []
-    for c in range(classes):
+    for c in range(num_classes):
         ours, truth = (prediction == c) & (label != 255), label == c
         ours, truth = ours & ~eroded(ours, d), truth & ~eroded(truth, d)
         rows.append([(ours & truth).sum(), ours.sum(), truth.sum()])

@@ -25,37 +25,37 @@ property_test = settings(deadline=None, max_examples=60)
 @st.composite
 def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
     """Draw a prediction and a label of one size, with few classes and pixels, so that absent classes are common."""
-    classes = draw(st.integers(min_classes, 7))
+    num_classes = draw(st.integers(min_classes, 7))
     shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
-    prediction = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, classes - 1)))
-    labels = st.integers(0, classes - 1)
+    prediction = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, num_classes - 1)))
+    labels = st.integers(0, num_classes - 1)
     label = draw(hnp.arrays(np.uint8, shape, elements=labels | st.just(255) if ignored else labels))
-    return prediction, label, classes
+    return prediction, label, num_classes
 
 
-def counts(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+def counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
     predictions, labels = (torch.from_numpy(image.copy())[None] for image in (prediction, label))
-    return count_areas(predictions, labels, classes)[0].numpy()
+    return count_areas(predictions, labels, num_classes)[0].numpy()
 
 
-def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
+def by_hand(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Metrics:
     """Compute the metrics by the formulas of the paper, pixel by pixel."""
-    n = [[0] * classes for _ in range(classes)]
+    n = [[0] * num_classes for _ in range(num_classes)]
     for p, t in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
         if t != 255:
             n[t][p] += 1
     target = [sum(row) for row in n]
-    predicted = [sum(row[i] for row in n) for i in range(classes)]
+    predicted = [sum(row[i] for row in n) for i in range(num_classes)]
     total = sum(target)
-    union = [target[i] + predicted[i] - n[i][i] for i in range(classes)]
-    iou = [n[i][i] / union[i] if target[i] else math.nan for i in range(classes)]
-    acc = [n[i][i] / target[i] for i in range(classes) if target[i]]
+    union = [target[i] + predicted[i] - n[i][i] for i in range(num_classes)]
+    iou = [n[i][i] / union[i] if target[i] else math.nan for i in range(num_classes)]
+    acc = [n[i][i] / target[i] for i in range(num_classes) if target[i]]
     valid = [value for value in iou if not math.isnan(value)]
     return Metrics(
         miou=sum(valid) / len(valid) if valid else math.nan,
-        pixel_acc=sum(n[i][i] for i in range(classes)) / total if total else math.nan,
+        pixel_acc=sum(n[i][i] for i in range(num_classes)) / total if total else math.nan,
         mean_acc=sum(acc) / len(acc) if acc else math.nan,
-        fw_iou=sum(target[i] * iou[i] for i in range(classes) if target[i]) / total if total else math.nan,
+        fw_iou=sum(target[i] * iou[i] for i in range(num_classes) if target[i]) / total if total else math.nan,
         class_iou=tuple(iou),
     )
 
@@ -74,12 +74,12 @@ def test_metrics_equal_the_formulas_of_the_paper(pair: Pair) -> None:
 @given(images(min_classes=2))  # scikit-learn warns if there is one class
 @property_test
 def test_counts_equal_the_confusion_matrix_of_scikit_learn(pair: Pair) -> None:
-    prediction, label, classes = pair
+    prediction, label, num_classes = pair
     valid = label != 255
     if valid.any():
-        matrix = sklearn_metrics.confusion_matrix(label[valid], prediction[valid], labels=range(classes))
+        matrix = sklearn_metrics.confusion_matrix(label[valid], prediction[valid], labels=range(num_classes))
     else:
-        matrix = np.zeros((classes, classes), dtype=int)
+        matrix = np.zeros((num_classes, num_classes), dtype=int)
     expected = np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=1)
     assert np.array_equal(counts(*pair), expected)
 
@@ -104,8 +104,8 @@ def test_metrics_equal_those_of_scikit_learn(pair: Pair) -> None:
 @given(images(min_classes=2))
 @property_test
 def test_class_iou_equals_that_of_torchmetrics(pair: Pair) -> None:
-    prediction, label, classes = pair
-    metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="none", ignore_index=255)
+    prediction, label, num_classes = pair
+    metric = torchmetrics_classification.MulticlassJaccardIndex(num_classes, average="none", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
     ours = np.array(compute_metrics(counts(*pair)).class_iou)
     valid = ~np.isnan(ours)  # torchmetrics returns 0 for a class without a labeled pixel
@@ -116,22 +116,22 @@ def test_class_iou_equals_that_of_torchmetrics(pair: Pair) -> None:
 @given(images(min_classes=2))
 @property_test
 def test_miou_equals_that_of_torchmetrics_where_each_predicted_class_is_labeled(pair: Pair) -> None:
-    prediction, label, classes = pair
+    prediction, label, num_classes = pair
     labeled = np.unique(label[label != 255])
     if labeled.size == 0:
         return
     prediction = labeled[prediction % labeled.size]
-    metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="macro", ignore_index=255)
+    metric = torchmetrics_classification.MulticlassJaccardIndex(num_classes, average="macro", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction)[None], torch.from_numpy(label.copy()).long()[None]).item()
-    assert compute_metrics(counts(prediction, label, classes)).miou == pytest.approx(theirs, abs=1e-6)
+    assert compute_metrics(counts(prediction, label, num_classes)).miou == pytest.approx(theirs, abs=1e-6)
 
 
 @given(images(), st.randoms(use_true_random=False))
 @property_test
 def test_the_classes_of_the_mean_do_not_depend_on_the_prediction(pair: Pair, random: Random) -> None:
-    prediction, label, classes = pair
-    other = np.array([random.randrange(classes) for _ in range(label.size)], dtype=np.uint8).reshape(label.shape)
-    found = [np.isnan(compute_metrics(counts(one, label, classes)).class_iou) for one in (prediction, other)]
+    prediction, label, num_classes = pair
+    other = np.array([random.randrange(num_classes) for _ in range(label.size)], dtype=np.uint8).reshape(label.shape)
+    found = [np.isnan(compute_metrics(counts(one, label, num_classes)).class_iou) for one in (prediction, other)]
     assert np.array_equal(*found)
     assert np.flatnonzero(~found[0]).tolist() == [one for one in np.unique(label) if one != 255]
 
@@ -139,13 +139,13 @@ def test_the_classes_of_the_mean_do_not_depend_on_the_prediction(pair: Pair, ran
 @given(images(min_classes=2))
 @property_test
 def test_predictions_on_ignored_pixels_are_not_counted(pair: Pair) -> None:
-    prediction, label, classes = pair
+    prediction, label, num_classes = pair
     label = label.copy()
     label[0, 0] = 255
     other = prediction.copy()
-    other[label == 255] = (other[label == 255] + 1) % classes
+    other[label == 255] = (other[label == 255] + 1) % num_classes
     assert not np.array_equal(other, prediction)
-    assert np.array_equal(counts(prediction, label, classes), counts(other, label, classes))
+    assert np.array_equal(counts(prediction, label, num_classes), counts(other, label, num_classes))
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31)), min_size=1, max_size=4))
@@ -167,10 +167,13 @@ def test_metrics_of_a_split_are_computed_over_all_its_pixels(sizes: list[tuple[i
 @given(images())
 @property_test
 def test_metrics_do_not_depend_on_the_order_of_the_classes(pair: Pair) -> None:
-    prediction, label, classes = pair
+    prediction, label, num_classes = pair
     table = np.arange(256, dtype=np.uint8)
-    table[:classes] = table[:classes][::-1]
-    found, renamed = compute_metrics(counts(*pair)), compute_metrics(counts(table[prediction], table[label], classes))
+    table[:num_classes] = table[:num_classes][::-1]
+    found, renamed = (
+        compute_metrics(counts(*pair)),
+        compute_metrics(counts(table[prediction], table[label], num_classes)),
+    )
     assert renamed.miou == pytest.approx(found.miou, nan_ok=True)
     assert renamed.fw_iou == pytest.approx(found.fw_iou, nan_ok=True)
     assert renamed.class_iou == pytest.approx(found.class_iou[::-1], nan_ok=True)
@@ -249,18 +252,18 @@ def test_counting_does_not_change_prediction_and_label() -> None:
     assert prediction.tolist() == [[0, 1]] and label.tolist() == [[1, 255]]
 
 
-@pytest.mark.parametrize("classes", [1, 2, 21, 150, 255])  # 16-bit and 32-bit keys
+@pytest.mark.parametrize("num_classes", [1, 2, 21, 150, 255])  # 16-bit and 32-bit keys
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (9, 4, 33), (70, 2, 8), (2, 0, 4), (0, 3, 3)])
-def test_counts_of_a_batch_equal_those_of_its_images(classes: int, shape: tuple[int, int, int]) -> None:
+def test_counts_of_a_batch_equal_those_of_its_images(num_classes: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
-    predictions = rng.integers(0, classes, shape, dtype=np.uint8)
-    labels = rng.choice([*range(min(classes, 200)), 255], shape).astype(np.uint8)
-    found = count_areas(torch.from_numpy(predictions), torch.from_numpy(labels), classes).numpy()
-    assert found.shape == (shape[0], classes, 3) and found.dtype == np.int64
+    predictions = rng.integers(0, num_classes, shape, dtype=np.uint8)
+    labels = rng.choice([*range(min(num_classes, 200)), 255], shape).astype(np.uint8)
+    found = count_areas(torch.from_numpy(predictions), torch.from_numpy(labels), num_classes).numpy()
+    assert found.shape == (shape[0], num_classes, 3) and found.dtype == np.int64
     for image, prediction, label in zip(found, predictions, labels, strict=True):
         valid = label != 255
         p, t = prediction[valid], label[valid]
-        hist = [np.bincount(of, minlength=classes) for of in (p[p == t], p, t)]
+        hist = [np.bincount(of, minlength=num_classes) for of in (p[p == t], p, t)]
         assert np.array_equal(image, np.stack(hist, 1))
 
 

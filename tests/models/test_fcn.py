@@ -179,8 +179,8 @@ def test_with_zero_init_the_last_upsampler_learns_in_the_first_step_and_the_othe
     assert learns == [[True, False], [True, True]]
 
 
-def bilinear(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-    return TransposedUpsampler(classes, factor, **geometry)
+def bilinear(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+    return TransposedUpsampler(num_classes, factor, **geometry)
 
 
 def test_missing_stride_error_names_the_available_strides() -> None:

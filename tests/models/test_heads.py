@@ -39,8 +39,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def maker(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-    return TransposedUpsampler(classes, factor, **geometry)
+def maker(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+    return TransposedUpsampler(num_classes, factor, **geometry)
 
 
 def stirred(model: nn.Module) -> nn.Module:
@@ -71,9 +71,9 @@ def enlarged(scores: Tensor, factor: int, size: torch.Size, upsampler: str) -> T
     if upsampler == "interpolate":
         up = F.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False)
     else:
-        classes = scores.shape[1]
-        kernels = bilinear_kernel(2 * factor).expand(classes, 1, -1, -1)
-        up = F.conv_transpose2d(scores, kernels, stride=factor, padding=factor // 2, groups=classes)
+        num_classes = scores.shape[1]
+        kernels = bilinear_kernel(2 * factor).expand(num_classes, 1, -1, -1)
+        up = F.conv_transpose2d(scores, kernels, stride=factor, padding=factor // 2, groups=num_classes)
     return up[:, :, : size[0], : size[1]]
 
 

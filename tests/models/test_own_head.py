@@ -25,13 +25,13 @@ class Shallow(Head):
     """A head that scores one map with the given width."""
 
     def __init__(
-        self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, at: int, width: int = 8
+        self, channels: Mapping[int, int], num_classes: int, make_upsampler: MakeUpsampler, *, at: int, width: int = 8
     ) -> None:
         super().__init__()
         require(channels, [at], "a shallow head")
         self.at = self.output_stride = at
-        self.score = nn.Sequential(nn.Conv2d(channels[at], width, 1), nn.ReLU(), nn.Conv2d(width, classes, 1))
-        self.upsample = make_upsampler(classes, at, "image")
+        self.score = nn.Sequential(nn.Conv2d(channels[at], width, 1), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
+        self.upsample = make_upsampler(num_classes, at, "image")
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         scores: Tensor = self.upsample(self.score(features[self.at]), size)

@@ -43,8 +43,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
     """Return a head for 3 classes with random upsamplers, so that a flipped kernel would be detected."""
 
-    def make_upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-        return TransposedUpsampler(classes, factor, init="random", **geometry)
+    def make_upsampler(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+        return TransposedUpsampler(num_classes, factor, init="random", **geometry)
 
     if kind == "paper":
         options["centers"] = backbone.centers

@@ -52,7 +52,7 @@ def fcn(name: str, head: str = "fcn8s") -> FCN:
     return build_model(Variant.model_validate(parts), 5, seed=0)
 
 
-def interpolation(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+def interpolation(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
     return Interpolation(factor, mode="bilinear")
 
 

@@ -25,9 +25,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def started(seed: int, classes: int, factor: int, **options: object) -> TransposedUpsampler:
+def started(seed: int, num_classes: int, factor: int, **options: object) -> TransposedUpsampler:
     torch.manual_seed(seed)
-    return TransposedUpsampler(classes, factor, **options)
+    return TransposedUpsampler(num_classes, factor, **options)
 
 
 @pytest.mark.parametrize("size", range(1, 66))
@@ -130,14 +130,14 @@ def test_a_fixed_upsampler_has_no_trainable_parameters(channels: Channels, bias:
     assert len([p for p in learned.parameters() if p.requires_grad]) == 1 + bias
 
 
-@pytest.mark.parametrize(("classes", "factor"), [(2, 2), (21, 2), (21, 32), (11, 8)])
-def test_number_of_kernels_of_dense_and_per_class_channels(classes: int, factor: int) -> None:
+@pytest.mark.parametrize(("num_classes", "factor"), [(2, 2), (21, 2), (21, 32), (11, 8)])
+def test_number_of_kernels_of_dense_and_per_class_channels(num_classes: int, factor: int) -> None:
     def held(**options: Any) -> int:
-        return sum(p.numel() for p in TransposedUpsampler(classes, factor, **options).parameters())
+        return sum(p.numel() for p in TransposedUpsampler(num_classes, factor, **options).parameters())
 
-    assert held(channels="dense") == 4 * factor**2 * classes**2
-    assert held(channels="per_class") == 4 * factor**2 * classes
-    assert held(channels="dense", bias=True) == 4 * factor**2 * classes**2 + classes
+    assert held(channels="dense") == 4 * factor**2 * num_classes**2
+    assert held(channels="per_class") == 4 * factor**2 * num_classes
+    assert held(channels="dense", bias=True) == 4 * factor**2 * num_classes**2 + num_classes
 
 
 @pytest.mark.parametrize("factor", [-2, 0, 1, 3, 33])

@@ -68,7 +68,7 @@ def finish(
 
 
 def counted(right: float, seed: int) -> np.ndarray:
-    """Counts [images, classes, 3]: images differ in the same way for all cells, and seeds a little."""
+    """Counts [images, num_classes, 3]: images differ in the same way for all cells, and seeds a little."""
     target = np.random.default_rng(0).integers(200, 400, (IMAGES, len(CLASSES)))
     noise = np.random.default_rng([seed, round(1000 * right)]).normal(0, 0.03, target.shape)
     hit = np.clip(right + noise, 0, 1) * target

@@ -138,11 +138,11 @@ from torch import nn
 from fcnlab.models.heads import Head
 
 class Picky(Head):
-    def __init__(self, channels, classes, make_upsampler, *, least: int = 64):
+    def __init__(self, channels, num_classes, make_upsampler, *, least: int = 64):
         super().__init__()
         self.output_stride, self.least = 32, least
-        self.score = nn.Conv2d(channels[32], classes, 1)
-        self.upsample = make_upsampler(classes, 32, "image")
+        self.score = nn.Conv2d(channels[32], num_classes, 1)
+        self.upsample = make_upsampler(num_classes, 32, "image")
         self.bound = float(torch.ones(3).sum())  # reads a value
 
     def forward(self, features, size):

@@ -88,7 +88,7 @@ def evaluate(
     return evaluate_split(
         model,
         DecodedSplit(split),
-        classes=4,
+        num_classes=4,
         mean=MEAN,
         std=STD,
         device=torch.device("cpu"),
@@ -223,7 +223,7 @@ def test_an_empty_split_has_no_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "classes", "scale", "batch_size"),
+    ("size", "num_classes", "scale", "batch_size"),
     [
         ((320, 480), 21, 1.0, 16),  # the largest batch
         ((1024, 2048), 19, 1.0, 2),  # 2 megapixels for each image
@@ -232,11 +232,11 @@ def test_an_empty_split_has_no_counts() -> None:
     ],
 )
 def test_the_batch_size_on_cuda_is_limited_by_pixels_and_scores(
-    size: tuple[int, int], classes: int, scale: float, batch_size: int
+    size: tuple[int, int], num_classes: int, scale: float, batch_size: int
 ) -> None:
     label, protocol = torch.zeros(size, dtype=torch.uint8), Protocol(scales=(scale,))
-    assert module._default_batch_size(label, classes, protocol, torch.device("cuda")) == batch_size
-    assert module._default_batch_size(label, classes, protocol, torch.device("cpu")) == 4
+    assert module._default_batch_size(label, num_classes, protocol, torch.device("cuda")) == batch_size
+    assert module._default_batch_size(label, num_classes, protocol, torch.device("cpu")) == 4
 
 
 @pytest.mark.gpu

@@ -69,7 +69,7 @@ def changed(cell: Cell) -> tuple[FCN, dict[str, bool]]:
 
 def read_by_the_map(timm: str, stride: int) -> set[str]:
     """Return the names of the parameters of the backbone that get a gradient from its map at a stride."""
-    model = build_model(create_cell(timm).variant, classes=2, seed=0).eval()
+    model = build_model(create_cell(timm).variant, num_classes=2, seed=0).eval()
     model.backbone(torch.randn(1, 3, 32, 32))[stride].sum().backward()
     return {f"backbone.{name}" for name, p in model.backbone.named_parameters() if p.grad is not None}
 

@@ -43,9 +43,9 @@ def gradients_of(value: Tensor, *of: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(value, of))
 
 
-def create_labels(shape: tuple[int, ...], classes: int, seed: int, ignored: float = 0.2) -> Tensor:
+def create_labels(shape: tuple[int, ...], num_classes: int, seed: int, ignored: float = 0.2) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, shape, generator=generator)
+    labels = torch.randint(0, num_classes, shape, generator=generator)
     labels[torch.rand(shape, generator=generator) < ignored] = 255
     return labels.to(torch.uint8)
 
@@ -254,8 +254,8 @@ def test_can_fuse_rejects_unsupported_losses_and_heads() -> None:
     assert not can_fuse(Loss(), Ending(Interpolation(8, mode="bilinear")), CPU)
     assert not can_fuse(Loss(), Ending(TransposedUpsampler(3, 8, kernel=20, padding=6)), CPU)
 
-    def make(classes: int, factor: int, stage: str, **_: int) -> nn.Module:
-        return TransposedUpsampler(classes, factor)
+    def make(num_classes: int, factor: int, stage: str, **_: int) -> nn.Module:
+        return TransposedUpsampler(num_classes, factor)
 
     with_auxiliary = DilatedHead({16: 8, 32: 8}, 3, make, output_stride=8, auxiliary=16)
     assert not can_fuse(Loss(), with_auxiliary, CPU)

@@ -22,10 +22,12 @@ WAYS = [
 ]
 
 
-def draw_batch(seed: int, classes: int, ignored: float, shape: tuple[int, ...] = (2, 3, 5)) -> tuple[Tensor, Tensor]:
+def draw_batch(
+    seed: int, num_classes: int, ignored: float, shape: tuple[int, ...] = (2, 3, 5)
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(shape[0], classes, *shape[1:], generator=generator)
-    labels = torch.randint(classes, shape, generator=generator, dtype=torch.uint8)
+    scores = torch.randn(shape[0], num_classes, *shape[1:], generator=generator)
+    labels = torch.randint(num_classes, shape, generator=generator, dtype=torch.uint8)
     labels[torch.rand(shape, generator=generator) < ignored] = 255
     return scores, labels
 
@@ -34,9 +36,9 @@ def draw_batch(seed: int, classes: int, ignored: float, shape: tuple[int, ...] =
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.sampled_from([0.0, 0.3, 1.0]))
 @settings(deadline=None, max_examples=40)
 def test_it_equals_the_loss_of_segmentation_models_pytorch(
-    way: Callable[[Tensor, Tensor], Tensor], seed: int, classes: int, ignored: float
+    way: Callable[[Tensor, Tensor], Tensor], seed: int, num_classes: int, ignored: float
 ) -> None:
-    scores, labels = draw_batch(seed, classes, ignored)
+    scores, labels = draw_batch(seed, num_classes, ignored)
     found, expected = scores.clone().requires_grad_(), scores.clone().requires_grad_()
     ours, theirs = way(found, labels), LovaszLoss("multiclass", ignore_index=255)(expected, labels.long())
     ours.backward()

@@ -33,7 +33,7 @@ SCHEDULES = ["constant", "poly", "cosine", "step"]
 
 def create_fcn(**overrides: Any) -> FCN:
     """Create an FCN-8s whose upsamplers have biases; with ConvNeXt also its other layers."""
-    return build_model(resolve({**BASE, **overrides}, builtin(), "test").variant, classes=4, seed=0)
+    return build_model(resolve({**BASE, **overrides}, builtin(), "test").variant, num_classes=4, seed=0)
 
 
 def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:

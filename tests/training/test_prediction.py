@@ -14,9 +14,9 @@ from tests.training.test_evaluate import Net
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("classes", [1, 2, 21, 255])
-def test_predictions_equal_the_argmax(dtype: torch.dtype, layout: torch.memory_format, classes: int) -> None:
-    scores = torch.randint(-4, 4, (2, classes, 9, 11)).to(dtype).contiguous(memory_format=layout)
+@pytest.mark.parametrize("num_classes", [1, 2, 21, 255])
+def test_predictions_equal_the_argmax(dtype: torch.dtype, layout: torch.memory_format, num_classes: int) -> None:
+    scores = torch.randint(-4, 4, (2, num_classes, 9, 11)).to(dtype).contiguous(memory_format=layout)
     for some in (scores, scores[..., 2:7, 1:9]):
         found = predict_classes(some)
         assert found.dtype == torch.uint8 and np.array_equal(found, some.float().argmax(1))

@@ -189,7 +189,7 @@ def test_the_saved_weights_are_those_that_were_evaluated(
         found = evaluate_split(
             model,
             DecodedSplit(dataset.split(name)),
-            classes=len(dataset.classes),
+            num_classes=len(dataset.classes),
             mean=model.backbone.mean,
             std=model.backbone.std,
             device=torch.device("cpu"),

@@ -43,14 +43,14 @@ class Case:
         name: name in the output.
         variant: the network.
         loss: arguments of `Loss`.
-        classes: number of classes.
+        num_classes: number of classes.
         size: batch, height, width of the images.
     """
 
     name: str
     variant: Variant
     loss: dict[str, Any] = field(default_factory=dict)
-    classes: int = CLASSES
+    num_classes: int = CLASSES
     size: tuple[int, int, int] = (4, 96, 128)
 
 
@@ -87,9 +87,9 @@ def cases() -> Iterator[Case]:
     variant = Variant(backbone=small, head=fcn32s, upsampler=bilinear)
     for name, loss in _losses():
         yield Case(f"loss {name}", variant, loss)
-    yield Case("2 classes", variant, classes=2)
-    yield Case("21 classes", variant, classes=21)
-    yield Case("150 classes", Variant(backbone=small, head=fcn8s, upsampler=bilinear), classes=150)
+    yield Case("2 classes", variant, num_classes=2)
+    yield Case("21 classes", variant, num_classes=21)
+    yield Case("150 classes", Variant(backbone=small, head=fcn8s, upsampler=bilinear), num_classes=150)
     yield Case("odd size", variant, size=(3, 75, 101))
 
 
@@ -221,7 +221,7 @@ def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) 
 
 def _model(case: Case) -> FCN:
     """Build the network; no part of the head stays at 0, so that every parameter has a gradient."""
-    model = build_model(case.variant, case.classes, seed=0)
+    model = build_model(case.variant, case.num_classes, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.head.parameters():
@@ -238,7 +238,7 @@ def _batch(case: Case, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2 + seed)
     coarse = torch.randn(batch, 3, -(-height // 8), -(-width // 8), generator=generator)
     images = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    classes = torch.randint(0, case.classes, (batch, -(-height // 8), -(-width // 8)), generator=generator)
+    classes = torch.randint(0, case.num_classes, (batch, -(-height // 8), -(-width // 8)), generator=generator)
     labels = classes.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].to(torch.uint8)
     labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
     return images, labels

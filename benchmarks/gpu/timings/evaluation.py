@@ -39,7 +39,7 @@ def measure(context: Context) -> dict[str, Any]:
         counts = evaluate_split(
             model,
             split,
-            classes=CLASSES,
+            num_classes=CLASSES,
             mean=model.backbone.mean,
             std=model.backbone.std,
             device=device,

@@ -38,14 +38,14 @@ class SplitStats:
 
     Attributes:
         split: name of the split.
-        classes: number of classes of the dataset.
+        num_classes: number of classes of the dataset.
         sizes: height and width of each image, int64 [N, 2].
         pixels: number of pixels of each image and label, int64 [N, 256].
-        levels: number of pixels of all images with each level of each channel, int64 [C, 256].
+        levels: number of pixels of all images with each level of each channel, int64 [channels, 256].
     """
 
     split: str
-    classes: int
+    num_classes: int
     sizes: Counts
     pixels: Counts
     levels: Counts
@@ -72,8 +72,8 @@ class SplitStats:
 
     @cached_property
     def share(self) -> Floats:
-        """The fraction of each class among all pixels, including ignored ones, [classes]."""
-        return self.pixels[:, : self.classes].sum(0) / max(1, self.pixels.sum())
+        """The fraction of each class among all pixels, including ignored ones, [num_classes]."""
+        return self.pixels[:, : self.num_classes].sum(0) / max(1, self.pixels.sum())
 
     @property
     def ignored(self) -> float:
@@ -82,24 +82,24 @@ class SplitStats:
 
     @cached_property
     def image_counts(self) -> Counts:
-        """The number of images in which each class occurs, [classes]."""
-        return np.asarray((self.pixels[:, : self.classes] > 0).sum(0), dtype=np.int64)
+        """The number of images in which each class occurs, [num_classes]."""
+        return np.asarray((self.pixels[:, : self.num_classes] > 0).sum(0), dtype=np.int64)
 
     @property
     def mean(self) -> Floats:
-        """The mean of each channel over all pixels, 0..1, [C]."""
+        """The mean of each channel over all pixels, 0..1, [channels]."""
         return self.levels @ np.arange(256) / max(1, self.levels[0].sum()) / 255
 
     @property
     def std(self) -> Floats:
-        """The standard deviation of each channel over all pixels, 0..1, [C]."""
+        """The standard deviation of each channel over all pixels, 0..1, [channels]."""
         squares = (np.arange(256)[None, :] / 255 - self.mean[:, None]) ** 2
         return np.sqrt((self.levels * squares).sum(1) / max(1, self.levels[0].sum()))
 
     @property
     def weights(self) -> Floats:
-        """The class weights of `class_weights: median_frequency`, [classes]."""
-        return median_frequency_weights(self.pixels[:, : self.classes])
+        """The class weights of `class_weights: median_frequency`, [num_classes]."""
+        return median_frequency_weights(self.pixels[:, : self.num_classes])
 
 
 def compute_split_stats(
@@ -149,10 +149,10 @@ def median_frequency_weights(pixels: Counts) -> Floats:
     weight is the median of all frequencies divided by its own; a class that does not occur has the weight 1.
 
     Args:
-        pixels: number of pixels of each image and class, [N, C].
+        pixels: number of pixels of each image and class, [N, num_classes].
 
     Returns:
-        Weights, float64 [C].
+        Weights, float64 [num_classes].
     """
     own = pixels.sum(0)
     total = ((pixels > 0) * pixels.sum(1, keepdims=True)).sum(0)

@@ -14,11 +14,11 @@ from fcnlab.models.upsampler import crop
 class MakeUpsampler(Protocol):
     """Function that creates the upsampler of one stage of a head."""
 
-    def __call__(self, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-        """Create an upsampler: (scores [B, classes, h, w], size) -> [B, classes, *size].
+    def __call__(self, num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+        """Create an upsampler: (scores [B, num_classes, h, w], size) -> [B, num_classes, *size].
 
         Args:
-            classes: number of classes.
+            num_classes: number of classes.
             factor: factor of upsampling.
             stage: output of the stage: `to16`, `to8`, `to4` or `image`.
             geometry: `kernel` and `padding` of heads with unusual transposed convolutions.
@@ -48,7 +48,7 @@ class Head(nn.Module):
             size: height H and width W of the images.
 
         Returns:
-            Logits [B, classes, H, W].
+            Logits [B, num_classes, H, W].
         """
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class Head(nn.Module):
             size: height H and width W of the images.
 
         Returns:
-            Logits [B, classes, H, W]; None if there is no auxiliary head.
+            Logits [B, num_classes, H, W]; None if there is no auxiliary head.
         """
         return None
 
@@ -69,7 +69,7 @@ class CoarseHead(Head):
     """Base class of heads that compute coarse scores and upsample them to the size of the image in one step.
 
     Attributes:
-        upsample: (scores [B, classes, h, w], size) -> [B, classes, *size].
+        upsample: (scores [B, num_classes, h, w], size) -> [B, num_classes, *size].
         offset: rows and columns that are cropped from the upsampled scores at the top and left.
     """
 
@@ -84,7 +84,7 @@ class CoarseHead(Head):
             size: height H and width W of the images.
 
         Returns:
-            Logits [B, classes, H, W].
+            Logits [B, num_classes, H, W].
         """
         coarse = self.coarse(features)
         scores: Tensor = self.upsample(coarse) if self.offset else self.upsample(coarse, size)
@@ -97,7 +97,7 @@ class CoarseHead(Head):
             features: maps by reduction.
 
         Returns:
-            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
         """
         raise NotImplementedError
 

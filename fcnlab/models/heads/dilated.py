@@ -20,7 +20,7 @@ class DilatedHead(CoarseHead):
     def __init__(
         self,
         channels: Mapping[int, int],
-        classes: int,
+        num_classes: int,
         make_upsampler: MakeUpsampler,
         *,
         output_stride: int,
@@ -34,7 +34,7 @@ class DilatedHead(CoarseHead):
 
         Args:
             channels: channels of the feature maps, by reduction.
-            classes: number of classes.
+            num_classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             output_stride: stride of the deepest map.
             hidden: channels of the 3x3 convolutions; a quarter of the map's by default.
@@ -49,12 +49,12 @@ class DilatedHead(CoarseHead):
         super().__init__()
         self.output_stride = output_stride
         require(channels, [32, *([auxiliary] if auxiliary else [])], "a dilated head")
-        self.classify = _Classifier(channels[32], classes, hidden, convs, concat_input, dropout)
-        self.upsample = make_upsampler(classes, output_stride, "image")
+        self.classify = _Classifier(channels[32], num_classes, hidden, convs, concat_input, dropout)
+        self.upsample = make_upsampler(num_classes, output_stride, "image")
         self.auxiliary_map = auxiliary
         if auxiliary is not None:
-            self.auxiliary_classify = _Classifier(channels[auxiliary], classes, None, 1, False, dropout)
-            self.auxiliary_upsample = make_upsampler(classes, min(auxiliary, output_stride), "image")
+            self.auxiliary_classify = _Classifier(channels[auxiliary], num_classes, None, 1, False, dropout)
+            self.auxiliary_upsample = make_upsampler(num_classes, min(auxiliary, output_stride), "image")
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
@@ -63,7 +63,7 @@ class DilatedHead(CoarseHead):
             features: maps by reduction.
 
         Returns:
-            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
         """
         scores: Tensor = self.classify(features[32])
         return scores
@@ -76,7 +76,7 @@ class DilatedHead(CoarseHead):
             size: height H and width W of the images.
 
         Returns:
-            Logits [B, classes, H, W]; None if there is no auxiliary head.
+            Logits [B, num_classes, H, W]; None if there is no auxiliary head.
         """
         if self.auxiliary_map is None:
             return None
@@ -85,17 +85,17 @@ class DilatedHead(CoarseHead):
 
 
 class _Classifier(nn.Module):
-    """[B, channels, h, w] -> scores [B, classes, h, w]."""
+    """[B, channels, h, w] -> scores [B, num_classes, h, w]."""
 
     def __init__(
-        self, channels: int, classes: int, hidden: int | None, convs: int, concat_input: bool, dropout: float
+        self, channels: int, num_classes: int, hidden: int | None, convs: int, concat_input: bool, dropout: float
     ) -> None:
         super().__init__()
         hidden = hidden or max(1, channels // 4)
         self.convs = nn.Sequential(*(_conv(channels if i == 0 else hidden, hidden) for i in range(convs)))
         self.concat = _conv(channels + hidden, hidden) if concat_input else None
         self.dropout = nn.Dropout2d(dropout) if concat_input else nn.Dropout(dropout)
-        self.score = nn.Conv2d(hidden, classes, kernel_size=1)
+        self.score = nn.Conv2d(hidden, num_classes, kernel_size=1)
 
     def forward(self, map_: Tensor) -> Tensor:
         x = self.convs(map_)

@@ -31,7 +31,7 @@ class PaperHead(CoarseHead):
     def __init__(
         self,
         channels: Mapping[int, int],
-        classes: int,
+        num_classes: int,
         make_upsampler: MakeUpsampler,
         centers: Mapping[int, float],
         *,
@@ -42,7 +42,7 @@ class PaperHead(CoarseHead):
 
         Args:
             channels: channels of the feature maps, by reduction.
-            classes: number of classes.
+            num_classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             centers: pixel of the image at the center of the first feature of each map, by reduction.
             stride: stride of the shallowest map that is fused.
@@ -60,16 +60,16 @@ class PaperHead(CoarseHead):
                 "a paper head needs a backbone that specifies where its maps start; use one of the paper's"
             )
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
-        self.score = nn.ModuleDict({str(r): _zero_conv(channels[r], classes) for r in self.reductions})
+        self.score = nn.ModuleDict({str(r): _zero_conv(channels[r], num_classes) for r in self.reductions})
         self.fuse = nn.ModuleDict()
         self.offsets: dict[int, int] = {}
         begin = centers[32]
         for r in self.reductions[1:]:
-            self.fuse[str(r)] = make_upsampler(classes, 2, f"to{r}", kernel=4, padding=0)
+            self.fuse[str(r)] = make_upsampler(num_classes, 2, f"to{r}", kernel=4, padding=0)
             begin = _begin(begin, r, kernel=4)
             self.offsets[r] = _offset((begin - centers[r]) / r, f"the map at stride {r}")
         kernel = 2 * stride if _begin(begin, 1, 2 * stride).is_integer() else 2 * stride - 1
-        self.upsample = make_upsampler(classes, stride, "image", kernel=kernel, padding=0)
+        self.upsample = make_upsampler(num_classes, stride, "image", kernel=kernel, padding=0)
         self.offset = _offset(-_begin(begin, 1, kernel), "the image")
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
@@ -79,7 +79,7 @@ class PaperHead(CoarseHead):
             features: maps by reduction.
 
         Returns:
-            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
         """
         deepest, *skips = self.reductions
         scores: Tensor = self.score[str(deepest)](features[deepest])
@@ -101,8 +101,8 @@ def _offset(offset: float, what: str) -> int:
     return int(offset)
 
 
-def _zero_conv(channels: int, classes: int) -> nn.Conv2d:
+def _zero_conv(channels: int, num_classes: int) -> nn.Conv2d:
     """Return a 1x1 convolution that is initialized to zero (section 4.3: random was neither better nor faster)."""
-    score = nn.Conv2d(channels, classes, kernel_size=1)
+    score = nn.Conv2d(channels, num_classes, kernel_size=1)
     zero(score)
     return score

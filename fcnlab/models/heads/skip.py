@@ -26,7 +26,7 @@ class SkipHead(CoarseHead):
     def __init__(
         self,
         channels: Mapping[int, int],
-        classes: int,
+        num_classes: int,
         make_upsampler: MakeUpsampler,
         *,
         stride: int,
@@ -39,7 +39,7 @@ class SkipHead(CoarseHead):
 
         Args:
             channels: channels of the feature maps, by reduction.
-            classes: number of classes.
+            num_classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             stride: stride of the shallowest map that is fused.
             at_once: scale the maps of the skips by `AT_ONCE`.
@@ -56,14 +56,14 @@ class SkipHead(CoarseHead):
         require(channels, self.reductions, f"a head of stride {stride}")
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
         skips = self.reductions[1:]
-        self.score = nn.ModuleDict({"32": _score(channels[32], classes, hidden, context)})
-        self.score.update({str(r): nn.Conv2d(channels[r], classes, kernel_size=1) for r in skips})
-        self.fuse = nn.ModuleDict({str(r): make_upsampler(classes, 2, f"to{r}") for r in skips})
-        self.upsample = make_upsampler(classes, stride, "image")
+        self.score = nn.ModuleDict({"32": _score(channels[32], num_classes, hidden, context)})
+        self.score.update({str(r): nn.Conv2d(channels[r], num_classes, kernel_size=1) for r in skips})
+        self.fuse = nn.ModuleDict({str(r): make_upsampler(num_classes, 2, f"to{r}") for r in skips})
+        self.upsample = make_upsampler(num_classes, stride, "image")
         self.mix = nn.ModuleDict()
         for r in skips:
             if fusion == "concat":
-                self.mix[str(r)] = _identity_conv(classes)
+                self.mix[str(r)] = _identity_conv(num_classes)
             else:
                 zero(self.score[str(r)])
 
@@ -74,7 +74,7 @@ class SkipHead(CoarseHead):
             features: maps by reduction.
 
         Returns:
-            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
         """
         deepest, *skips = self.reductions
         scores = self._score(features, deepest)
@@ -95,20 +95,20 @@ class SkipHead(CoarseHead):
         return mixed
 
 
-def _score(channels: int, classes: int, hidden: int | None, context: bool) -> nn.Module:
+def _score(channels: int, num_classes: int, hidden: int | None, context: bool) -> nn.Module:
     if hidden is None:
-        return nn.Conv2d(channels, classes, kernel_size=1)
-    return _HiddenScore(channels, classes, hidden, context)
+        return nn.Conv2d(channels, num_classes, kernel_size=1)
+    return _HiddenScore(channels, num_classes, hidden, context)
 
 
 class _HiddenScore(nn.Module):
-    """Scores [B, classes, h, w] of a map [B, channels, h, w] after a hidden layer, optionally with the image's mean."""
+    """[B, channels, h, w] -> scores [B, num_classes, h, w] after a hidden layer, optionally with the image's mean."""
 
-    def __init__(self, channels: int, classes: int, hidden: int, context: bool) -> None:
+    def __init__(self, channels: int, num_classes: int, hidden: int, context: bool) -> None:
         super().__init__()
         self.local = nn.Conv2d(channels, hidden, kernel_size=1)
         self.image = nn.Conv2d(channels, hidden, kernel_size=1, bias=False) if context else None
-        self.score = nn.Conv2d(hidden, classes, kernel_size=1)
+        self.score = nn.Conv2d(hidden, num_classes, kernel_size=1)
 
     def forward(self, map_: Tensor) -> Tensor:
         x = self.local(map_)
@@ -118,12 +118,12 @@ class _HiddenScore(nn.Module):
         return scores
 
 
-def _identity_conv(classes: int) -> nn.Conv2d:
+def _identity_conv(num_classes: int) -> nn.Conv2d:
     """Return a 1x1 convolution from 2C to C channels, initialized to the identity on the first C."""
-    mix = nn.Conv2d(2 * classes, classes, kernel_size=1)
+    mix = nn.Conv2d(2 * num_classes, num_classes, kernel_size=1)
     zero(mix)
     with torch.no_grad():
-        mix.weight[:, :classes, 0, 0] = torch.eye(classes)
+        mix.weight[:, :num_classes, 0, 0] = torch.eye(num_classes)
     return mix
 
 

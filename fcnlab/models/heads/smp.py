@@ -115,7 +115,7 @@ class SmpHead(CoarseHead):
     def __init__(
         self,
         channels: Mapping[int, int],
-        classes: int,
+        num_classes: int,
         make_upsampler: MakeUpsampler,
         *,
         decoder: str,
@@ -126,7 +126,7 @@ class SmpHead(CoarseHead):
 
         Args:
             channels: channels of the feature maps, by reduction.
-            classes: number of classes.
+            num_classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             decoder: one of `DECODERS`.
             output_stride: stride of the deepest map.
@@ -149,7 +149,7 @@ class SmpHead(CoarseHead):
             self.decoder = spec.load()(
                 encoder_channels=[3, *(channels[r] if r in read else 0 for r in STRIDES)], **depth, **fixed, **arguments
             )
-            self.score = nn.Conv2d(spec.width(arguments), classes, spec.kernel, padding=spec.kernel // 2)
+            self.score = nn.Conv2d(spec.width(arguments), num_classes, spec.kernel, padding=spec.kernel // 2)
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(
                 f"smp's decoder {decoder} does not accept {dict(options or {})}: {str(error).rstrip('.')}"
@@ -157,7 +157,7 @@ class SmpHead(CoarseHead):
         initialize_decoder(self.decoder)
         initialize_head(self.score)
         self.output_stride = spec.stride
-        self.upsample = make_upsampler(classes, spec.stride, "image") if spec.stride > 1 else _Crop()
+        self.upsample = make_upsampler(num_classes, spec.stride, "image") if spec.stride > 1 else _Crop()
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
@@ -166,7 +166,8 @@ class SmpHead(CoarseHead):
             features: maps by reduction.
 
         Returns:
-            Logits [B, classes, h, w]: of the size of the map at stride 4; with U-Net of that of the image, rounded up.
+            Logits [B, num_classes, h, w]: of the size of the map at stride 4; with U-Net of that of the image, rounded
+            up.
         """
         deepest = features[32]
         rows, columns = (side * self.strides[32] for side in deepest.shape[-2:])
@@ -193,7 +194,7 @@ def check_options(decoder: str, output_stride: int = 32, options: Mapping[str, A
         ModelError: an option has an invalid value.
     """
 
-    def no_upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
+    def no_upsampler(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
         return nn.Identity()
 
     with torch.device("meta"):

@@ -70,7 +70,7 @@ def predict_images(
         evaluate_split(
             model,
             subset,
-            classes=len(dataset.classes),
+            num_classes=len(dataset.classes),
             mean=model.backbone.mean,
             std=model.backbone.std,
             device=device,

@@ -132,7 +132,7 @@ def compute_image_miou(counts: Counts) -> Floats:
     It is not related to the mIoU of a split, which is computed from summed counts.
 
     Args:
-        counts: [images, classes, 3].
+        counts: [images, num_classes, 3].
 
     Returns:
         [images], float64.

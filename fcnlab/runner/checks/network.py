@@ -41,7 +41,7 @@ class NetworkSetup:
         identity: canonical JSON of everything that the check depends on.
         variant: configuration of the network.
         recipe: configuration of its training.
-        classes: number of classes.
+        num_classes: number of classes.
         channels: channels of the images.
         images: heights and widths of images on which the network is evaluated.
     """
@@ -49,7 +49,7 @@ class NetworkSetup:
     identity: str
     variant: Variant
     recipe: Recipe
-    classes: int
+    num_classes: int
     channels: int
     images: tuple[Size, ...]
 
@@ -60,12 +60,12 @@ class NetworkSetup:
         return hash(self.identity)
 
     @classmethod
-    def of(cls, trial: Trial, classes: int, images: tuple[Size, ...]) -> NetworkSetup:
+    def of(cls, trial: Trial, num_classes: int, images: tuple[Size, ...]) -> NetworkSetup:
         """Return the setup of a trial.
 
         Args:
             trial: the trial.
-            classes: number of classes.
+            num_classes: number of classes.
             images: heights and widths of the images on which it is evaluated.
         """
         recipe = trial.recipe
@@ -81,12 +81,12 @@ class NetworkSetup:
                 "batch": min(micro_batch, 2),  # batch norm needs two values; more images change nothing
                 "crop": recipe.crop.content(),
                 "frozen": [recipe.batch_norm, recipe.freeze, recipe.activation_checkpointing],
-                "classes": classes,
+                "classes": num_classes,
                 "channels": channels,
                 "images": scaled,
             }
         )
-        return cls(identity, trial.variant, recipe, classes, channels, scaled)
+        return cls(identity, trial.variant, recipe, num_classes, channels, scaled)
 
 
 def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
@@ -153,16 +153,16 @@ def _check(setup: NetworkSetup, lab: Lab) -> str | float:
 
 
 def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
-    return build_network(setup.variant, setup.recipe, setup.classes, setup.channels, lab, device)
+    return build_network(setup.variant, setup.recipe, setup.num_classes, setup.channels, lab, device)
 
 
-def build_network(variant: Variant, recipe: Recipe, classes: int, channels: int, lab: Lab, device: str) -> FCN:
+def build_network(variant: Variant, recipe: Recipe, num_classes: int, channels: int, lab: Lab, device: str) -> FCN:
     """Build a network without pretrained weights, and freeze the layers that its recipe freezes.
 
     Args:
         variant: configuration of the network.
         recipe: configuration of its training.
-        classes: number of classes.
+        num_classes: number of classes.
         channels: channels of the images.
         lab: the lab of its extensions.
         device: `meta` or `cpu`.
@@ -179,7 +179,7 @@ def build_network(variant: Variant, recipe: Recipe, classes: int, channels: int,
 
     with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = build_model(variant.from_scratch(), classes, 0, None, lab.extensions, channels)
+        model = build_model(variant.from_scratch(), num_classes, 0, None, lab.extensions, channels)
     freeze_layers(recipe, model.backbone)
     checkpoint_activations(recipe, model.backbone)
     return model

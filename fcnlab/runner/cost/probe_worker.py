@@ -265,7 +265,7 @@ def _measure_evaluation(
     def evaluate(count: int, *, boundaries: bool) -> float:
         started = time.perf_counter()
         evaluate_split(
-            evaluated, cast(DecodedSplit, _Few(samples, count)), classes=len(dataset.classes),
+            evaluated, cast(DecodedSplit, _Few(samples, count)), num_classes=len(dataset.classes),
             mean=model.backbone.mean, std=model.backbone.std, device=device, autocast=autocast, boundaries=boundaries,
             protocol=Protocol(scales=(recipe.score_scale,)),
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 runs/<key>/evaluations/
     [<dataset>-<split>-]<protocol>[-best].json    metrics, and the inputs from which they were computed
-    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, classes, 3] of images and boundaries, and the image ids
+    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, num_classes, 3] of images and boundaries, and the image ids
 
 A file name without dataset and split means the reported split.
 """
@@ -281,7 +281,7 @@ def _evaluate(
     counts = evaluate_split(
         model,
         split,
-        classes=len(dataset.classes),
+        num_classes=len(dataset.classes),
         mean=model.backbone.mean,
         std=model.backbone.std,
         device=device,

@@ -32,7 +32,7 @@ from fcnlab.trial.run_folder import RunFolder
 
 
 class _Counted(NamedTuple):
-    """Counts [N, C, 3] of a split's images, and of their boundaries."""
+    """Counts [N, num_classes, 3] of a split's images, and of their boundaries."""
 
     counts: Counts
     boundary: Counts
@@ -94,7 +94,7 @@ class Evaluator:
             is_last: whether this is the last epoch.
 
         Returns:
-            Counts [N, C, 3].
+            Counts [N, num_classes, 3].
         """
         val = self._val
         self._heartbeat.enter("evaluating val")
@@ -166,7 +166,7 @@ class Evaluator:
         counts = evaluate_split(
             model,
             split,
-            classes=len(self._dataset.classes),
+            num_classes=len(self._dataset.classes),
             mean=model.backbone.mean,
             std=model.backbone.std,
             device=self._device,

@@ -17,8 +17,8 @@ def compute_split_metrics(
         split: role or name of the split.
         checkpoint: the evaluated checkpoint, `last` or `best`.
         epoch: the epoch of these weights.
-        counts: int64 counts [N, classes, 3] of the images.
-        boundary: int64 counts [N, classes, 3] of their boundaries.
+        counts: int64 counts [N, num_classes, 3] of the images.
+        boundary: int64 counts [N, num_classes, 3] of their boundaries.
 
     Returns:
         The metrics.
