@@ -14,7 +14,7 @@ from fcnlab.config.validation import validate
 from fcnlab.config.variant import COMPONENTS, NamedVariant, Variant, parse_variant
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
-from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT, Device
+from fcnlab.settings import Device, RunOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,8 @@ def build_model(
     config = variant_config(variant, lab)
     if not pretrained:
         config = config.from_scratch()
-    return build(config, num_classes, seed, lab.find_weights_file(config.backbone), lab.extensions)
+    weights_file = lab.find_weights_file(config.backbone)
+    return build(config, num_classes, seed, weights_file=weights_file, extensions=lab.extensions)
 
 
 def variant_config(name: str, lab: Lab) -> Variant:
@@ -113,17 +114,18 @@ def load_grid(source: str | os.PathLike[str] | Mapping[str, Any], name: str = ""
 def run_grid(
     grid: Grid,
     *,
-    executor: str = "process",
-    workers: int | None = None,
-    threads: int | None = None,
-    per_gpu: int = 1,
-    address: str | None = None,
-    devices: int = 1,
-    device: Device = "auto",
-    fail_fast: bool = False,
-    checkpoint_every: float = CHECKPOINT_EVERY,
-    log_every: int | None = None,
-    hang_timeout: float | None = HANG_TIMEOUT,
+    executor: str = RunOptions.executor,
+    workers: int | None = RunOptions.workers,
+    threads: int | None = RunOptions.threads,
+    per_gpu: int = RunOptions.per_gpu,
+    devices_per_trial: int = RunOptions.devices_per_trial,
+    device: Device = RunOptions.device,
+    address: str | None = RunOptions.address,
+    retry_failed: bool = RunOptions.retry_failed,
+    fail_fast: bool = RunOptions.fail_fast,
+    checkpoint_every: float = RunOptions.checkpoint_every,
+    log_every: int | None = RunOptions.log_every,
+    hang_timeout: float | None = RunOptions.hang_timeout,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
@@ -135,9 +137,10 @@ def run_grid(
         workers: number of trials that run at the same time; None chooses it for the machine.
         threads: number of CPU threads per trial; None chooses it for the machine.
         per_gpu: number of trials that share a GPU.
-        address: address of a running Ray cluster.
-        devices: number of devices that train one trial together.
+        devices_per_trial: number of devices that train one trial together.
         device: `cuda`, `cpu`, or `auto` for CUDA if there is a GPU.
+        address: address of a running Ray cluster.
+        retry_failed: run failed trials again.
         fail_fast: start no further trial after the first failure.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
         log_every: number of steps between two training losses that are recorded; None records those of epochs only.
@@ -154,7 +157,6 @@ def run_grid(
     """
     from fcnlab.console import create_console
     from fcnlab.report.write import create_report
-    from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.publisher import OptionalTracker
@@ -162,19 +164,22 @@ def run_grid(
 
     lab = lab or Lab.find(grid.path)
     reporter = ProgressReporter() if quiet else create_reporter(create_console())
-    executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
-    executor_config.check(grid.cells, lab)
+    options = RunOptions(
+        executor=executor,
+        workers=workers,
+        threads=threads,
+        per_gpu=per_gpu,
+        devices_per_trial=devices_per_trial,
+        device=device,
+        address=address,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+        checkpoint_every=checkpoint_every,
+        log_every=log_every,
+        hang_timeout=hang_timeout,
+    )
     with reporter:
-        outcome = run_trials(
-            grid,
-            lab,
-            lambda: executor_config.create_executor(lab, grid.recipes),
-            reporter,
-            fail_fast=fail_fast,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-            hang_timeout=hang_timeout,
-        )
+        outcome = run_trials(grid, lab, reporter, options)
     create_report(grid, lab, OptionalTracker(grid, lab, outcome.deferred.get("mlflow")), predict=False)
     return outcome
 

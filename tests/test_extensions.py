@@ -23,11 +23,12 @@ from fcnlab.lab import Lab
 from fcnlab.report.provenance import rerun_command
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
-from fcnlab.runner.executors.config import ExecutorConfig
+from fcnlab.runner.executors.create import check_executor
 from fcnlab.runner.executors.ray.slot import needed
 from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
+from fcnlab.settings import RunOptions
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -183,9 +184,9 @@ def test_only_1_is_permission(own: Lab, monkeypatch: pytest.MonkeyPatch, value: 
 
 def test_an_executor_is_refused_before_anything_runs(own: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"executors: fresh_process: this would run"):
-        ExecutorConfig("fresh_process").check([], own)
+        check_executor(RunOptions(executor="fresh_process"), [], own)
     with pytest.raises(ConfigError, match=r"executor 'proces' is neither built in .* did you mean 'process'\?"):
-        ExecutorConfig("proces").check([], own)
+        check_executor(RunOptions(executor="proces"), [], own)
 
 
 def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:

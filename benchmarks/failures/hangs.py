@@ -31,6 +31,7 @@ from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
+from fcnlab.settings import RunOptions
 from fcnlab.trial.record import Attempt, Failure
 
 GRID = """
@@ -187,7 +188,7 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
     limit = _address_space(worker) + mebibytes * 2**20
     resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
     grid = lab.load_grid(file)
-    run_grid(grid, lab, lambda: executor, reporter, hang_timeout=300)
+    run_grid(grid, lab, reporter, RunOptions(hang_timeout=300), executor=lambda: executor)
     for planned in make_plan(grid, lab).trials:
         record, attempts = planned.record, planned.folder.attempts()
         if record is None:

@@ -77,14 +77,15 @@ class KilledGrid:
         self._damaged: set[Path] = set()
         self._failed_ends = 0
 
-    def start(self, verb: str = "run", workers: int = 2) -> Driver:
+    def start(self, *, workers: int = 2, retry_failed: bool = False) -> Driver:
         """Start a driver.
 
         Args:
-            verb: `run` or `retry`.
             workers: its number of workers.
+            retry_failed: run failed trials again.
         """
-        return Driver(["grid", verb, str(self.file), "--workers", str(workers), *OPTIONS], self.folder / "log")
+        options = ["--workers", str(workers), *OPTIONS, *(["--retry-failed"] if retry_failed else [])]
+        return Driver(["grid", "run", str(self.file), *options], self.folder / "log")
 
     def run_undisturbed(self) -> None:
         """Run the grid to its end.

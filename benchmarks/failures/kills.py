@@ -72,7 +72,7 @@ class Found:
 
         Args:
             failure: name of the failure.
-            expected: what fcnlab does.
+            expected: expected behavior of fcnlab.
             problems: one line for each problem; a case ended badly if there is one.
         """
         self.expected.setdefault(failure, expected)
@@ -153,7 +153,7 @@ def _with_article(target: str) -> str:
 
 
 def continue_grid(grid: KilledGrid, driver: Driver, seconds: float) -> Driver:
-    """Start another driver if this one has ended before the grid has; `grid retry` if trials have failed.
+    """Start another driver if this one has ended before the grid has; retry failed trials.
 
     Args:
         grid: the grid.
@@ -167,7 +167,7 @@ def continue_grid(grid: KilledGrid, driver: Driver, seconds: float) -> Driver:
     if driver.exit_code in (None, 0):
         return driver
     grid.check_end(driver)
-    return grid.start("retry" if driver.exit_code == 1 and grid.has_failed_trial() else "run")
+    return grid.start(retry_failed=driver.exit_code == 1 and grid.has_failed_trial())
 
 
 def send_signal(driver: Driver, target: str, number: int, chance: random.Random) -> list[str] | None:

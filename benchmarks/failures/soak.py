@@ -21,11 +21,11 @@ from pathlib import Path
 
 from benchmarks.failures.outcomes import Outcome, add_json_option, report
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.runner.run import run_grid
+from fcnlab.settings import RunOptions
 from fcnlab.trial.record import Record
 
 GRID = """
@@ -218,9 +218,9 @@ def run(folder: Path, trials: int, executor: str, workers: int) -> tuple[list[Ou
     file.write_text(GRID.format(seeds=trials // 2), encoding="utf-8")
     lab = Lab.find(file)
     grid = lab.load_grid(file)
-    config = ExecutorConfig(executor, None if executor == "serial" else workers, 1)
+    options = RunOptions(executor=executor, workers=1 if executor == "serial" else workers, threads=1)
     reporter = Measurements()
-    outcome = run_grid(grid, lab, lambda: config.create_executor(lab, grid.recipes), reporter)
+    outcome = run_grid(grid, lab, reporter, options)
     keys = {planned.key for planned in make_plan(grid, lab).trials}
     published = Counter(run["tags"]["fcnlab.key"] for run in open_tracker(grid, lab).list_trials())
     bad = [] if outcome.finished == trials else [f"{outcome.finished} of {trials} trials have finished"]

@@ -143,7 +143,7 @@ class Harness:
         return file
 
     def _run(self, file: Path, lab: Lab, reporter: ProgressReporter) -> Any:
-        return run_grid(lab.load_grid(file), lab, lambda: SerialExecutor(lab, Slot(1)), reporter)
+        return run_grid(lab.load_grid(file), lab, reporter, executor=lambda: SerialExecutor(lab, Slot(1)))
 
     def publish(self, problem: str, first: int, last: int | None = None) -> list[str]:
         """Publish while the server has a problem, then without, and return what is wrong.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from fcnlab.cli.references import complete_grid_file
 from fcnlab.errors import ConfigError
-from fcnlab.settings import DEVICE_VARIABLE, HANG_TIMEOUT, Device
+from fcnlab.settings import DEVICE_VARIABLE, Device, RunOptions
 
 LabOption = Annotated[
     Path | None,
@@ -74,7 +73,8 @@ LogEvery = Annotated[
         "--log-every", min=1, help="Steps between two training losses that are recorded and published [default: none]"
     ),
 ]
-HANG_TIMEOUT_TEXT = f"{HANG_TIMEOUT:.0f}"
+HANG_TIMEOUT_TEXT = f"{RunOptions.hang_timeout:.0f}"
+"""The default of `--hang-timeout`, which may also be `off`."""
 
 HangTimeout = Annotated[
     str,
@@ -93,17 +93,16 @@ def parse_hang_timeout(text: str) -> float | None:
         text: the value on the command line.
 
     Raises:
-        ConfigError: it is neither `off` nor a positive number.
+        ConfigError: it is neither `off` nor a number.
     """
     if text == "off":
         return None
     try:
-        seconds = float(text)
+        return float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ConfigError(f"--hang-timeout {text}: expected a positive number of seconds, such as 600, or off")
-    return seconds
+        raise ConfigError(
+            f"--hang-timeout {text}: expected a positive number of seconds, such as 600, or off"
+        ) from None
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:
@@ -125,7 +124,9 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="After a failed trial, start no further trial")
 ]
-
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run failed trials again; their records are discarded")
+]
 
 GridFile = Annotated[
     Path,

@@ -17,12 +17,14 @@ from fcnlab.cli.options import (
     HangTimeout,
     LabOption,
     LogEvery,
+    RetryFailed,
     Threads,
     TrackerOption,
     TrackingUri,
     parse_hang_timeout,
 )
 from fcnlab.console import create_console
+from fcnlab.settings import RunOptions
 
 if TYPE_CHECKING:
     from fcnlab.runner.plan import PlannedTrial
@@ -46,10 +48,11 @@ def train(
     init_from: Annotated[
         str | None, typer.Option("--init-from", help="Key of a finished trial whose last weights are loaded")
     ] = None,
-    threads: Threads = None,
-    device: DeviceOption = "auto",
-    devices_per_trial: DevicesPerTrial = 1,
-    log_every: LogEvery = None,
+    threads: Threads = RunOptions.threads,
+    device: DeviceOption = RunOptions.device,
+    devices_per_trial: DevicesPerTrial = RunOptions.devices_per_trial,
+    retry_failed: RetryFailed = RunOptions.retry_failed,
+    log_every: LogEvery = RunOptions.log_every,
     hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -63,13 +66,20 @@ def train(
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
     from fcnlab.runner.command import train_words
-    from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.run import run_grid
 
-    timeout = parse_hang_timeout(hang_timeout)
+    options = RunOptions(
+        workers=1,
+        threads=threads,
+        devices_per_trial=devices_per_trial,
+        device=device,
+        retry_failed=retry_failed,
+        log_every=log_every,
+        hang_timeout=parse_hang_timeout(hang_timeout),
+    )
     found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     overrides = (
         _parse_variant(variant)
@@ -82,17 +92,8 @@ def train(
         found = isolated_lab(found, cell, workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,), command=command)
-    executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
-    executor_config.check(grid.cells, found)
     with create_reporter(create_console()) as reporter:
-        outcome = run_grid(
-            grid,
-            found,
-            lambda: executor_config.create_executor(found, grid.recipes),
-            reporter,
-            log_every=log_every,
-            hang_timeout=timeout,
-        )
+        outcome = run_grid(grid, found, reporter, options)
     planned = make_plan(grid, found).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"
@@ -101,6 +102,7 @@ def train(
         typer.echo(f"not published: {error}", err=True)
     if record.failure is not None:
         typer.echo(f"failed: {record.failure.message}; log: {planned.folder.log}", err=True)
+        typer.echo("run it again: repeat this command with --retry-failed", err=True)
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.runner.executors.base import Job
+from fcnlab.settings import DEFAULT_OPTIONS, RunOptions
 from fcnlab.trial.record import Attempt, Failure
 
 MAX_LOSSES = 2
@@ -26,7 +27,12 @@ MAX_LOSSES = 2
 
 
 def create_job(
-    trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, pause_after: int | None = None
+    trial: Trial,
+    attempts: Sequence[Attempt],
+    *,
+    shares_devices: bool,
+    pause_after: int | None = None,
+    options: RunOptions = DEFAULT_OPTIONS,
 ) -> Job:
     """Create the job of a trial's next attempt.
 
@@ -35,18 +41,31 @@ def create_job(
         attempts: the previous attempts, for which `find_failure` returns None.
         shares_devices: whether trials of the executor share devices.
         pause_after: epoch after which the job pauses; None runs all epochs.
+        options: the options of the run.
     """
+    return Job(
+        trial=trial,
+        pause_after=pause_after,
+        micro_batches=_choose_micro_batches(trial.recipe, attempts, shares_devices=shares_devices),
+        # Linux kills processes when memory runs out, so a trial with a lost worker may succeed without neighbors.
+        exclusive=shares_devices and bool(attempts),
+        checkpoint_every=options.checkpoint_every,
+        log_every=options.log_every,
+        hang_timeout=options.hang_timeout,
+    )
+
+
+def _choose_micro_batches(recipe: Recipe, attempts: Sequence[Attempt], *, shares_devices: bool) -> int:
+    """Return the number of micro-batches of the next attempt: more only after an exclusive one ran out of memory."""
     out_of_memory = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
-    # Linux kills processes when memory runs out, so a trial with a lost worker may succeed without neighbors.
-    exclusive = shares_devices and bool(attempts)
     if not out_of_memory:
-        return Job(trial=trial, pause_after=pause_after, exclusive=exclusive)
+        return 1
     last = out_of_memory[-1]
     if shares_devices and not last.exclusive:
-        return Job(trial=trial, pause_after=pause_after, micro_batches=last.micro_batches, exclusive=True)
-    micro_batches = next_micro_batches(trial.recipe, last.micro_batches)
+        return last.micro_batches
+    micro_batches = next_micro_batches(recipe, last.micro_batches)
     assert micro_batches is not None, "the trial has failed"
-    return Job(trial=trial, pause_after=pause_after, micro_batches=micro_batches, exclusive=exclusive)
+    return micro_batches
 
 
 def describe_retry(job: Job, attempt: Attempt) -> str:

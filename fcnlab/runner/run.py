@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from shlex import quote
 
 from fcnlab.atomic_file import list_temporary_files
 from fcnlab.config.grid.grid import Grid
+from fcnlab.console import format_count
 from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
@@ -22,14 +24,15 @@ from fcnlab.paths import is_file
 from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.executors.create import check_executor, create_executor
 from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import CLOSE_TIMEOUT, EXIT_TIMEOUT, Publisher
-from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
+from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler
 from fcnlab.runner.trackers import check_trackers
-from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
+from fcnlab.settings import DEFAULT_OPTIONS, RunOptions
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.tracking.store import is_installed
 from fcnlab.trial.leftovers import list_leftovers, remove_leftovers
@@ -71,29 +74,24 @@ class Outcome:
 def run_grid(
     grid: Grid,
     lab: Lab,
-    create_executor: Callable[[], Executor],
     reporter: ProgressReporter,
+    options: RunOptions = DEFAULT_OPTIONS,
     *,
     interrupted: Callable[[], bool] = lambda: False,
-    fail_fast: bool = False,
-    checkpoint_every: float = CHECKPOINT_EVERY,
-    log_every: int | None = None,
-    hang_timeout: float | None = HANG_TIMEOUT,
+    executor: Callable[[], Executor] | None = None,
 ) -> Outcome:
     """Run the remaining trials of a grid and publish every record that is not published yet.
 
     Args:
         grid: the grid.
         lab: the lab that contains the run folders.
-        create_executor: creates the executor; not called if no trial remains.
         reporter: reports the progress.
-        interrupted: see `SchedulerOptions`.
-        fail_fast: see `SchedulerOptions`.
-        checkpoint_every: see `SchedulerOptions`.
-        log_every: see `SchedulerOptions`.
-        hang_timeout: see `SchedulerOptions`.
+        options: the options of the run.
+        interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
+        executor: creates an executor other than that of the options; not called if no trial remains.
 
     Raises:
+        RunError: this machine does not have the devices of the options.
         StopRunError: the lab cannot be written or read, has files of a newer version of fcnlab, or the inputs of a
             trial have changed since the plan was made. Trials that have ended keep their records, and others continue
             in the next run.
@@ -103,23 +101,28 @@ def run_grid(
             missing.
         TrackingError: MLflow cannot open a file with the path of the lab's store.
     """
-    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every, hang_timeout)
+    if executor is None:
+        check_executor(options, grid.cells, lab)
+        executor = partial(create_executor, options, lab, grid.recipes)
     with convert_storage_errors(lab.root):
-        return _run_grid(grid, lab, create_executor, reporter, options)
+        return _run_grid(grid, lab, reporter, options, interrupted, executor)
 
 
 def _run_grid(
     grid: Grid,
     lab: Lab,
-    create_executor: Callable[[], Executor],
     reporter: ProgressReporter,
-    options: SchedulerOptions,
+    options: RunOptions,
+    interrupted: Callable[[], bool],
+    executor: Callable[[], Executor],
 ) -> Outcome:
     plan = make_plan(grid, lab)
     check_trackers(lab)
     claim_results(grid, lab)
-    repairs = _repair(plan, lab)
-    plan = make_plan(grid, lab) if repairs else plan
+    changes = _repair(plan, lab)
+    if options.retry_failed:
+        changes.append(f"{format_count(clear_failed(grid, lab), 'failed trial')} will be run again")
+    plan = make_plan(grid, lab) if changes else plan
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
         lab.check_transform(planned.trial.recipe)
@@ -130,22 +133,22 @@ def _run_grid(
         planned.folder.create()
     with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
-        scheduler = Scheduler(plan, leases, publisher, reporter, options)
+        scheduler = Scheduler(plan, leases, publisher, reporter, options, interrupted)
         try:
             publisher.take_over()
             reporter.on_plan(plan)
-            for text in (*repairs, *remarks, *warnings):
+            for text in (*changes, *remarks, *warnings):
                 reporter.on_remark(text)
             if plan.remaining:
                 _decode(plan, lab, reporter)
                 for warning in check_class_presence(plan, lab):
                     reporter.on_remark(warning)
-                scheduler.run(create_executor)
+                scheduler.run(executor)
             while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
-            is_exiting = options.interrupted() and not scheduler.is_done
+            is_exiting = interrupted() and not scheduler.is_done
             publisher.close(
                 complete=scheduler.is_done,
                 timeout=EXIT_TIMEOUT if is_exiting else CLOSE_TIMEOUT,
@@ -158,7 +161,7 @@ def _run_grid(
         reused=len(plan.all_trials) - len(plan.remaining),
         pruned=after.count("pruned"),
         deferred=publisher.deferred,
-        interrupted=options.interrupted() and not scheduler.is_done,
+        interrupted=interrupted() and not scheduler.is_done,
     )
 
 

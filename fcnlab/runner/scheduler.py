@@ -16,7 +16,7 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.pruning import Pruner
 from fcnlab.runner.publisher import Publisher
-from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
+from fcnlab.settings import RunOptions
 from fcnlab.trial.record import Attempt, Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -25,26 +25,6 @@ POLL_INTERVAL = 0.25
 
 ELSEWHERE_INTERVAL = 2.0
 """Seconds between two checks of the trials that other drivers run."""
-
-
-@dataclass(frozen=True)
-class SchedulerOptions:
-    """Options of a run.
-
-    Attributes:
-        interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
-        fail_fast: stop in the same way after the first failed trial.
-        checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
-        log_every: steps between two training losses that a trial records; None records none.
-        hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
-            does so.
-    """
-
-    interrupted: Callable[[], bool] = lambda: False
-    fail_fast: bool = False
-    checkpoint_every: float = CHECKPOINT_EVERY
-    log_every: int | None = None
-    hang_timeout: float | None = HANG_TIMEOUT
 
 
 class _State(Enum):
@@ -82,7 +62,13 @@ class Scheduler:
     """Starts the remaining trials of a plan and handles their ends, until every trial has ended on some driver."""
 
     def __init__(
-        self, plan: Plan, leases: Leases, publisher: Publisher, reporter: ProgressReporter, options: SchedulerOptions
+        self,
+        plan: Plan,
+        leases: Leases,
+        publisher: Publisher,
+        reporter: ProgressReporter,
+        options: RunOptions,
+        interrupted: Callable[[], bool],
     ) -> None:
         """Create a scheduler; `run` starts the trials.
 
@@ -92,11 +78,13 @@ class Scheduler:
             publisher: publishes the records.
             reporter: reports the progress.
             options: the options of the run.
+            interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
         """
         self._leases = leases
         self._publisher = publisher
         self._reporter = reporter
         self._options = options
+        self._interrupted = interrupted
         self._has_failure = False
         self._stop: str | None = None  # why the run must end
         self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
@@ -112,7 +100,7 @@ class Scheduler:
     def is_stopping(self) -> bool:
         """True if no more trials are started."""
         stops = self._stop is not None or (self._options.fail_fast and self._has_failure)
-        return stops or self._options.interrupted()
+        return stops or self._interrupted()
 
     def run(self, create_executor: Callable[[], Executor]) -> None:
         """Run the trials that this driver can lease, until all trials have ended or the running trials are paused.
@@ -182,15 +170,14 @@ class Scheduler:
             return None
 
     def _start(self, trial: _TrialState, executor: Executor) -> None:
-        planned, options = trial.planned, self._options
-        job = retry_policy.create_job(
+        planned = trial.planned
+        trial.job = retry_policy.create_job(
             planned.trial,
             planned.folder.attempts(),
             shares_devices=executor.shares_devices,
             pause_after=self._pruner.pause_after(planned),
+            options=self._options,
         )
-        names = ("checkpoint_every", "log_every", "hang_timeout")
-        trial.job = job.model_copy(update={name: getattr(options, name) for name in names})
         trial.state, trial.epochs = _State.RUNNING, len(planned.folder.read_progress())
         executor.start(trial.job)
         self._publisher.start_trial(planned)

@@ -11,26 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnlab.settings import CHECKPOINT_EVERY
-from fcnlab.trial.build import Training
+from fcnlab.settings import RunOptions
+from fcnlab.training.fit import Training
 from fcnlab.trial.storage.checkpoint_file import write_checkpoint
 
 
-def capture_state(
-    model: nn.Module, training: Training, scaler: torch.amp.GradScaler | None, device: torch.device
-) -> dict[str, Any]:
+def capture_state(model: nn.Module, training: Training, scaler: torch.amp.GradScaler | None) -> dict[str, Any]:
     """Return the state from which `restore_state` continues training bit for bit.
 
     Args:
         model: the model.
         training: its optimizer and its weight average.
         scaler: gradient scaler, if training uses one.
-        device: device of the model.
 
     Returns:
         Tensors and plain values by name.
     """
-    average = training.average
+    average, device = training.average, next(model.parameters()).device
     return {
         "model": model.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -46,7 +43,6 @@ def restore_state(
     model: nn.Module,
     training: Training,
     scaler: torch.amp.GradScaler | None,
-    device: torch.device,
 ) -> None:
     """Restore a state that `capture_state` returned.
 
@@ -55,7 +51,6 @@ def restore_state(
         model: the model.
         training: its optimizer and its weight average.
         scaler: gradient scaler, if training uses one.
-        device: device of the model.
     """
     model.load_state_dict(state["model"])
     training.optimizer.load_state_dict(state["optimizer"])
@@ -64,6 +59,7 @@ def restore_state(
     if scaler is not None and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])
     torch.random.set_rng_state(state["random"])
+    device = next(model.parameters()).device
     if device.type == "cuda" and state.get("cuda_random") is not None:
         torch.cuda.set_rng_state(state["cuda_random"], device)
 
@@ -74,7 +70,7 @@ class CheckpointWriter:
     As a context manager it waits for the last write at its end.
     """
 
-    def __init__(self, file: Path, previous: Path, every: float = CHECKPOINT_EVERY) -> None:
+    def __init__(self, file: Path, previous: Path, every: float = RunOptions.checkpoint_every) -> None:
         """Prepare to write checkpoints to a file.
 
         Args:

@@ -13,7 +13,7 @@ from fcnlab.data.resident import release_resident_splits
 from fcnlab.errors import FcnlabError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import get_logger
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import RunOptions
 from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error
 from fcnlab.training import hardware
 from fcnlab.training.distributed import join_process_group
@@ -21,7 +21,7 @@ from fcnlab.training.fit import DivergenceError
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Failure, FailureCause, Record
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.trainer import Paused, RunOptions, Trainer
+from fcnlab.trial.trainer import Paused, Trainer, TrainerOptions
 
 
 def _never() -> bool:
@@ -36,8 +36,8 @@ def run_trial(
     micro_batches: int = 1,
     should_pause: Callable[[], bool] = _never,
     devices: int = 1,
-    sharing: int = 1,
-    checkpoint_every: float = CHECKPOINT_EVERY,
+    trials_per_device: int = 1,
+    checkpoint_every: float = RunOptions.checkpoint_every,
     log_every: int | None = None,
 ) -> Record | None:
     """Run a trial to its end. The record of a trial that has ended is only read.
@@ -52,7 +52,7 @@ def run_trial(
         micro_batches: factor on the recipe's number of micro-batches.
         should_pause: function that is called after each epoch and returns whether to pause.
         devices: number of devices that train the trial, each in its own process.
-        sharing: number of trials that share the device.
+        trials_per_device: number of trials that share the device.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
         log_every: steps between two training losses that are recorded; None records none.
 
@@ -75,8 +75,12 @@ def run_trial(
             return existing
         folder.write_trial(trial)
         folder.rendezvous.unlink(missing_ok=True)  # of processes that were killed
-        options = RunOptions(
-            micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every, log_every
+        options = TrainerOptions(
+            micro_batches=micro_batches,
+            should_pause=lambda epoch: epoch == pause_after or should_pause(),
+            trials_per_device=trials_per_device,
+            checkpoint_every=checkpoint_every,
+            log_every=log_every,
         )
         run = partial(_run_rank, trial, lab, folder, options, devices)
         result = run(0) if devices == 1 else launch(devices, run)
@@ -89,7 +93,7 @@ def run_trial(
 
 
 def _run_rank(
-    trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, devices: int, rank: int
+    trial: Trial, lab: Lab, folder: RunFolder, options: TrainerOptions, devices: int, rank: int
 ) -> Record | StopRunError | None:
     """Run one rank.
 
@@ -118,9 +122,9 @@ def _run_rank(
 
 def _find_outside_reason(trial: Trial, lab: Lab, error: Exception) -> StopRunError | None:
     """Return the reason of an exception outside of the trial: full storage, or inputs that have changed."""
-    found = find_storage_error(error, lab.root)
-    if found is not None:
-        return StopRunError(describe_storage_error(found))
+    storage_error = find_storage_error(error, lab.root)
+    if storage_error is not None:
+        return StopRunError(describe_storage_error(storage_error))
     try:
         lab.check_inputs(trial)
     except StopRunError as changed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from typing import Any, NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,10 @@ from fcnlab.paths import exists
 from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
-from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.fit import Epoch, Execution, Training, fit
 from fcnlab.training.protocol import scale_size
 from fcnlab.training.system_metrics import SystemMonitor
-from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_state
 from fcnlab.trial.environment import describe_environment
 from fcnlab.trial.evaluation.evaluator import Evaluator
@@ -42,21 +43,22 @@ class _Plateaued(Exception):
     """Raised after the epoch at which a trial stops before its last one."""
 
 
-class RunOptions(NamedTuple):
+@dataclass(frozen=True)
+class TrainerOptions:
     """Options of a run that do not change what is trained.
 
     Attributes:
         micro_batches: factor on the recipe's number of micro-batches.
         should_pause: function that is called with the number of each finished epoch and returns whether to pause; in a
             process group rank 0 calls it. Further ranks must not: a pause is a message that one of them would receive.
-        sharing: number of trials that share the device.
+        trials_per_device: number of trials that share the device.
         checkpoint_every: seconds between two checkpoints.
         log_every: steps between two training losses that are recorded; None records none.
     """
 
     micro_batches: int
     should_pause: Callable[[int], bool]
-    sharing: int
+    trials_per_device: int
     checkpoint_every: float
     log_every: int | None = None
 
@@ -67,7 +69,7 @@ class Trainer:
     In a process group all ranks train, and rank 0 evaluates and writes files.
     """
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, group: ProcessGroup) -> None:
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: TrainerOptions, group: ProcessGroup) -> None:
         """Prepare the training of a trial.
 
         Args:
@@ -81,32 +83,39 @@ class Trainer:
             DataError: the dataset cannot be read.
             ModelError: the model cannot be built.
         """
-        self.trial = trial
-        self._lab = lab
-        self.options = options
-        self.group = group
-        self.folder = folder
-        self.heartbeat = Heartbeat(folder.heartbeat if group.is_main else None)
-        self.heartbeat.enter("building the network")
-        self.device = hardware.select_device(group.rank)
-        self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
-        self.autocast: Callable[[], AbstractContextManager[object]] = hardware.create_autocast(
-            self.device, self.precision
+        recipe = trial.recipe
+        self.trial, self.options = trial, options
+        self._lab, self._folder, self._group = lab, folder, group
+        self._heartbeat = Heartbeat(folder.heartbeat if group.is_main else None)
+        self._heartbeat.enter("building the network")
+        self._device = hardware.select_device(group.rank)
+        self._precision = hardware.resolve_precision(recipe.precision, self._device)
+        self._execution = Execution(
+            hardware.create_autocast(self._device, self._precision),
+            hardware.create_grad_scaler(self._device, self._precision),
+            grad_accum_steps=recipe.grad_accum_steps * options.micro_batches,
+            group=group,
+            compiled=recipe.compile and self._device.type == "cuda",
         )
-        self.scaler = hardware.create_grad_scaler(self.device, self.precision)
-        self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
-        hardware.reset_peak_memory(self.device)
+        self._repeatable = hardware.configure_determinism(self._device, deterministic=recipe.deterministic)
+        hardware.reset_peak_memory(self._device)
         lab.check_inputs(trial)
-        self.dataset = lab.open_dataset(trial.dataset)
-        self.model = self._build_model()
-        self.evaluated_model: FCN = self.model
-        self.evaluator = Evaluator(
-            trial, self.dataset, folder, self.device, self.autocast, options.sharing, self.heartbeat
+        self._dataset = lab.open_dataset(trial.dataset)
+        self._model = self._build_model()
+        self._evaluated_model = self._model  # replaced by the averaged model if there is one
+        self._evaluator = Evaluator(
+            trial,
+            self._dataset,
+            folder,
+            device=self._device,
+            autocast=self._execution.autocast,
+            trials_per_device=options.trials_per_device,
+            heartbeat=self._heartbeat,
         )
-        self.monitor = SystemMonitor(self.device)
-        self.epochs: list[EpochRecord] = []
-        self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and its epoch
-        self.best_state: dict[str, Tensor] = {}
+        self._monitor = SystemMonitor(self._device)
+        self._epochs: list[EpochRecord] = []
+        self._best_miou, self._best_epoch = -1.0, 0  # on val; epoch 0 means that there is none yet
+        self._best_state: dict[str, Tensor] = {}
 
     def train(self) -> None:
         """Train the remaining epochs.
@@ -115,53 +124,38 @@ class Trainer:
             DataError: a file of the dataset is missing or invalid.
             Paused: the trial is paused after an epoch.
         """
-        recipe = self.trial.recipe
-        self.evaluator.check_splits()
+        self._evaluator.check_splits()
         training = build_training(
-            recipe,
-            self.model,
-            self.dataset,
-            self.trial.dataset.splits.train,
-            self.trial.seed,
-            self.device,
-            self.group,
-            self.options.sharing,
-            self._lab.extensions,
-            self.heartbeat.start_reading,
+            self.trial.recipe,
+            self._model,
+            self._dataset,
+            split=self.trial.dataset.splits.train,
+            seed=self.trial.seed,
+            group=self._group,
+            trials_per_device=self.options.trials_per_device,
+            extensions=self._lab.extensions,
+            progress=self._heartbeat.start_reading,
         )
-        self.evaluated_model = training.averaged or self.model
+        self._evaluated_model = training.averaged or self._model
         self._resume(training)
-        if self.group.is_main:
-            self.folder.write_progress(self.epochs)
-        self._seed_rank(len(self.epochs))
-        self.heartbeat.enter(f"training epoch {len(self.epochs) + 1}")
+        if self._group.is_main:
+            self._folder.write_progress(self._epochs)
         if self._find_plateau() is not None:  # interrupted in the last evaluation
             return
-        with (
-            CheckpointWriter(
-                self.folder.checkpoint, self.folder.previous_checkpoint, self.options.checkpoint_every
-            ) as checkpoints,
-            suppress(_Plateaued),
-        ):
+        finished = len(self._epochs)
+        self._seed_rank(finished)
+        self._heartbeat.enter(f"training epoch {finished + 1}")
+        files = self._folder.checkpoint, self._folder.previous_checkpoint
+        with CheckpointWriter(*files, self.options.checkpoint_every) as checkpoints, suppress(_Plateaued):
             fit(
-                self.model,
-                training.batches,
-                epochs=recipe.epochs,
-                start_epoch=len(self.epochs),
-                loss=training.loss,
-                optimizer=training.optimizer,
-                schedule=training.schedule,
-                autocast=self.autocast,
+                self._model,
+                training,
+                self._execution,
+                epochs=self.trial.recipe.epochs,
+                start_epoch=finished,
                 on_epoch_end=lambda epoch: self._finish_epoch(epoch, training, checkpoints),
-                grad_accum_steps=recipe.grad_accum_steps * self.options.micro_batches,
-                grad_clip_norm=recipe.grad_clip_norm,
-                average=training.average,
-                group=self.group,
-                scaler=self.scaler,
-                capturable=training.capturable,
-                compiled=recipe.compile and self.device.type == "cuda",
+                on_step=self._heartbeat.beat,
                 log_every=self.options.log_every,
-                on_step=self.heartbeat.beat,
             )
         checkpoints.wait()
 
@@ -170,25 +164,30 @@ class Trainer:
 
         Raises:
             StopRunError: the inputs of the trial have changed since it was planned.
+            DivergenceError: the trained weights are not finite.
         """
-        self.heartbeat.enter("evaluating")
-        last_epoch = self.epochs[-1].epoch
-        best_epoch = self.best[1] or last_epoch  # no epoch is best if val has no labeled pixel, so no mIoU
-        metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, last_epoch, best_epoch, self.best_state)
+        self._heartbeat.enter("evaluating")
+        last_epoch = self._epochs[-1].epoch
+        metrics = self._evaluator.evaluate_checkpoints(
+            self._evaluated_model,
+            last_epoch=last_epoch,
+            best_epoch=self._best_epoch or last_epoch,  # no epoch is best if val has no labeled pixel, so no mIoU
+            best_state=self._best_state,
+        )
         self._lab.check_inputs(self.trial)  # files may have changed while they were read
         return Record.create(
             self.trial,
             "finished",
-            classes=self.dataset.classes,
-            epochs=tuple(self.epochs),
+            classes=self._dataset.classes,
+            epochs=tuple(self._epochs),
             metrics=tuple(metrics),
             cost=self._compute_cost(),
             environment=describe_environment(
-                self.device,
-                self.precision,
-                repeatable=self.repeatable,
-                devices=self.group.size,
-                sharing=self.options.sharing,
+                self._device,
+                self._precision,
+                repeatable=self._repeatable,
+                devices=self._group.size,
+                trials_per_device=self.options.trials_per_device,
                 transforms=self.trial.recipe.transform is not None,
             ),
             micro_batches=self.options.micro_batches,
@@ -196,61 +195,73 @@ class Trainer:
         )
 
     def _build_model(self) -> FCN:
-        lab, variant = self._lab, self.trial.variant
-        weights_file = lab.find_weights_file(variant.backbone)
-        num_classes, channels = len(self.dataset.classes), self.trial.dataset.image_channels
-        model = build_model(variant, num_classes, self.trial.seed, weights_file, lab.extensions, channels)
-        if self.trial.init_from is not None:
-            load_matching_weights(model, _read_last_weights(lab, self.trial.init_from))
+        trial, lab = self.trial, self._lab
+        model = build_model(
+            trial.variant,
+            len(self._dataset.classes),
+            trial.seed,
+            weights_file=lab.find_weights_file(trial.variant.backbone),
+            extensions=lab.extensions,
+            in_channels=trial.dataset.image_channels,
+        )
+        if trial.init_from is not None:
+            load_matching_weights(model, _read_last_weights(lab, trial.init_from))
         # Random numbers of training (dropout) must not depend on how many the initialization has used.
-        torch.manual_seed(derive_seed(self.trial.seed, "training"))
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        torch.manual_seed(derive_seed(trial.seed, "training"))
+        return model.to(self._device).to(memory_format=torch.channels_last)
 
     def _seed_rank(self, epoch: int) -> None:
         """Give each further rank random numbers of its own, also after an interruption."""
-        if not self.group.is_main:
-            torch.manual_seed(derive_seed(self.trial.seed, "training", self.group.rank, epoch))
+        if not self._group.is_main:
+            torch.manual_seed(derive_seed(self.trial.seed, "training", self._group.rank, epoch))
 
     def _finish_epoch(self, epoch: Epoch, training: Training, checkpoints: CheckpointWriter) -> None:
-        if self.group.is_main:
+        """Validate, record and save an epoch, and end the training if the trial has plateaued or is to pause."""
+        recipe = self.trial.recipe
+        if self._group.is_main:
             self._record_epoch(epoch)
-        is_last = epoch.epoch == self.trial.recipe.epochs
-        stops = not is_last and self.trial.recipe.stop_on_plateau is not None
-        stops = stops and self.group.broadcast(self._find_plateau() is not None)
+        is_last = epoch.epoch == recipe.epochs
+        has_plateaued = False
+        if recipe.stop_on_plateau is not None and not is_last:
+            has_plateaued = self._group.broadcast(self._find_plateau() is not None)
         pauses = False
-        if self.group.is_main:
-            pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
-            self.heartbeat.enter(f"writing epoch {epoch.epoch}")
-            if pauses or checkpoints.due:
-                if not training.from_cache:
-                    self._lab.check_inputs(self.trial)  # a checkpoint must not contain what was learned from other data
-                checkpoints.save(self._capture_state(training))
-            if pauses:
-                checkpoints.wait()
-            self.folder.write_progress(self.epochs)
-        if stops:
+        if self._group.is_main:
+            pauses = not is_last and not has_plateaued and self.options.should_pause(epoch.epoch)
+            self._write_epoch(epoch.epoch, training, checkpoints, pauses=pauses)
+        if has_plateaued:
             raise _Plateaued
-        if self.group.broadcast(pauses):
+        if self._group.broadcast(pauses):
             raise Paused
-        self.heartbeat.enter(f"training epoch {epoch.epoch + 1}" if not is_last else "writing the checkpoint")
+        self._heartbeat.enter(f"training epoch {epoch.epoch + 1}" if not is_last else "writing the checkpoint")
         self._seed_rank(epoch.epoch)
+
+    def _write_epoch(self, epoch: int, training: Training, checkpoints: CheckpointWriter, *, pauses: bool) -> None:
+        """Write the progress, and a checkpoint if one is due; a pause waits until it is on the disk."""
+        self._heartbeat.enter(f"writing epoch {epoch}")
+        if pauses or checkpoints.due:
+            if not training.from_cache:
+                self._lab.check_inputs(self.trial)  # a checkpoint must not contain what was learned from other data
+            checkpoints.save(self._capture_state(training))
+        if pauses:
+            checkpoints.wait()
+        self._folder.write_progress(self._epochs)
 
     def _find_plateau(self) -> Plateau | None:
         """Return the reason for stopping before the last epoch, or None. Only rank 0 returns a value between epochs."""
-        found = find_plateau(self.trial.recipe.stop_on_plateau, self.epochs)
-        return found if found is not None and found.epoch < self.trial.recipe.epochs else None
+        plateau = find_plateau(self.trial.recipe.stop_on_plateau, self._epochs)
+        return plateau if plateau is not None and plateau.epoch < self.trial.recipe.epochs else None
 
     def _record_epoch(self, epoch: Epoch) -> None:
         """Validate if it is due, and add the epoch to the finished ones."""
-        recipe = self.trial.recipe
-        system = self.monitor.sample()
+        recipe, model = self.trial.recipe, self._evaluated_model
+        system = self._monitor.sample()  # before the validation, whose use of the machine differs
         is_last = epoch.epoch == recipe.epochs
         due = epoch.epoch % recipe.validate_every == 0 or is_last
-        val = compute_metrics(self.evaluator.validate(self.evaluated_model, is_last=is_last)) if due else None
-        if val is not None and val.miou > self.best[0]:
-            self.best = (val.miou, epoch.epoch)
-            self.best_state = {name: value.cpu().clone() for name, value in self.evaluated_model.state_dict().items()}
-        self.epochs.append(
+        val = compute_metrics(self._evaluator.validate(model, is_last=is_last)) if due else None
+        if val is not None and val.miou > self._best_miou:
+            self._best_miou, self._best_epoch = val.miou, epoch.epoch
+            self._best_state = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+        self._epochs.append(
             EpochRecord(
                 epoch=epoch.epoch,
                 loss=epoch.loss,
@@ -265,38 +276,39 @@ class Trainer:
         )
 
     def _capture_state(self, training: Training) -> dict[str, Any]:
-        return capture_state(self.model, training, self.scaler, self.device) | {
+        return capture_state(self._model, training, self._execution.scaler) | {
             "key": self.trial.key,
-            "epochs": [epoch.model_dump() for epoch in self.epochs],
-            "best": self.best,
-            "best_state": self.best_state,
-            "evaluate_seconds": self.evaluator.seconds,
+            "epochs": [epoch.model_dump() for epoch in self._epochs],
+            "best": (self._best_miou, self._best_epoch),
+            "best_state": self._best_state,
+            "evaluate_seconds": self._evaluator.seconds,
         }
 
     def _resume(self, training: Training) -> None:
-        candidates = (self.folder.checkpoint, self.folder.previous_checkpoint)
+        """Continue from the newest checkpoint, if there is one."""
+        candidates = (self._folder.checkpoint, self._folder.previous_checkpoint)
         checkpoint = next((file for file in candidates if exists(file)), None)  # damaged ones are in the quarantine
         if checkpoint is None:
             return
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        restore_state(state, self.model, training, self.scaler, self.device)
-        self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
-        self.best, self.best_state = tuple(state["best"]), state["best_state"]
-        self.evaluator.seconds = state["evaluate_seconds"]
+        restore_state(state, self._model, training, self._execution.scaler)
+        self._epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
+        (self._best_miou, self._best_epoch), self._best_state = state["best"], state["best_state"]
+        self._evaluator.seconds = state["evaluate_seconds"]
 
     def _compute_cost(self) -> Cost:
         nominal, scale = self.trial.dataset.nominal, self.trial.recipe.score_scale
         size = scale_size((nominal.height, nominal.width), scale)
-        seconds = sum(epoch.seconds for epoch in self.epochs)
+        seconds = sum(epoch.seconds for epoch in self._epochs)
         return Cost(
-            params=cost.count_parameters(self.model),
-            trainable_params=cost.count_parameters(self.model, trainable=True),
-            gmacs=cost.try_count_gmacs(self.model, size),
+            params=cost.count_parameters(self._model),
+            trainable_params=cost.count_parameters(self._model, trainable=True),
+            gmacs=cost.try_count_gmacs(self._model, size),
             gmacs_size=size,
             train_seconds=seconds,
-            evaluate_seconds=self.evaluator.seconds,
-            images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
-            peak_memory=hardware.get_peak_memory(self.device),
+            evaluate_seconds=self._evaluator.seconds,
+            images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self._epochs) / seconds,
+            peak_memory=hardware.get_peak_memory(self._device),
         )
 
 

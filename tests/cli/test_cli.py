@@ -105,7 +105,7 @@ def test_a_user_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 
 def test_the_commands_are_those_of_the_documentation() -> None:
     assert {" ".join(words) for words in VERBS} == {
-        "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid retry", "grid reproduce",
+        "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid reproduce",
         "registry list", "registry show",
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
         "lab check", "data cache list", "data cache make", "data cache verify", "data cache clear",

@@ -19,7 +19,7 @@ LIGHT = (
 
 ERRORS = (
     "--nope", "grid nope", "grid run gone.yaml", "grid run BAD", "grid run FILE --workers none",
-    "grid status gone.yaml", "grid retry gone.yaml", "grid sync gone.yaml", "grid reproduce FILE:fcn9:0",
+    "grid status gone.yaml", "grid sync gone.yaml", "grid reproduce FILE:fcn9:0",
     "report gone.yaml", "report BAD",
     "report FILE --format nope", "compare FILE:fcn9 FILE:fcn8s", "diff FILE:fcn9:0 FILE:fcn8s:0", "evaluate gone.yaml",
     "evaluate FILE", "evaluate FILE:fcn9", "predict FILE:fcn9 photo.jpg", "predict FILE:fcn8s:0 photo.jpg",

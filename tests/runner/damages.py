@@ -35,8 +35,8 @@ from fcnlab.runner.progress.jsonl import JsonlReporter
 from fcnlab.runner.run import run_grid
 from fcnlab.trial.record import Attempt
 from fcnlab.trial.storage.sealed_record import compute_checksum
+from tests.builders import epoch_records
 from tests.conftest import SMOKE
-from tests.records import epochs
 from tests.report.finished_grid import RIGHT, finish, finished_lab
 
 FINISHED = ("record.json", "counts.npz", "trial.json", "samples/scene_000.prediction.png")
@@ -94,7 +94,7 @@ def make_lab(root: Path) -> None:
     for file in (last.record, last.counts):
         file.unlink()
     shutil.rmtree(last.samples)
-    last.write_progress(epochs(3))
+    last.write_progress(epoch_records(3))
     for epoch in (1, 2, 3):
         last.add_attempt(Attempt(cause="lost", message="killed", epoch=epoch))
 
@@ -265,7 +265,7 @@ def _load(root: Path) -> tuple[Grid, Lab]:
 
 def _run(grid: Grid, lab: Lab) -> None:
     trials = {planned.key: planned for planned in make_plan(grid, lab).trials}
-    outcome = run_grid(grid, lab, lambda: FakeExecutor(trials), JsonlReporter(lambda line: None))
+    outcome = run_grid(grid, lab, JsonlReporter(lambda line: None), executor=lambda: FakeExecutor(trials))
     assert outcome.finished == len(trials), outcome
 
 

@@ -13,33 +13,25 @@ from typing import Any
 import pytest
 
 from fcnlab.config.grid.cell import Cell
-from fcnlab.config.grid.grid import resolve
-from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import config, slots, worker
+from fcnlab.runner.executors import create, slots, worker
 from fcnlab.runner.executors.base import Job, JobExit
-from fcnlab.runner.executors.config import ExecutorConfig
+from fcnlab.runner.executors.create import check_executor
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot, plan_slots
-from fcnlab.settings import DEVICE_VARIABLE
+from fcnlab.settings import DEVICE_VARIABLE, RunOptions
 from fcnlab.trial.diff import diff_records
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_cell, build_trial
 from tests.conftest import arrays_of
-from tests.patience import wait_until
+from tests.processes import find_children, needs_proc, wait_until_gone
+from tests.runner.jobs import read_record, run_job, wait_for_epochs, wait_for_exit, worker_of
 
-BASE_OVERRIDES = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
-
-
-def cell(lab: Lab, **fields: Any) -> Cell:
-    output = {**BASE_OVERRIDES, "recipe": "smoke", "recipe.batch_norm": "eval"}
-    return resolve(output | {f"recipe.{name}": value for name, value in fields.items()}, lab.registry, "test")
-
-
-def trial(lab: Lab, **fields: Any) -> Trial:
-    return cell(lab, **fields).trial(0, lab.fingerprints)
+EVAL = {"recipe.batch_norm": "eval"}
+"""Override of the recipe, since trained batch norm is refused on several devices."""
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +49,6 @@ def pair(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process
             yield executor
 
 
-def run(pair: ProcessExecutor, trial: Trial, **how: Any) -> JobExit:
-    pair.start(Job(trial=trial, **how))
-    return end(pair)
-
-
-def end(pair: ProcessExecutor) -> JobExit:
-    ended: list[JobExit] = []
-    wait_until(lambda: ended.extend(pair.wait(0.2)) or ended, "the trial ends", pause=0)
-    return ended[0]
-
-
-def record(lab: Lab, trial: Trial) -> Record:
-    found = RunFolder(lab.runs, trial.key).read()
-    assert found is not None
-    return found
-
-
 def test_a_trial_on_two_devices_equals_that_on_one_up_to_rounding(
     pair: ProcessExecutor, lab: Lab, tmp_path: Path
 ) -> None:
@@ -85,9 +60,9 @@ def test_a_trial_on_two_devices_equals_that_on_one_up_to_rounding(
         "grad_accum_steps": 2,
         "grad_clip_norm": 1.0,
     }
-    asked = trial(lab, **learns)
-    assert run(pair, asked) == JobExit(asked.key)
-    distributed = record(lab, asked)
+    asked = build_trial(EVAL, lab=lab, **learns)
+    assert run_job(pair, asked) == JobExit(asked.key)
+    distributed = read_record(lab, asked)
     elsewhere = Lab.find(root=tmp_path)
     single = run_trial(asked, elsewhere)
     assert single is not None and single.key == distributed.key
@@ -106,29 +81,36 @@ def test_a_trial_on_two_devices_equals_that_on_one_up_to_rounding(
 
 
 def test_trained_batch_norm_fails_with_a_remedy(pair: ProcessExecutor, lab: Lab) -> None:
-    asked = trial(lab, batch_norm="train")
-    run(pair, asked)
-    failure = record(lab, asked).failure
+    asked = build_trial(EVAL, lab=lab, batch_norm="train")
+    run_job(pair, asked)
+    failure = read_record(lab, asked).failure
     assert failure is not None and failure.message.endswith("eval or frozen, or leave out --devices-per-trial")
     assert not RunFolder(lab.runs, asked.key).read_progress()
 
 
 def test_trained_batch_norm_is_refused_before_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "usable_cores", lambda: 8)
-    trained, fixed = cell(lab, batch_norm="train"), cell(lab, batch_norm="eval")
-    ExecutorConfig(devices=2).check([fixed, cell(lab, freeze="backbone", batch_norm="train")], lab)
+    monkeypatch.setattr(create, "usable_cores", lambda: 8)
+    trained, fixed = (
+        build_cell(EVAL, registry=lab.registry, batch_norm="train"),
+        build_cell(EVAL, registry=lab.registry, batch_norm="eval"),
+    )
+    check_executor(
+        RunOptions(devices_per_trial=2),
+        [fixed, build_cell(EVAL, registry=lab.registry, freeze="backbone", batch_norm="train")],
+        lab,
+    )
     for cells in ([fixed, trained], [replace(fixed, init_from=trained)]):
         with pytest.raises(
             ConfigError, match=r"^--devices-per-trial 2: cell '.*': 15 batch norm layers.* or frozen, or"
         ):
-            ExecutorConfig(devices=2).check(cells, lab)
-    ExecutorConfig(devices=1).check([trained], lab)
+            check_executor(RunOptions(devices_per_trial=2), cells, lab)
+    check_executor(RunOptions(devices_per_trial=1), [trained], lab)
 
 
 def test_a_nan_loss_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:
-    asked = trial(lab, lr=1e30)
-    run(pair, asked)
-    failure = record(lab, asked).failure
+    asked = build_trial(EVAL, lab=lab, lr=1e30)
+    run_job(pair, asked)
+    failure = read_record(lab, asked).failure
     assert failure is not None and failure.cause == "diverged"
 
 
@@ -139,9 +121,9 @@ LONG: dict[str, Any] = {"epochs": 30, "validate_every": 15}
 @pytest.fixture(scope="module")
 def undisturbed(pair: ProcessExecutor, lab: Lab) -> Record:
     """The record of a long trial without interruption."""
-    asked = trial(lab, **LONG)
-    run(pair, asked)
-    found = record(lab, asked)
+    asked = build_trial(EVAL, lab=lab, **LONG)
+    run_job(pair, asked)
+    found = read_record(lab, asked)
     RunFolder(lab.runs, asked.key).path.rename(lab.root / "undisturbed")
     return found
 
@@ -152,67 +134,51 @@ def curve(record: Record) -> list[tuple[float, float | None]]:
 
 def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
     """Start the long trial and wait for some epochs."""
-    asked = trial(lab, **LONG)
+    asked = build_trial(EVAL, lab=lab, **LONG)
     folder = RunFolder(lab.runs, asked.key)
     if folder.record.exists():
         folder.path.rename(lab.root / str(time.time_ns()))
     pair.start(Job(trial=asked, checkpoint_every=0))
-
-    def trained() -> bool:
-        assert not pair.wait(0.05), "the trial has ended"
-        return len(folder.read_progress()) >= 2
-
-    wait_until(trained, "two epochs", pause=0)
+    wait_for_epochs(pair, folder, 2)
     return folder
 
 
 def goes_on(pair: ProcessExecutor, lab: Lab) -> Record:
-    asked = trial(lab, **LONG)
-    assert run(pair, asked).error is None
-    return record(lab, asked)
+    asked = build_trial(EVAL, lab=lab, **LONG)
+    assert run_job(pair, asked).error is None
+    return read_record(lab, asked)
 
 
 def test_a_paused_trial_resumes_with_equal_metrics(pair: ProcessExecutor, lab: Lab, undisturbed: Record) -> None:
     folder = started(pair, lab)
     pair.pause()
-    assert end(pair).error is None
+    assert wait_for_exit(pair).error is None
     assert folder.read() is None and folder.checkpoint.exists()
     assert len(folder.read_progress()) < LONG["epochs"]
     assert curve(goes_on(pair, lab)) == curve(undisturbed)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
+@needs_proc
 @pytest.mark.parametrize("victim", ["the trial's process", "rank 0", "rank 1"])
 def test_a_killed_rank_ends_all_ranks_and_the_trial_resumes(
     pair: ProcessExecutor, lab: Lab, undisturbed: Record, victim: str
 ) -> None:
     folder = started(pair, lab)
-    (own,) = children(pair._workers[0].process.pid)
-    ranks = children(own)
+    (own,) = find_children(worker_of(pair))
+    ranks = find_children(own)
     assert len(ranks) == 2
     os.kill({"the trial's process": own, "rank 0": ranks[0], "rank 1": ranks[1]}[victim], signal.SIGKILL)
-    assert "its process ended with" in str(end(pair).error)
+    assert "its process ended with" in str(wait_for_exit(pair).error)
     assert folder.read() is None
-    wait_until(lambda: not any(map(runs, ranks)), "all ranks end")
+    for rank in ranks:
+        wait_until_gone(rank)
     assert curve(goes_on(pair, lab)) == curve(undisturbed)
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process runs; one that waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def children(pid: int) -> list[int]:
-    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Eight cores, 32 GiB, no GPU."""
-    for module in (config, slots):
+    for module in (create, slots):
         monkeypatch.setattr(module, "usable_cores", lambda: 8)
     monkeypatch.setattr(slots, "usable_memory", lambda: 32 * 2**30)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -220,44 +186,56 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_slot_has_the_gpus_or_threads_of_all_ranks(machine: pytest.MonkeyPatch, lab: Lab) -> None:
-    recipes = [cell(lab).recipe]
-    assert plan_slots(recipes, devices=2) == [Slot(threads=2, devices=2)] * 4
+    recipes = [build_cell(EVAL, registry=lab.registry).recipe]
+    assert plan_slots(recipes, RunOptions(devices_per_trial=2)) == [Slot(threads=2, devices=2)] * 4
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,5")
-    assert plan_slots(recipes, devices=2) == [Slot(4, "0,1", 2), Slot(4, "2,3", 2)]
-    assert [slot.gpu for slot in plan_slots(recipes, workers=3, devices=2)] == ["0,1", "2,3", "0,1"]
+    assert plan_slots(recipes, RunOptions(devices_per_trial=2)) == [Slot(4, "0,1", 2), Slot(4, "2,3", 2)]
+    three = plan_slots(recipes, RunOptions(workers=3, devices_per_trial=2))
+    assert [slot.gpu for slot in three] == ["0,1", "2,3", "0,1"]
 
 
 @pytest.mark.parametrize(
     ("how", "fields", "error", "expected_text"),
     [
-        ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divisor of 4"),
-        ({"devices": 4}, {"grad_accum_steps": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divisor of 2"),
-        ({"devices": 2}, {"loss.dice": 0.5}, ConfigError, "recipe smoke: loss.dice needs the whole batch"),
-        ({"devices": 2}, {"loss.ohem": {}}, ConfigError, "loss.ohem needs the whole batch"),
-        ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
-        ({"devices": 2, "per_gpu": 2}, {}, RunError, "--per-gpu a part of one; leave one out"),
-        ({"devices": 2, "executor": "serial"}, {}, RunError, "goes with --executor process, not serial"),
-        ({"devices": 2, "executor": "ray"}, {}, RunError, "goes with --executor process, not ray"),
+        (
+            {"devices_per_trial": 3},
+            {},
+            ConfigError,
+            "a batch of 4 cannot be shared out equally among 3 devices; .* divisor of 4",
+        ),
+        (
+            {"devices_per_trial": 4},
+            {"grad_accum_steps": 2},
+            ConfigError,
+            "a batch of 4 in 2 parts cannot be .* divisor of 2",
+        ),
+        ({"devices_per_trial": 2}, {"loss.dice": 0.5}, ConfigError, "recipe smoke: loss.dice needs the whole batch"),
+        ({"devices_per_trial": 2}, {"loss.ohem": {}}, ConfigError, "loss.ohem needs the whole batch"),
+        ({"devices_per_trial": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
+        ({"devices_per_trial": 2, "per_gpu": 2}, {}, RunError, "--per-gpu a part of one; leave one out"),
+        ({"devices_per_trial": 2, "executor": "serial"}, {}, RunError, "goes with --executor process, not serial"),
+        ({"devices_per_trial": 2, "executor": "ray"}, {}, RunError, "goes with --executor process, not ray"),
     ],
 )
 def test_options_unsupported_on_several_devices_are_rejected_before_a_run(
     machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, expected_text: str
 ) -> None:
     with pytest.raises(error, match=expected_text) as refused:
-        ExecutorConfig(**how).check([cell(lab, **fields)])
+        check_executor(RunOptions(**how), [build_cell(EVAL, registry=lab.registry, **fields)])
     assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
 
 
 def test_the_trials_of_init_from_are_checked_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    fits, does_not = cell(lab), cell(lab, batch_size=3)
-    ExecutorConfig(devices=2).check([fits])
+    fits, does_not = build_cell(EVAL, registry=lab.registry), build_cell(EVAL, registry=lab.registry, batch_size=3)
+    check_executor(RunOptions(devices_per_trial=2), [fits])
     with pytest.raises(ConfigError, match="a batch of 3"):
-        ExecutorConfig(devices=2).check(
-            [Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)]
+        check_executor(
+            RunOptions(devices_per_trial=2),
+            [Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)],
         )
     with pytest.raises(RunError, match="this machine has 2 GPUs"):
-        ExecutorConfig(devices=4).check([fits])
+        check_executor(RunOptions(devices_per_trial=4), [fits])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,21 +12,22 @@ from typing import Any
 
 import pytest
 
-from fcnlab.config.grid.grid import resolve
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import gpus, slots
 from fcnlab.runner.executors.base import Job
-from fcnlab.runner.executors.config import ExecutorConfig
+from fcnlab.runner.executors.create import check_executor
 from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.cluster import Node, TrialResources, choose_threads
 from fcnlab.runner.executors.slots import Slot, plan_slots
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
+from fcnlab.settings import RunOptions
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_trial
 from tests.conftest import SMOKE, write_grid
 from tests.patience import patience
 
@@ -110,7 +111,7 @@ def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) ->
     assert (select_gpus("auto"), select_gpus("cuda"), select_gpus("cpu")) == (["0", "1"], ["0", "1"], [])
     recipes = [quick()]
     assert [slot.gpu for slot in plan_slots(recipes)] == ["0", "1"]
-    on_cpu = plan_slots(recipes, 2, device="cpu")
+    on_cpu = plan_slots(recipes, RunOptions(workers=2, device="cpu"))
     assert on_cpu == [Slot(threads=4)] * 2
     assert on_cpu[0].environment["FCNLAB_DEVICE"] == "cpu" and on_cpu[0].environment["CUDA_VISIBLE_DEVICES"] == ""
     assert plan_slots(recipes)[1].environment["FCNLAB_DEVICE"] == "cuda"
@@ -118,15 +119,15 @@ def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) ->
 
 def test_missing_cuda_is_rejected_before_a_run(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     with pytest.raises(RunError, match="--device cuda: this machine shows no"):
-        ExecutorConfig(device="cuda").check([])
-    ExecutorConfig("ray", address="auto", device="cuda").check([])  # a cluster has GPUs of its own
+        check_executor(RunOptions(device="cuda"), [])
+    check_executor(RunOptions(executor="ray", address="auto", device="cuda"), [])  # a cluster has GPUs of its own
 
 
 def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.MonkeyPatch) -> None:
-    slot = plan_slots([quick()], 1)[0]
+    slot = plan_slots([quick()], RunOptions(workers=1))[0]
     assert slot.verify and "CUDA_VISIBLE_DEVICES" not in slot.environment
     machine.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not plan_slots([quick()], 1)[0].verify, "all GPUs are hidden on purpose"
+    assert not plan_slots([quick()], RunOptions(workers=1))[0].verify, "all GPUs are hidden on purpose"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +150,7 @@ def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verif
 
 
 def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(lab: Lab) -> None:
-    output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    trial = resolve(output | {"dataset": "shapes-mini", "recipe": "smoke"}, lab.registry, "test").trial(
-        0, lab.fingerprints
-    )
+    trial = build_trial(lab=lab)
     # No machine has a GPU of this name, so torch sees none there.
     with ProcessExecutor(lab, [Slot(threads=1, gpu="GPU-no-such")]) as executor:
         executor.start(Job(trial=trial))
@@ -167,7 +165,7 @@ def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(l
         (["grid", "run", "FILE"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial (CUDA_VISIBLE_DEVICES=GPU-no-such)"),
         (["grid", "run", "FILE", "--executor", "serial"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial"),
         (["grid", "run", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
-        (["grid", "retry", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+        (["grid", "run", "FILE", "--retry-failed", "--device", "cuda"], "", "this machine shows no NVIDIA GPU"),
         (["grid", "plan", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
     ],
 )

@@ -16,12 +16,11 @@ import pytest
 import fcnlab
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.process import ProcessExecutor
-from fcnlab.runner.executors.slots import plan_slots
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
+from fcnlab.settings import RunOptions
 from fcnlab.tracking.store import open_client
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
@@ -131,7 +130,7 @@ def test_mlflow_has_every_hyperparameter_and_the_origin_of_the_grid(complete_gri
 def test_finished_grid_runs_nothing_and_keeps_its_table(complete_grid: Path) -> None:
     before = table(complete_grid)
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
-    outcome = run_grid(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
+    outcome = run_grid(grid, lab, ProgressReporter(), executor=lambda: pytest.fail("an executor was created"))
     assert outcome == Outcome(finished=4, failed=0, reused=4)
     fcnlab.report(grid, lab=lab)
     pd.testing.assert_frame_equal(table(complete_grid), before)
@@ -148,10 +147,9 @@ import os, signal, sys
 from pathlib import Path
 import fcnlab
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.process import ProcessExecutor
-from fcnlab.runner.executors.slots import plan_slots
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
+from fcnlab.settings import RunOptions
 
 class Killer(ProgressReporter):
     def on_trial_end(self, planned, record):
@@ -159,7 +157,7 @@ class Killer(ProgressReporter):
 
 file = Path(sys.argv[1])
 grid, lab = fcnlab.load_grid(file), Lab.find(file)
-run_grid(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 2, 1)), Killer())
+run_grid(grid, lab, Killer(), RunOptions(workers=2, threads=1))
 """
 """A driver that is killed when its first trial has finished, whatever the speed of the machine."""
 
@@ -194,7 +192,7 @@ def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
                 self.killed = _kill_a_trial()
 
     killer = Killer()
-    outcome = run_grid(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 1, 1)), killer)
+    outcome = run_grid(grid, lab, killer, RunOptions(workers=1, threads=1))
     assert killer.killed
     assert outcome == Outcome(finished=2, failed=0, reused=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import fcnlab
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import Outcome, clear_failed, run_grid
+from fcnlab.settings import RunOptions
 from fcnlab.trial.trainer import Trainer
 from tests.conftest import SMOKE, write_grid
 
@@ -52,11 +53,15 @@ class EventRecorder(ProgressReporter):
         self.events.append(f"pruned {planned.cell.label} {planned.trial.seed} after {epoch}")
 
 
-def serial(path: Path, reporter: ProgressReporter | None = None, **options: Any) -> Outcome:
+def serial(
+    path: Path,
+    reporter: ProgressReporter | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
-    executor_config = ExecutorConfig("serial", threads=1)
     reporter = reporter or ProgressReporter()
-    return run_grid(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **options)
+    return run_grid(grid, lab, reporter, RunOptions(executor="serial", threads=1, **options), interrupted=interrupted)
 
 
 def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
@@ -188,8 +193,15 @@ def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
     assert serial(path) == Outcome(finished=2, failed=0, reused=0)
 
 
-def test_executor_config_rejects_incompatible_options() -> None:
+def test_incompatible_and_invalid_options_are_rejected() -> None:
     with pytest.raises(RunError, match="one trial at a time"):
-        ExecutorConfig("serial", workers=2)
+        RunOptions(executor="serial", workers=2)
     with pytest.raises(RunError, match="--address"):
-        ExecutorConfig("process", address="auto")
+        RunOptions(address="auto")
+    for option, value in (
+        ("workers", 0), ("threads", 0), ("per_gpu", 0), ("devices_per_trial", 0), ("log_every", 0),
+        ("checkpoint_every", -1), ("checkpoint_every", math.nan), ("hang_timeout", 0), ("hang_timeout", math.inf),
+        ("device", "tpu"),
+    ):  # fmt: skip
+        with pytest.raises(RunError, match=f"^--{option.replace('_', '-')} .*: expected "):
+            RunOptions(**{option: value})

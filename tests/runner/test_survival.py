@@ -18,8 +18,8 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import Outcome, run_grid
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.sealed_record import compute_checksum
+from tests.builders import epoch_records
 from tests.conftest import SMOKE
-from tests.records import epochs
 from tests.report.finished_grid import RIGHT, finish, finished_lab
 from tests.runner.damages import FakeExecutor
 
@@ -52,7 +52,7 @@ def lab_of_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Grid, 
 
 def run(grid: Grid, lab: Lab, work: Callable[[PlannedTrial], object]) -> tuple[Outcome, list[str]]:
     executor = CountingExecutor({planned.key: planned for planned in make_plan(grid, lab).trials}, work)
-    outcome = run_grid(grid, lab, lambda: executor, ProgressReporter())
+    outcome = run_grid(grid, lab, ProgressReporter(), executor=lambda: executor)
     return outcome, executor.starts
 
 
@@ -129,7 +129,7 @@ def test_record_of_a_newer_worker_ends_the_run_after_one_start(lab_of_grid: tupl
 def test_progress_of_a_newer_version_is_refused_and_kept(lab_of_grid: tuple[Grid, Lab]) -> None:
     grid, lab = lab_of_grid
     folder = make_plan(grid, lab).trials[-1].folder
-    line = epochs(1)[0].model_dump(mode="json") | {"mood": "red"}
+    line = epoch_records(1)[0].model_dump(mode="json") | {"mood": "red"}
     folder.progress.write_text(json.dumps(line) + "\n")
     with pytest.raises(RunError, match=r"progress\.jsonl: .*unknown field 'mood'"):
         run(grid, lab, finish_normally)

@@ -17,7 +17,7 @@ product: {head: [fcn32s, fcn8s]}
 """
 
 _GROUPS = {
-    "grid": ("plan", "status", "sync", "retry", "reproduce", "schema", ""),
+    "grid": ("plan", "status", "sync", "reproduce", "schema", ""),
     "registry": ("list", "show", ""),
     "data": ("list", "check", "stats", "preview", "add", "fetch"),
     "data cache": ("list", "verify", "clear", "make", ""),

@@ -13,4 +13,9 @@ app.command("run", epilog=run.EXAMPLE)(run.run)
 app.command("reproduce", epilog=reproduce.EXAMPLE)(reproduce.reproduce)
 app.command("status", epilog=status.EXAMPLE)(status.status)
 app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
-app.command("retry", epilog=retry.EXAMPLE)(retry.retry)
+app.command(
+    "retry",
+    hidden=True,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(retry.retry)

@@ -9,6 +9,7 @@ import typer
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
 from fcnlab.cli.output import AsJson, print_json
 from fcnlab.console import create_console, format_bytes, format_count
+from fcnlab.settings import RunOptions
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -36,10 +37,10 @@ def plan(
     ] = True,
     every: Annotated[bool, typer.Option("--all", help="List all cells, also of a large grid")] = False,
     as_json: AsJson = False,
-    workers: Workers = None,
-    threads: Threads = None,
-    per_gpu: PerGpu = 1,
-    device: DeviceOption = "auto",
+    workers: Workers = RunOptions.workers,
+    threads: Threads = RunOptions.threads,
+    per_gpu: PerGpu = RunOptions.per_gpu,
+    device: DeviceOption = RunOptions.device,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -52,12 +53,13 @@ def plan(
     from fcnlab.runner.checks.trials import check_trials
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
+    options = RunOptions(workers=workers, threads=threads, per_gpu=per_gpu, device=device)
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
     warnings = check_trials(made.remaining, found_lab, file)
     remarks = check_plan_weights(made, found_lab)
     warnings += check_class_presence(made, found_lab)
-    cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
+    cost = _estimate(made, found_lab, options, probe) if made.remaining else None
     if as_json:
         _print_values(made, cost, warnings, remarks, found_lab)
     else:
@@ -68,21 +70,19 @@ def plan(
             typer.echo(f"warning: {warning}", err=True)
 
 
-def _estimate(
-    plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, per_gpu: int, device: Device
-) -> CostEstimate:
+def _estimate(plan: Plan, lab: Lab, options: RunOptions, probe: bool) -> CostEstimate:
     from fcnlab.runner.cost.estimate import estimate_cost
     from fcnlab.runner.cost.history import find_workloads, read_cost_rates
     from fcnlab.runner.cost.probe import probe as measure
     from fcnlab.runner.executors.slots import max_trials_per_gpu, plan_slots
 
     workloads = find_workloads(plan)
-    slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
-    sharing = max_trials_per_gpu(slots, len(plan.remaining))
-    rates = read_cost_rates(plan, lab, workloads, sharing, slots[0])
+    slots = plan_slots(plan.grid.recipes, options)
+    trials_per_device = max_trials_per_gpu(slots, len(plan.remaining))
+    rates = read_cost_rates(plan, lab, workloads, trials_per_device, slots[0])
     if probe:
         rates |= measure(plan, lab, workloads, slots, lambda line: typer.echo(f"probe: {line}", err=True), rates)
-    return estimate_cost(plan, lab, workloads, rates, len(slots), sharing)
+    return estimate_cost(plan, lab, workloads, rates, len(slots), trials_per_device)
 
 
 def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device: Device) -> None:
@@ -161,8 +161,8 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
         lines.append(f"{cost.from_gmacs} of these are estimated from other networks or sizes in proportion to GMACs")
     if cost.extrapolated:
         lines.append(
-            f"{cost.sharing} trials share a GPU; no measurement with {cost.sharing} trials per GPU for "
-            f"{cost.extrapolated} of these, which are assumed to be no faster than in sequence"
+            f"{cost.trials_per_device} trials share a GPU; no measurement with {cost.trials_per_device} trials per GPU "
+            f"for {cost.extrapolated} of these, which are assumed to be no faster than in sequence"
         )
     if cost.known < cost.trials:
         lines.append(f"no estimate for {format_count(cost.trials - cost.known, 'trial')}")

@@ -21,30 +21,32 @@ from fcnlab.cli.options import (
     LabOption,
     LogEvery,
     PerGpu,
+    RetryFailed,
     Threads,
     TrackerOption,
     TrackingUri,
     Workers,
     parse_hang_timeout,
 )
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import RunOptions
 
 EXAMPLE = "Example: fcnlab grid run experiments/quickstart.yaml"
 
 
 def run(
     file: GridFile,
-    executor: ExecutorOption = "process",
-    workers: Workers = None,
-    threads: Threads = None,
-    device: DeviceOption = "auto",
-    per_gpu: PerGpu = 1,
-    devices_per_trial: DevicesPerTrial = 1,
-    address: Address = None,
-    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
-    log_every: LogEvery = None,
+    executor: ExecutorOption = RunOptions.executor,
+    workers: Workers = RunOptions.workers,
+    threads: Threads = RunOptions.threads,
+    device: DeviceOption = RunOptions.device,
+    per_gpu: PerGpu = RunOptions.per_gpu,
+    devices_per_trial: DevicesPerTrial = RunOptions.devices_per_trial,
+    address: Address = RunOptions.address,
+    retry_failed: RetryFailed = RunOptions.retry_failed,
+    checkpoint_every: CheckpointEvery = RunOptions.checkpoint_every,
+    log_every: LogEvery = RunOptions.log_every,
     hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
-    fail_fast: FailFast = False,
+    fail_fast: FailFast = RunOptions.fail_fast,
     strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
     lab: LabOption = None,
@@ -58,21 +60,20 @@ def run(
     checkpoints. Several drivers, also on several machines, can run one grid of a shared lab.
     """
     from fcnlab.lab import Lab
-    from fcnlab.runner.executors.config import ExecutorConfig
 
-    timeout = parse_hang_timeout(hang_timeout)
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
-    executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
-    grid = found.load_grid(file)
-    executor_config.check(grid.cells, found)
-    run_and_conclude(
-        grid,
-        found,
-        executor_config,
+    options = RunOptions(
+        executor=executor,
+        workers=workers,
+        threads=threads,
+        per_gpu=per_gpu,
+        devices_per_trial=devices_per_trial,
+        device=device,
+        address=address,
+        retry_failed=retry_failed,
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
-        hang_timeout=timeout,
-        strict=strict,
-        as_json=as_json,
+        hang_timeout=parse_hang_timeout(hang_timeout),
     )
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
+    run_and_conclude(found.load_grid(file), found, options, strict=strict, as_json=as_json)

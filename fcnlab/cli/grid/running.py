@@ -1,4 +1,4 @@
-"""Shared code of `grid run`, `grid retry` and `grid sync`: interrupts, progress and the final summary."""
+"""Shared code of `grid run` and `grid sync`: interrupts, progress and the final summary."""
 
 from __future__ import annotations
 
@@ -19,23 +19,12 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
     from fcnlab.lab import Lab
     from fcnlab.report.report import Report
-    from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.run import Outcome
+    from fcnlab.settings import RunOptions
 
 
-def run_and_conclude(
-    grid: Grid,
-    lab: Lab,
-    executor_config: ExecutorConfig,
-    *,
-    fail_fast: bool,
-    checkpoint_every: float,
-    log_every: int | None,
-    hang_timeout: float | None,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def run_and_conclude(grid: Grid, lab: Lab, options: RunOptions, *, strict: bool, as_json: bool) -> None:
     """Run the remaining trials of a grid and print the summary."""
     from fcnlab.runner.run import run_grid
 
@@ -43,17 +32,7 @@ def run_and_conclude(
     try:
         with Interrupts() as interrupts:
             with _make_reporter(as_json) as reporter:
-                outcome = run_grid(
-                    grid,
-                    lab,
-                    lambda: executor_config.create_executor(lab, grid.recipes),
-                    reporter,
-                    interrupted=interrupts.once,
-                    fail_fast=fail_fast,
-                    checkpoint_every=checkpoint_every,
-                    log_every=log_every,
-                    hang_timeout=hang_timeout,
-                )
+                outcome = run_grid(grid, lab, reporter, options, interrupted=interrupts.once)
             if not outcome.interrupted:
                 interrupts.stop_at_next()
                 conclude(outcome, grid, lab, strict=strict, as_json=as_json)
@@ -155,7 +134,8 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     if outcome.deferred:
         show_not_published(outcome.deferred.values(), grid)
     if not outcome.ok:
-        typer.echo(f"show the errors: {fcnlab} grid status {file}; retry: {fcnlab} grid retry {file}", err=True)
+        typer.echo(f"show the errors: {fcnlab} grid status {file}", err=True)
+        typer.echo(f"run the failed trials again: {fcnlab} grid run {file} --retry-failed", err=True)
 
 
 def _format_lab_option(lab: Lab) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fcnlab.config.base import Config, Count
 from fcnlab.config.trial import Trial
-from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
+from fcnlab.settings import RunOptions
 
 PAUSE = b"pause"
 """Line on a worker's input that pauses its trial after the current epoch."""
@@ -27,7 +27,7 @@ class Job(Config):
         pause_after: pause after this epoch, with a checkpoint; None runs all epochs.
         micro_batches: split each batch further, for trials that ran out of memory; gradients are accumulated.
         exclusive: no other trial of this driver may run on its device at the same time.
-        sharing: number of trials that share its GPU.
+        trials_per_device: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
         log_every: steps between two training losses that are recorded; None records none.
         hang_timeout: least number of seconds without progress after which the processes of the trial are killed; None
@@ -38,10 +38,10 @@ class Job(Config):
     pause_after: Count | None = None
     micro_batches: Count = 1
     exclusive: bool = False
-    sharing: Count = 1
-    checkpoint_every: Annotated[float, Field(ge=0)] = CHECKPOINT_EVERY
+    trials_per_device: Count = 1
+    checkpoint_every: Annotated[float, Field(ge=0)] = RunOptions.checkpoint_every
     log_every: Count | None = None
-    hang_timeout: Annotated[float, Field(gt=0)] | None = HANG_TIMEOUT
+    hang_timeout: Annotated[float, Field(gt=0)] | None = RunOptions.hang_timeout
 
 
 @dataclass(frozen=True)

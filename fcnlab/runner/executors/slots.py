@@ -12,7 +12,7 @@ from pathlib import Path
 from fcnlab.config.recipe import Recipe
 from fcnlab.processor import usable_cores
 from fcnlab.runner.executors.gpus import select_gpus
-from fcnlab.settings import DEVICE_VARIABLE, Device
+from fcnlab.settings import DEFAULT_OPTIONS, DEVICE_VARIABLE, RunOptions
 
 MEMORY_OF_A_PROCESS = 2**30
 MEMORY_OF_A_PIXEL = 3 * 2**10
@@ -46,14 +46,7 @@ class Slot:
         return found if self.verify else found | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 
-def plan_slots(
-    recipes: Iterable[Recipe],
-    workers: int | None = None,
-    threads: int | None = None,
-    per_gpu: int = 1,
-    devices: int = 1,
-    device: Device = "auto",
-) -> list[Slot]:
+def plan_slots(recipes: Iterable[Recipe], options: RunOptions = DEFAULT_OPTIONS) -> list[Slot]:
     """Return the slots of this machine.
 
     Without GPUs, cores and memory limit the number of slots. The result depends on all recipes of a grid, including
@@ -62,11 +55,7 @@ def plan_slots(
 
     Args:
         recipes: all recipes of the grid.
-        workers: number of slots; None chooses it.
-        threads: CPU threads of a slot; None divides the cores.
-        per_gpu: slots on each GPU.
-        devices: devices of a slot; GPUs that do not fill a slot remain idle.
-        device: the type of device.
+        options: the options of the run; GPUs that do not fill a slot remain idle.
 
     Returns:
         One slot for each parallel trial.
@@ -74,15 +63,17 @@ def plan_slots(
     Raises:
         RunError: `device` is `cuda` and no GPU is visible.
     """
-    gpus, cores = select_gpus(device), usable_cores()
+    gpus, cores, devices = select_gpus(options.device), usable_cores(), options.devices_per_trial
     if gpus:
         groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
-        count = workers or per_gpu * len(groups)
-        return [Slot(threads or max(1, cores // count), groups[i % len(groups)], devices) for i in range(count)]
+        count = options.workers or options.per_gpu * len(groups)
+        threads = options.threads or max(1, cores // count)
+        return [Slot(threads, groups[i % len(groups)], devices) for i in range(count)]
     memory = max(estimate_memory(recipe, devices) for recipe in recipes)
-    count = workers or max(1, min(cores // devices, usable_memory() // memory))
-    verify = device == "auto" and "CUDA_VISIBLE_DEVICES" not in os.environ
-    return [Slot(threads or max(1, cores // count), devices=devices, verify=verify)] * count
+    count = options.workers or max(1, min(cores // devices, usable_memory() // memory))
+    threads = options.threads or max(1, cores // count)
+    verify = options.device == "auto" and "CUDA_VISIBLE_DEVICES" not in os.environ
+    return [Slot(threads, devices=devices, verify=verify)] * count
 
 
 def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
