@@ -101,10 +101,8 @@ def compare(
     samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
 
     def ours(precision: hardware.Precision) -> Counts:
-        mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.create_autocast(device, precision)
-        return evaluate_split(
-            model, split, num_classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast
-        ).areas
+        autocast = hardware.create_autocast(device, precision)
+        return evaluate_split(model, split, num_classes=CLASSES, autocast=autocast).areas
 
     def peers() -> int:
         theirs.evaluate(net, samples, CLASSES, device.type)

@@ -16,7 +16,7 @@ from fcnlab.config.variant import Backbone, Variant
 from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.models import FCN
 from fcnlab.training import hardware
-from fcnlab.training.fit import fit
+from fcnlab.training.fit import Execution, fit
 from fcnlab.trial.build import build_model, build_training
 
 ENDLESS = 10**6
@@ -54,8 +54,8 @@ def recipe(
     Args:
         batch: images per step.
         crop: height and width in pixels.
-        precision: of the forward pass, as in a recipe file.
-        batch_norm: of the backbone, `train` or `frozen`.
+        precision: precision of the forward pass, as in a recipe file.
+        batch_norm: batch norm of the backbone, `train` or `frozen`.
         recompute: whether the backbone up to stride 8 is computed again in the backward pass.
         compiled: whether the network is compiled on CUDA.
         epochs: over which the learning rate is scheduled; it is constant.
@@ -118,23 +118,18 @@ def train(
     if device.type == "cuda":  # on the CPU the filling of new tensors that repeatable results ask for is left out
         hardware.configure_determinism(device)
     precision = hardware.resolve_precision(wanted.precision, device)
-    autocast = hardware.create_autocast(device, precision)
     model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
-    training = build_training(wanted, model, Files(pairs), "train", 0, device)
+    training = build_training(wanted, model, Files(pairs), split="train", seed=0)
     images = training.batches.steps * wanted.batch_size
     begin()
     fit(
         model,
-        training.batches,
+        training,
+        Execution(
+            hardware.create_autocast(device, precision),
+            hardware.create_grad_scaler(device, precision),
+            compiled=wanted.compile and device.type == "cuda",
+        ),
         epochs=wanted.epochs,
-        start_epoch=0,
-        loss=training.loss,
-        optimizer=training.optimizer,
-        schedule=training.schedule,
-        autocast=autocast,
         on_epoch_end=lambda _: after_epoch(images),
-        average=training.average,
-        scaler=hardware.create_grad_scaler(device, precision),
-        capturable=training.capturable,
-        compiled=wanted.compile and device.type == "cuda",
     )

@@ -187,15 +187,15 @@ class DeviceSplit(DecodedSplit):
             return RawBatch(self._resident.pixels, layout.table[indices], layout.channels)
         return copy_batch([self._source[index] for index in indices], self._device)
 
-    def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
+    def to(self, device: torch.device, free: int | None = None, trials_per_device: int = 1) -> DecodedSplit:
         """Return the same samples on a device, as `DecodedSplit.to`.
 
         Args:
             device: target device; on the same device the split itself is returned.
             free: free memory of the device in bytes; by default the device is asked.
-            sharing: number of trials that use the device at the same time.
+            trials_per_device: number of trials that use the device at the same time.
         """
-        return self if device == self._device else self._source.to(device, free, sharing)
+        return self if device == self._device else self._source.to(device, free, trials_per_device)
 
 
 def copy_batch(samples: Sequence[DecodedSample], device: torch.device) -> RawBatch:
@@ -218,17 +218,17 @@ def copy_batch(samples: Sequence[DecodedSample], device: torch.device) -> RawBat
     return RawBatch(buffer.to(device, non_blocking=True), table, channels)
 
 
-def move_to_device(source: DecodedSplit, device: torch.device, free: int | None, sharing: int) -> DeviceSplit:
+def move_to_device(source: DecodedSplit, device: torch.device, free: int | None, trials_per_device: int) -> DeviceSplit:
     """Return the samples of a split on a device.
 
     Args:
         source: the samples on the host.
         device: target device, not the CPU.
         free: free memory of the device in bytes; None to ask the device.
-        sharing: number of trials that use the device at the same time.
+        trials_per_device: number of trials that use the device at the same time.
     """
     if device == torch.device("cuda"):  # a device without an index
         device = torch.device("cuda", torch.cuda.current_device())
     if free is None:
         free = _free_memory(device)
-    return DeviceSplit(source, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / sharing))
+    return DeviceSplit(source, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / trials_per_device))

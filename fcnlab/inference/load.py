@@ -53,7 +53,9 @@ def read_safetensors(path: Path, extensions: Extensions = Extensions()) -> Train
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
     description = ModelDescription.from_metadata(metadata, str(path))
     num_classes, channels = len(description.classes), len(description.mean)
-    network = restore_model(description.variant, num_classes, state, str(path), extensions, channels)
+    network = restore_model(
+        description.variant, num_classes, state, str(path), extensions=extensions, in_channels=channels
+    )
     return TrainedModel(network, description)
 
 

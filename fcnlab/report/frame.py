@@ -63,7 +63,7 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
     if finished:
         row |= {name: value for name, value in metrics.items() if name in NUMBERS}
         seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
-        devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.sharing", 1))
+        devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.trials_per_device", 1))
         row["device_hours"] = devices * seconds / 3600
     if status == "pruned":
         epoch = planned.pruned_after

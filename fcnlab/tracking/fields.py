@@ -143,7 +143,7 @@ def extract_tags(record: Record) -> dict[str, str]:
             "fcnlab.precision": environment.precision,
             "fcnlab.threads": str(environment.threads),
             "fcnlab.devices": str(environment.devices),
-            "fcnlab.sharing": str(environment.sharing),
+            "fcnlab.trials_per_device": str(environment.trials_per_device),
             "fcnlab.system": environment.system,
             "fcnlab.versions": versions,
             "fcnlab.data": str(record.trial["data"]),

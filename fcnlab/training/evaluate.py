@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcnlab.data.batches import normalize
 from fcnlab.data.decoded import DecodedSplit
@@ -53,20 +53,17 @@ class SplitCounts(NamedTuple):
 
 @torch.inference_mode()
 def evaluate_split(
-    model: nn.Module,
+    model: FCN,
     split: DecodedSplit,
     *,
     num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
+    protocol: Protocol = DEFAULT_PROTOCOL,
     batch_size: int | None = None,
     boundaries: bool = False,
     on_prediction: OnPrediction | None = None,
     prediction_indices: Container[int] | None = None,
     on_progress: OnProgress | None = None,
-    protocol: Protocol = DEFAULT_PROTOCOL,
 ) -> SplitCounts:
     """Evaluate every image of a split at its native size.
 
@@ -74,20 +71,17 @@ def evaluate_split(
     the counts are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
-        model: maps normalized images [B, 3, H, W] to scores [B, num_classes, H, W]; is put into eval mode.
-        split: the samples, on the CPU or on the device.
+        model: the network; is put into eval mode.
+        split: the samples, on the CPU or on the device of the model.
         num_classes: number of classes.
-        mean: mean of each channel, in 0..1.
-        std: standard deviation of each channel, in 0..1.
-        device: device of the model.
         autocast: creates the context in which the model runs.
+        protocol: windows, flips and scales.
         batch_size: largest number of images in a batch. By default `CPU_BATCH_SIZE` on the CPU, and on CUDA as many
             as the `CUDA_MAX_*` constants allow.
         boundaries: count boundary pixels too.
         on_prediction: called with each prediction. On CUDA this waits for the batch.
         prediction_indices: indices of the images for which `on_prediction` is called; by default all.
         on_progress: called after each image; on CUDA its computation may still be pending.
-        protocol: windows, flips and scales.
 
     Returns:
         The counts, in the order of the split.
@@ -96,45 +90,49 @@ def evaluate_split(
     # a moving average, would be evaluated with values of earlier weights.
     model.train()
     model.eval()
+    device = next(model.parameters()).device
     predict = _create_predictor(model, protocol, device)
     order: list[int] = []
-    areas: list[Tensor] = []
-    edges: list[Tensor] = []
-    for samples in _group_by_shape(
+    area_counts: list[Tensor] = []
+    boundary_counts: list[Tensor] = []
+    for batch in _group_by_shape(
         split, lambda label: batch_size or _default_batch_size(label, num_classes, protocol, device)
     ):
-        indices = [index for index, _ in samples]
-        # Samples are stored pixel by pixel; stacked in that order, the batch has the channels-last layout.
-        images = _stack([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
-        labels = _stack([sample.label for _, sample in samples], device)
+        indices, images, labels = _stack_batch(batch, device)
         with autocast():
-            predicted = predict(normalize(images, mean, std))
-        areas.append(count_areas(predicted, labels, num_classes))
+            predictions = predict(normalize(images, model.backbone.mean, model.backbone.std))
+        area_counts.append(count_areas(predictions, labels, num_classes))
         if boundaries:
-            edges.append(count_boundaries(predicted, labels, num_classes))
+            boundary_counts.append(count_boundaries(predictions, labels, num_classes))
         if on_prediction is not None:
-            requested = [
-                i for i, index in enumerate(indices) if prediction_indices is None or index in prediction_indices
-            ]
-            on_host = predicted.cpu() if requested else predicted
-            for i in requested:
-                on_prediction(indices[i], on_host[i])
+            _pass_predictions(predictions, indices, prediction_indices, on_prediction)
         if on_progress is not None:
             for done in range(len(order) + 1, len(order) + len(indices) + 1):
                 on_progress(done, len(split))
         order += indices
     return SplitCounts(
-        _in_split_order(areas, order, num_classes),
-        _in_split_order(edges, order, num_classes) if boundaries else None,
+        _in_split_order(area_counts, order, num_classes),
+        _in_split_order(boundary_counts, order, num_classes) if boundaries else None,
     )
 
 
-def _create_predictor(model: nn.Module, protocol: Protocol, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _create_predictor(model: FCN, protocol: Protocol, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return a function that maps normalized images [B, 3, H, W] to classes, uint8 [B, H, W]."""
     if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device):
-        assert isinstance(model, FCN), "can_fuse_prediction requires it"
         return FusedPrediction(model)
     return lambda images: predict_classes(compute_scores(protocol, model, images))
+
+
+def _pass_predictions(
+    predictions: Tensor, indices: Sequence[int], requested: Container[int] | None, on_prediction: OnPrediction
+) -> None:
+    """Call a function with the requested predictions [H, W] of a batch, on the CPU."""
+    positions = [i for i, index in enumerate(indices) if requested is None or index in requested]
+    if not positions:  # copying to the host would wait for the device
+        return
+    on_host = predictions.cpu()
+    for i in positions:
+        on_prediction(indices[i], on_host[i])
 
 
 def _in_split_order(counts: list[Tensor], order: list[int], num_classes: int) -> Counts:
@@ -152,6 +150,14 @@ def _default_batch_size(label: Tensor, num_classes: int, protocol: Protocol, dev
     pixels = label.numel() * max(1.0, *(scale * scale for scale in protocol.scales))
     by_pixels, by_scores = int(CUDA_MAX_BATCH_PIXELS // pixels), int(CUDA_MAX_SCORE_BYTES // (4 * num_classes * pixels))
     return max(1, min(CUDA_MAX_BATCH_SIZE, by_pixels, by_scores))
+
+
+def _stack_batch(batch: _Batch, device: torch.device) -> tuple[list[int], Tensor, Tensor]:
+    """Return the indices, the images [B, C, H, W] and the labels [B, H, W] of a batch, on a device."""
+    # Samples are stored pixel by pixel; stacked in that order, the batch has the channels-last layout.
+    images = _stack([sample.image.movedim(0, -1) for _, sample in batch], device).movedim(-1, 1)
+    labels = _stack([sample.label for _, sample in batch], device)
+    return [index for index, _ in batch], images, labels
 
 
 def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:

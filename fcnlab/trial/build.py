@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -28,6 +27,7 @@ from fcnlab.extensions import Extensions
 from fcnlab.kernels.build import KERNELS, load_library
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
+from fcnlab.models.backbones.pretrained import check_pretrained
 from fcnlab.models.backbones.timm_fit import find_fit
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.models.heads.smp import DECODERS
@@ -35,44 +35,18 @@ from fcnlab.seeding import derive_seed
 from fcnlab.training import optim
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
 from fcnlab.training.fast_layers import has_batch_norm_kernel, replace_batch_norm, replace_max_pooling
+from fcnlab.training.fit import Training
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss, compute_class_weights
 from fcnlab.training.optim import MovingAverage
 
 
-@dataclass(frozen=True)
-class Training:
-    """Objects that train a model.
-
-    Attributes:
-        batches: batches of the training split.
-        optimizer: optimizer of the model's parameters.
-        schedule: factor of the learning rate by step.
-        loss: loss function of scores and labels.
-        average: moving average of the weights, or None.
-        capturable: no step waits for the host, so steps can be captured as CUDA graphs.
-        from_cache: the samples are those of a cache, which does not change when the files of the dataset do.
-    """
-
-    batches: TrainingBatches
-    optimizer: Optimizer
-    schedule: optim.Schedule
-    loss: Loss | FusedUpsampleLoss
-    average: MovingAverage | None
-    capturable: bool = False
-    from_cache: bool = False
-
-    @property
-    def averaged(self) -> FCN | None:
-        """The model with the averaged weights, or None."""
-        return cast(FCN, self.average.module) if self.average is not None else None
-
-
 def build_model(
     variant: Variant,
     num_classes: int,
     seed: int,
+    *,
     weights_file: Path | None = None,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
     in_channels: int = 3,
@@ -130,6 +104,7 @@ def build_backbone(variant: Variant, in_channels: int = 3) -> Backbone:
         ModelError: as `build_model`.
     """
     spec = variant.backbone
+    check_pretrained(spec)
     if spec.paper is not None:
         if in_channels != 3:
             raise ModelError(
@@ -165,18 +140,19 @@ def build_head(
         ModelError: the backbone lacks a stride that the head needs, or there is no such head or option.
     """
     spec = variant.head
-    kind = HEADS[spec.type] if spec.type in HEADS else extensions.load("head", spec.type, Head)
-    taken = inspect.signature(kind).parameters
-    strange = sorted(spec.arguments.keys() - taken.keys())
-    if strange:
-        options = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
-        raise ModelError(f"a head of type {spec.type} has no option '{strange[0]}'; {nearest(strange[0], options)}")
-    make_upsampler = partial(_upsampler, variant.upsampler)
-    placed = {"centers": backbone.centers} if "centers" in taken else {}
-    return kind(backbone.channels, num_classes, make_upsampler, **placed, **spec.arguments)
+    head_class = HEADS[spec.type] if spec.type in HEADS else extensions.load("head", spec.type, Head)
+    parameters = inspect.signature(head_class).parameters
+    unknown = sorted(spec.arguments.keys() - parameters.keys())
+    if unknown:
+        options = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+        raise ModelError(f"a head of type {spec.type} has no option '{unknown[0]}'; {nearest(unknown[0], options)}")
+    make_upsampler = partial(_create_upsampler, variant.upsampler)
+    # Heads that crop, such as the paper's, need to know where the features are located in the image.
+    centers = {"centers": backbone.centers} if "centers" in parameters else {}
+    return head_class(backbone.channels, num_classes, make_upsampler, **centers, **spec.arguments)
 
 
-def _upsampler(spec: AnyUpsampler, num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+def _create_upsampler(spec: AnyUpsampler, num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
     if spec.type != "transposed":
         return Interpolation(factor, mode=spec.mode, to_size=spec.type == "resize")
     return TransposedUpsampler(
@@ -194,11 +170,11 @@ def build_training(
     recipe: Recipe,
     model: FCN,
     dataset: Dataset,
+    *,
     split: str,
     seed: int,
-    device: torch.device,
     group: ProcessGroup = SINGLE_PROCESS,
-    sharing: int = 1,
+    trials_per_device: int = 1,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
     progress: StartProgress | None = None,
 ) -> Training:
@@ -206,13 +182,12 @@ def build_training(
 
     Args:
         recipe: configuration of the training.
-        model: changed in place.
+        model: the network on the device that trains; changed in place.
         dataset: dataset with the split.
         split: name of the split to train on.
         seed: seed of the trial.
-        device: device of the model.
         group: processes that share the batches.
-        sharing: number of trials that share the memory of the device.
+        trials_per_device: number of trials that share the memory of the device.
         extensions: extensions that may contain the transform of the recipe.
         progress: called when the split is decoded.
 
@@ -222,7 +197,9 @@ def build_training(
         ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`,
             or devices cannot share a batch norm.
     """
+    device = next(model.parameters()).device
     mean, std = model.backbone.mean, model.backbone.std
+    num_classes = len(dataset.classes)
     decoded = open_decoded(dataset, split, progress)
     batches = TrainingBatches(
         decoded,
@@ -233,30 +210,35 @@ def build_training(
         seed=seed,
         device=device,
         batch_slice=group.batch_slice,
-        sharing=sharing,
-        transform=create_sample_transform(recipe.transform, len(dataset.classes), extensions),
+        trials_per_device=trials_per_device,
+        transform=create_sample_transform(recipe.transform, num_classes, extensions),
     )
+    _prepare_layers(recipe, model, group, device)
+    return Training(
+        batches,
+        _create_loss(recipe, model, decoded, num_classes),
+        _create_optimizer(recipe, model),
+        _create_schedule(recipe.schedule, recipe.epochs, batches.steps),
+        grad_clip_norm=recipe.grad_clip_norm,
+        average=MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
+        # Recomputation saves and restores the state of the random generator, which waits for the host.
+        capturable=recipe.activation_checkpointing == "none",
+        from_cache=decoded.from_cache,
+    )
+
+
+def _prepare_layers(recipe: Recipe, model: FCN, group: ProcessGroup, device: torch.device) -> None:
+    """Replace layers by faster or deterministic ones, and freeze, synchronize and recompute as the recipe sets."""
     # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.
     if device.type == "cuda" and (recipe.deterministic or not recipe.compile):
         replace_max_pooling(model, deterministic=recipe.deterministic)
-    checkpointed = recipe.activation_checkpointing != "none"
     # On CUDA, torch.compile has kernels of its own, and recomputation its own statistics. Processes need SyncBatchNorm.
-    allowed = device.type == "cpu" or not (recipe.compile or checkpointed)
-    if group.size == 1 and allowed and has_batch_norm_kernel(device):
+    keeps_norms = device.type == "cuda" and (recipe.compile or recipe.activation_checkpointing != "none")
+    if group.size == 1 and not keeps_norms and has_batch_norm_kernel(device):
         replace_batch_norm(model, (recipe.crop.height, recipe.crop.width))
     freeze_layers(recipe, model.backbone)
-    synchronize_batch_norm(model, group, device)
+    synchronize_batch_norm(model, group, device)  # after freezing: frozen norms need no synchronization
     checkpoint_activations(recipe, model.backbone)
-    return Training(
-        batches,
-        _optimizer(recipe, model),
-        _schedule(recipe.schedule, recipe.epochs, batches.steps),
-        _loss(recipe, model, decoded, len(dataset.classes), device),
-        MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
-        # Recomputation saves and restores the state of the random generator, which waits for the host.
-        capturable=not checkpointed,
-        from_cache=decoded.from_cache,
-    )
 
 
 def freeze_layers(recipe: Recipe, backbone: Backbone) -> None:
@@ -271,7 +253,7 @@ def freeze_layers(recipe: Recipe, backbone: Backbone) -> None:
     """
     set_batch_norm_mode(backbone, recipe.batch_norm)
     if recipe.freeze != "none":
-        freeze_backbone(backbone, _through(recipe.freeze))
+        freeze_backbone(backbone, _parse_stride(recipe.freeze))
 
 
 def checkpoint_activations(recipe: Recipe, backbone: Backbone) -> None:
@@ -285,33 +267,34 @@ def checkpoint_activations(recipe: Recipe, backbone: Backbone) -> None:
         ModelError: the backbone is not a chain of layers, or has no map at the stride of `activation_checkpointing`.
     """
     if recipe.activation_checkpointing != "none":
-        backbone.checkpoint_activations(_through(recipe.activation_checkpointing))
+        backbone.checkpoint_activations(_parse_stride(recipe.activation_checkpointing))
 
 
-def _through(part: str) -> int | None:
-    """Return the number in `stride8`; None for the whole backbone."""
+def _parse_stride(part: str) -> int | None:
+    """Return the number in `stride8`; None for `backbone`, the whole backbone."""
     return None if part == "backbone" else int(part.removeprefix("stride"))
 
 
-def _loss(
-    recipe: Recipe, model: FCN, split: DecodedSplit, num_classes: int, device: torch.device
-) -> Loss | FusedUpsampleLoss:
+def _create_loss(recipe: Recipe, model: FCN, split: DecodedSplit, num_classes: int) -> Loss | FusedUpsampleLoss:
+    """Create the loss of a recipe, fused with the last upsampling of the model where that is possible."""
+    device = next(model.parameters()).device
     spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
         weights = compute_class_weights((split[i].label for i in range(len(split))), num_classes).to(device)
-    given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
+    options = spec.model_dump(exclude={"name", "class_weights", "ohem"})
     ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
-    loss = Loss(class_weights=weights, ohem=ohem, **given)
+    loss = Loss(class_weights=weights, ohem=ohem, **options)
     if recipe.fused == "auto" and can_fuse(loss, model.head, device):
         return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
     return loss
 
 
-def _schedule(spec: ScheduleConfig, epochs: int, steps: int) -> optim.Schedule:
-    given = spec.model_dump(exclude={"warmup_epochs"})
-    return optim.create_schedule(steps=epochs * steps, warmup=round(spec.warmup_epochs * steps), **given)
+def _create_schedule(spec: ScheduleConfig, epochs: int, steps_per_epoch: int) -> optim.Schedule:
+    options = spec.model_dump(exclude={"warmup_epochs"})
+    warmup = round(spec.warmup_epochs * steps_per_epoch)
+    return optim.create_schedule(steps=epochs * steps_per_epoch, warmup=warmup, **options)
 
 
-def _optimizer(recipe: Recipe, model: FCN) -> Optimizer:
-    factors = optim.LrFactors(**recipe.lr_factors.model_dump())
+def _create_optimizer(recipe: Recipe, model: FCN) -> Optimizer:
+    factors = recipe.lr_factors
     return optim.create_optimizer(model=model, factors=factors, decay=recipe.decay, **recipe.optimizer.model_dump())

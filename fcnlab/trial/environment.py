@@ -28,7 +28,7 @@ def describe_environment(
     *,
     repeatable: bool,
     devices: int = 1,
-    sharing: int = 1,
+    trials_per_device: int = 1,
     transforms: bool = False,
 ) -> Environment:
     """Describe the hardware and software of this process.
@@ -38,7 +38,7 @@ def describe_environment(
         precision: precision of the forward pass.
         repeatable: whether results repeat bit for bit.
         devices: number of devices that train the trial.
-        sharing: number of trials that share the device.
+        trials_per_device: number of trials that share the device.
         transforms: whether the recipe has a transform.
 
     Returns:
@@ -56,7 +56,7 @@ def describe_environment(
         commit=find_code_commit(),
         devices=devices,
         kind="cuda" if on_gpu else "cpu",
-        sharing=sharing,
+        trials_per_device=trials_per_device,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
         driver=read_driver_version() if on_gpu else None,

@@ -54,9 +54,9 @@ class FinishedTrial:
         Returns:
             The metrics.
         """
-        found = self.record.find_metrics(self.trial.report_split, checkpoint)
-        assert found is not None, "a finished trial has metrics of the reported split"
-        return found
+        metrics = self.record.find_metrics(self.trial.report_split, checkpoint)
+        assert metrics is not None, "a finished trial has metrics of the reported split"
+        return metrics
 
     def weights_file(self, checkpoint: CheckpointChoice) -> Path:
         """Return the path of the weights.
@@ -99,10 +99,15 @@ class FinishedTrial:
         head = self.trial.variant.head
         if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
             raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
-        channels = self.trial.dataset.image_channels
         self.folder.verify_file(file)
-        num_classes, state = len(self.record.classes), read_tensors(file)
-        return restore_model(self.trial.variant, num_classes, state, str(file), extensions, channels)
+        return restore_model(
+            self.trial.variant,
+            len(self.record.classes),
+            read_tensors(file),
+            source=str(file),
+            extensions=extensions,
+            in_channels=self.trial.dataset.image_channels,
+        )
 
 
 def find_run_folder(name: str, lab: Lab) -> RunFolder:
@@ -124,11 +129,11 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")
-    found = [key for key in keys if key.startswith(name.lower())] if name else []
-    if len(found) == 1:
-        return RunFolder(lab.runs, found[0])
-    if found:
-        raise RunError(f"{lab.runs}: {len(found)} keys begin with '{name}': {_join_keys(found)}; give more digits")
+    matches = [key for key in keys if key.startswith(name.lower())] if name else []
+    if len(matches) == 1:
+        return RunFolder(lab.runs, matches[0])
+    if matches:
+        raise RunError(f"{lab.runs}: {len(matches)} keys begin with '{name}': {_join_keys(matches)}; give more digits")
     nearest = get_close_matches(name[:KEY_DIGITS], [key[:KEY_DIGITS] for key in keys], n=3, cutoff=0.0)
     raise RunError(f"{lab.runs}: no key of a trial begins with '{name}'; nearest: {_join_keys(nearest)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from fcnlab.config.trial import Trial
 from fcnlab.redaction import clean_text
@@ -116,7 +116,7 @@ class Environment(_Frozen):
         commit: git commit of fcnlab, followed by `+` if files were modified; None outside a checkout.
         devices: number of devices that trained the trial.
         kind: type of the device.
-        sharing: number of trials that shared the device.
+        trials_per_device: number of trials that shared the device.
         cuda: CUDA version.
         cudnn: cuDNN version.
         driver: version of the NVIDIA driver.
@@ -131,7 +131,8 @@ class Environment(_Frozen):
     commit: str | None
     devices: int = 1
     kind: Literal["cpu", "cuda"] = "cpu"
-    sharing: int = 1
+    # Earlier records have the name `sharing`.
+    trials_per_device: int = Field(1, validation_alias=AliasChoices("trials_per_device", "sharing"))
     cuda: str | None = None
     cudnn: str | None = None
     driver: str | None = None

@@ -18,6 +18,7 @@ def restore_model(
     num_classes: int,
     state: Mapping[str, Tensor],
     source: str,
+    *,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
     in_channels: int = 3,
 ) -> FCN:

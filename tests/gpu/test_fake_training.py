@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from fcnlab.config.variant import Backbone, Variant
 from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.fast_layers import MaxPool2d, replace_max_pooling
-from fcnlab.training.fit import fit
+from fcnlab.training.fit import Execution, Training, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import OPTIMIZERS, MovingAverage, create_optimizer
@@ -28,7 +27,7 @@ REGISTRY = builtin()
 CLASSES = 5
 
 ALLOWED = {
-    "training/fit.py:fit": "reads the loss once per epoch",
+    "training/fit.py:_EpochLosses.read": "reads the loss once per epoch",
 }
 """Functions that may wait for the device during training, with the reason."""
 
@@ -60,20 +59,19 @@ def symbolic_model(watch: Watch, head: str, upsampler: str = "bilinear") -> FCN:
     return model
 
 
-def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int = 1, **options: Any) -> None:
+def train(
+    watch: Watch,
+    model: FCN,
+    loss: Any,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    *,
+    name: str = "sgd",
+    steps: int = 1,
+    **options: Any,
+) -> None:
     """Train one epoch, and check that every parameter has its gradient on the device."""
-    defaults: dict[str, Any] = {"autocast": nullcontext, "on_epoch_end": lambda epoch: None}
-    made = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
-    fit(
-        model,
-        Batches(steps),
-        epochs=1,
-        start_epoch=0,
-        loss=loss,
-        optimizer=made,
-        schedule=lambda step: 1.0,
-        **(defaults | options),
-    )
+    optimizer = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
+    fit(model, Training(Batches(steps), loss, optimizer, lambda step: 1.0, **options), execution, epochs=1)
     assert watch.outputs > 100
     used = [parameter for parameter in model.parameters() if parameter.grad is not None]
     assert used and all(parameter.grad.device == CUDA for parameter in used)
@@ -151,21 +149,18 @@ def test_every_optimizer_steps_without_waiting(name: str) -> None:
 def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn8s")
-        options = {"grad_accum_steps": 2, "grad_clip_norm": 1.0, "autocast": hardware.create_autocast(CUDA, "bf16")}
-        train(watch, model, Loss() if plain else fused(watch, model, Loss()), **options)
+        execution = Execution(hardware.create_autocast(CUDA, "bf16"), grad_accum_steps=2)
+        train(watch, model, Loss() if plain else fused(watch, model, Loss()), execution, grad_clip_norm=1.0)
 
 
 @pytest.mark.parametrize(("name", "waits"), [("sgd", False), ("adamw", False), ("rmsprop", True)])
 def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: bool) -> None:
     # GradScaler checks for infinite gradients on the host, unless the kernel of the optimizer skips the step itself.
-    function = "training/fit.py:_step"
+    function = "training/fit.py:_update_weights"
     with fake_cuda(ALLOWED | {function: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
         model = symbolic_model(watch, "fcn8s")
-        options = {
-            "autocast": hardware.create_autocast(CUDA, "fp16"),
-            "scaler": hardware.create_grad_scaler(CUDA, "fp16"),
-        }
-        train(watch, model, fused(watch, model, Loss()), name=name, grad_clip_norm=1.0, **options)
+        execution = Execution(hardware.create_autocast(CUDA, "fp16"), hardware.create_grad_scaler(CUDA, "fp16"))
+        train(watch, model, fused(watch, model, Loss()), execution, name=name, grad_clip_norm=1.0)
     assert any(seen.function == function for seen in watch.seen) == waits
 
 

@@ -138,7 +138,7 @@ def test_every_recipe_builds_a_working_training_step(name: str, tiny: FCN) -> No
     recipe = REGISTRY.get("recipe", name)
     assert isinstance(recipe, Recipe)
     shapes = Shapes(train=recipe.batch_size, val=1, test=1, height=32, width=32, seed=0)
-    training = build_training(recipe, tiny, shapes, "train", 0, torch.device("cpu"))
+    training = build_training(recipe, tiny, shapes, split="train", seed=0)
     assert training.batches.steps == 1
     plain = training.loss.loss if isinstance(training.loss, FusedUpsampleLoss) else training.loss
     assert plain.reduction == recipe.loss.reduction

@@ -62,7 +62,7 @@ def built(group: ProcessGroup, head: str = "fcn8s", **overrides: Any) -> tuple[F
     cell = resolve({**parts, "recipe": "smoke", **fields}, builtin(), "test")
     scenes = Shapes(train=8, val=1, test=1, height=48, width=64, seed=0)
     model = build_model(cell.variant, len(scenes.classes), seed=0)
-    return model, build_training(cell.recipe, model, scenes, "train", 0, CPU, group), cell.recipe
+    return model, build_training(cell.recipe, model, scenes, split="train", seed=0, group=group), cell.recipe
 
 
 def test_each_process_gets_its_slice_of_the_batches_of_one_process() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,13 @@ class Mixed(Split):
         return self.samples[index]
 
 
-class Net(nn.Module):
+class Network(nn.Module):
+    """A network with the normalization of an FCN."""
+
+    backbone = SimpleNamespace(mean=MEAN, std=STD)
+
+
+class Net(Network):
     """A network with a receptive field of 3 x 3 pixels that remembers the shapes of its inputs."""
 
     def __init__(self) -> None:
@@ -56,7 +63,7 @@ class Net(nn.Module):
         return self.conv(images)
 
 
-class CachingNet(nn.Module):
+class CachingNet(Network):
     """A network that caches its bias in eval mode and drops it in `train()`."""
 
     def __init__(self) -> None:
@@ -89,9 +96,6 @@ def evaluate(
         model,
         DecodedSplit(split),
         num_classes=4,
-        mean=MEAN,
-        std=STD,
-        device=torch.device("cpu"),
         autocast=nullcontext,
         batch_size=batch_size,
         on_prediction=on_prediction,
@@ -168,15 +172,18 @@ def test_on_prediction_receives_each_image_once() -> None:
         )
 
 
-class Exact(nn.Module):
+class Exact(Network):
     """A network whose scores are exact on every device: it only copies and negates."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1, device=device))
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([images, -images[:, :1]], 1)
 
 
-def arguments(device: str = "cpu") -> dict[str, Any]:
-    return {"classes": 4, "mean": MEAN, "std": STD, "device": torch.device(device), "autocast": nullcontext}
+ARGUMENTS: dict[str, Any] = {"num_classes": 4, "autocast": nullcontext}
 
 
 def test_boundaries_are_counted_in_the_order_of_the_split() -> None:
@@ -184,7 +191,7 @@ def test_boundaries_are_counted_in_the_order_of_the_split() -> None:
     found = evaluate_split(
         Exact(),
         DecodedSplit(split),
-        **arguments(),
+        **ARGUMENTS,
         boundaries=True,
         on_prediction=lambda index, prediction: predicted.update({index: prediction}),
     )
@@ -192,7 +199,7 @@ def test_boundaries_are_counted_in_the_order_of_the_split() -> None:
     for index, sample in enumerate(split.samples):
         expected = count_boundaries(predicted[index][None], torch.tensor(sample.label)[None], 4)[0]
         assert np.array_equal(found.boundaries[index], expected)
-    only_areas = evaluate_split(Exact(), DecodedSplit(split), **arguments())
+    only_areas = evaluate_split(Exact(), DecodedSplit(split), **ARGUMENTS)
     assert np.array_equal(found.areas, only_areas.areas)
     assert only_areas.boundaries is None
 
@@ -202,7 +209,7 @@ def test_on_prediction_receives_only_the_requested_images() -> None:
     evaluate_split(
         Exact(),
         DecodedSplit(Mixed(SIZES)),
-        **arguments(),
+        **ARGUMENTS,
         on_prediction=lambda index, _: received.append(index),
         prediction_indices=range(2, 5),
     )
@@ -212,12 +219,12 @@ def test_on_prediction_receives_only_the_requested_images() -> None:
 def test_on_progress_is_called_after_every_image() -> None:
     calls: list[tuple[int, int]] = []
     split = DecodedSplit(Mixed(SIZES))
-    evaluate_split(Exact(), split, **arguments(), on_progress=lambda done, images: calls.append((done, images)))
+    evaluate_split(Exact(), split, **ARGUMENTS, on_progress=lambda done, images: calls.append((done, images)))
     assert calls == [(done, 7) for done in range(1, 8)]
 
 
 def test_an_empty_split_has_no_counts() -> None:
-    found = evaluate_split(Exact(), DecodedSplit(Mixed([])), **arguments(), boundaries=True)
+    found = evaluate_split(Exact(), DecodedSplit(Mixed([])), **ARGUMENTS, boundaries=True)
     assert found.boundaries is not None
     assert found.areas.shape == found.boundaries.shape == (0, 4, 3)
 
@@ -245,8 +252,8 @@ def test_the_batch_size_on_cuda_is_limited_by_pixels_and_scores(
 def test_counts_on_cuda_equal_those_on_the_cpu(resident: bool) -> None:
     split = DecodedSplit(Mixed([(24, 30)] * 20 + [(9, 70), (1, 1)]))
     on_device = split.to(torch.device("cuda")) if resident else split
-    found = evaluate_split(Exact(), on_device, **arguments("cuda"), boundaries=True)
-    expected = evaluate_split(Exact(), split, **arguments(), boundaries=True)
+    found = evaluate_split(Exact("cuda"), on_device, **ARGUMENTS, boundaries=True)
+    expected = evaluate_split(Exact(), split, **ARGUMENTS, boundaries=True)
     assert np.array_equal(found.areas, expected.areas)
     assert np.array_equal(found.boundaries, expected.boundaries)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -16,9 +15,9 @@ from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.training.fit import fit
+from fcnlab.training.fit import Training, fit
 from fcnlab.training.freezing import freeze_backbone
-from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.build import build_model, build_training
 
 NETS = ("test_resnet", "mobilenetv2_100", "convnext_atto", "regnetx_002")
 BASE = {
@@ -45,25 +44,14 @@ def scenes() -> Shapes:
 
 def built(cell: Cell) -> tuple[FCN, Training]:
     model = build_model(cell.variant, len(scenes().classes), seed=0)
-    return model, build_training(cell.recipe, model, scenes(), "train", 0, torch.device("cpu"))
+    return model, build_training(cell.recipe, model, scenes(), split="train", seed=0)
 
 
 def changed(cell: Cell) -> tuple[FCN, dict[str, bool]]:
     """Train a model, and return it with a flag for each parameter and buffer, true if it changed."""
     model, training = built(cell)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fit(
-        model,
-        training.batches,
-        epochs=cell.recipe.epochs,
-        start_epoch=0,
-        loss=training.loss,
-        optimizer=training.optimizer,
-        schedule=training.schedule,
-        autocast=nullcontext,
-        on_epoch_end=lambda epoch: None,
-        average=training.average,
-    )
+    fit(model, training, epochs=cell.recipe.epochs)
     return model, {name: not torch.equal(value, before[name]) for name, value in model.state_dict().items()}
 
 

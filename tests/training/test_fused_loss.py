@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from fcnlab.models.backbones.base import Backbone
 from fcnlab.models.heads import CoarseHead, DilatedHead
 from fcnlab.models.upsampler import crop
 from fcnlab.training import blocks
-from fcnlab.training.fit import fit
+from fcnlab.training.fit import Execution, Training, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
@@ -280,17 +279,13 @@ def step(
 ) -> tuple[float, dict[str, Tensor]]:
     """Train one step of two micro-batches, and return its loss and the weights."""
     losses: list[float] = []
+    training = Training(OneBatch(size, images), loss, torch.optim.SGD(model.parameters(), lr=0.1), lambda _: 1.0)
     fit(
         model,
-        OneBatch(size, images),
+        training,
+        Execution(grad_accum_steps=2),
         epochs=1,
-        start_epoch=0,
-        loss=loss,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        schedule=lambda _: 1.0,
-        autocast=nullcontext,
         on_epoch_end=lambda epoch: losses.append(epoch.loss),
-        grad_accum_steps=2,
     )
     return losses[0], model.state_dict()
 

@@ -68,7 +68,7 @@ def _gradient(axes: dict[str, Any], device: torch.device, *, parallel: bool) -> 
     hardware.configure_determinism(device, deterministic=True)
     model = build_model(of.variant, len(scenes.classes), seed=0)
     model = model.to(device).to(memory_format=torch.channels_last)
-    training = build_training(of.recipe, model, scenes, "train", 0, device)
+    training = build_training(of.recipe, model, scenes, split="train", seed=0)
     torch.manual_seed(0)
     objective: nn.Module = Objective(model.train(), training.loss, autocast)
     if parallel:

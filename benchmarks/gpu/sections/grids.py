@@ -70,7 +70,7 @@ def per_gpu(settings: Settings) -> dict[str, Any]:
         "status": dict(status),
         "devices": sorted({environment.device for environment in environments}),
         "kinds": sorted({environment.kind for environment in environments}),
-        "sharing": sorted({environment.sharing for environment in environments}),
+        "sharing": sorted({environment.trials_per_device for environment in environments}),
         "images_per_s": [round(record.cost.images_per_s, 1) for record in found if record.cost is not None],
     }
     wanted = {

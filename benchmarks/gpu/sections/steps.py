@@ -6,6 +6,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from benchmarks.gpu.sections.settings import Settings, cell
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
-from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.fit import Epoch, Execution, fit
 from fcnlab.trial.build import build_model, build_training
 
 WARM_UP = 6
@@ -127,29 +128,27 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
     recipe, variant = cell(axes).recipe, cell(axes).variant
     scenes = Shapes(train=recipe.batch_size * 2, val=1, test=1, height=120, width=160, seed=0)
     precision = hardware.resolve_precision(recipe.precision, device)
-    autocast = hardware.create_autocast(device, precision)
     hardware.configure_determinism(device)
     model = build_model(variant, len(scenes.classes), seed=0)
     model = model.to(device).to(memory_format=torch.channels_last)
-    training = build_training(recipe, model, scenes, "train", 0, device)
+    training = build_training(recipe, model, scenes, split="train", seed=0)
     epochs: list[Epoch] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(
             model,
-            Watched(training.batches, settings.cuda),  # type: ignore[arg-type]
+            replace(
+                training,
+                batches=Watched(training.batches, settings.cuda),  # type: ignore[arg-type]
+                schedule=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
+            ),
+            Execution(
+                hardware.create_autocast(device, precision),
+                hardware.create_grad_scaler(device, precision),
+                grad_accum_steps=recipe.grad_accum_steps,
+            ),
             epochs=1,
-            start_epoch=0,
-            loss=training.loss,
-            optimizer=training.optimizer,
-            schedule=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
-            autocast=autocast,
             on_epoch_end=epochs.append,
-            grad_accum_steps=recipe.grad_accum_steps,
-            grad_clip_norm=recipe.grad_clip_norm,
-            average=training.average,
-            scaler=hardware.create_grad_scaler(device, precision),
-            capturable=training.capturable,
         )
     about_graphs = [str(warning.message) for warning in caught if "CUDA graph" in str(warning.message)]
     (epoch,) = epochs

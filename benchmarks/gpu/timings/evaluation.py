@@ -15,7 +15,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Evaluate ResNet-18 FCN-32s in bf16 on the whole validation split, with and without boundaries.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
@@ -36,16 +36,7 @@ def measure(context: Context) -> dict[str, Any]:
     autocast = hardware.create_autocast(device, hardware.resolve_precision("bf16", device))
 
     def evaluate(boundaries: bool) -> int:
-        counts = evaluate_split(
-            model,
-            split,
-            num_classes=CLASSES,
-            mean=model.backbone.mean,
-            std=model.backbone.std,
-            device=device,
-            autocast=autocast,
-            boundaries=boundaries,
-        )
+        counts = evaluate_split(model, split, num_classes=CLASSES, autocast=autocast, boundaries=boundaries)
         return len(counts.areas)
 
     table = []
@@ -70,7 +61,7 @@ def theirs(context: Context) -> dict[str, Any]:
     """Time the peer's loop, which decodes in processes and evaluates one image at a time.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     import networks
     import run_one

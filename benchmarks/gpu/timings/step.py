@@ -38,7 +38,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time whole epochs as a trial trains, then whole steps, the kernels of a step, and its phases without graphs.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     pairs = context.pairs(context.sizes.epoch)
     steps = 2 if context.smoke else 30
@@ -110,7 +110,7 @@ def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
     """Train whole epochs as a trial does, including the work between them, and return their images per second.
 
     Args:
-        context: of the section.
+        context: context of the section.
         pairs: training samples.
     """
     from benchmarks.speed import ours
@@ -140,12 +140,12 @@ class Trained:
     """A network and the objects that train it, built as a trial builds them.
 
     Args:
-        context: of the section.
+        context: context of the section.
         pairs: training samples.
         backbone: timm's name; the smaller one of the benchmark by default.
         head: name of a head in the registry.
         batch: images per step; those of the benchmark by default.
-        batch_norm: of the backbone, `train` or `frozen`.
+        batch_norm: batch norm of the backbone, `train` or `frozen`.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Trained:
         recipe = ours.recipe(batch or sizes.batch, sizes.crop, "bf16", batch_norm=batch_norm)
         self.autocast = hardware.create_autocast(self.device, hardware.resolve_precision("bf16", self.device))
         self.model = ours.network(backbone or sizes.backbones[0], head).to(self.device)
-        self.training = build_training(recipe, self.model, ours.Files(pairs), "train", 0, self.device)
+        self.training = build_training(recipe, self.model, ours.Files(pairs), split="train", seed=0)
         self.model.train()
         self.learned = [value for group in self.training.optimizer.param_groups for value in group["params"]]
         self.batches = self.endless()

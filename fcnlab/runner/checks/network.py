@@ -179,7 +179,9 @@ def build_network(variant: Variant, recipe: Recipe, num_classes: int, channels: 
 
     with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = build_model(variant.from_scratch(), num_classes, 0, None, lab.extensions, channels)
+        model = build_model(
+            variant.from_scratch(), num_classes, seed=0, extensions=lab.extensions, in_channels=channels
+        )
     freeze_layers(recipe, model.backbone)
     checkpoint_activations(recipe, model.backbone)
     return model

@@ -42,7 +42,7 @@ class CostEstimate:
         memory: largest peak memory of a trial on its device in bytes; None if it was not measured.
         disk: size of all run folders in bytes.
         sources: the measurements behind the estimate, one text per device.
-        sharing: the number of trials that share a GPU.
+        trials_per_device: the number of trials that share a GPU.
         extrapolated: the number of estimates from trials with another number of trials on their GPU.
     """
 
@@ -57,7 +57,7 @@ class CostEstimate:
     memory: int | None
     disk: int
     sources: tuple[str, ...]
-    sharing: int = 1
+    trials_per_device: int = 1
     extrapolated: int = 0
 
 
@@ -67,7 +67,7 @@ def estimate_cost(
     workloads: Mapping[str, Workload],
     rates: Mapping[Workload, CostRate],
     slots: int,
-    sharing: int = 1,
+    trials_per_device: int = 1,
 ) -> CostEstimate:
     """Estimate the cost of the remaining trials from measurements of their workload, else of other networks by GMACs.
 
@@ -77,25 +77,27 @@ def estimate_cost(
         workloads: the workload of each trial of the plan, by key.
         rates: the measured cost rate of each workload.
         slots: the number of trials that can run at the same time.
-        sharing: the number of trials that share a GPU.
+        trials_per_device: the number of trials that share a GPU.
 
     Returns:
         The estimate. Trials without a comparable measurement are not part of its sums.
     """
     remaining, data = plan.remaining, OpenedData(lab)
-    chosen = _choose_rates(plan, workloads, {w: rate.with_sharing(sharing) for w, rate in rates.items()}, data)
+    chosen = _choose_rates(
+        plan, workloads, {w: rate.with_trials_per_device(trials_per_device) for w, rate in rates.items()}, data
+    )
     known = [(one, choice.rate) for one in remaining if (choice := chosen[workloads[one.key]]) is not None]
     used = list(dict.fromkeys(rate for _, rate in known))
     concurrent = max(1, min(slots, len(remaining)))
     times = [_estimate_trial(one, rate, data) for one, rate in known]
     overhead = _estimate_overhead(known, data)
-    spans = {factor: _estimate_span(times, known, concurrent, sharing, factor) for factor in (-1, 0, 1)}
+    spans = {factor: _estimate_span(times, known, concurrent, trials_per_device, factor) for factor in (-1, 0, 1)}
     return CostEstimate(
         trials=len(remaining),
         known=len(known),
         from_gmacs=sum(workloads[one.key] not in rates for one, _ in known),
         slots=concurrent,
-        device_seconds=sum(times) / sharing,
+        device_seconds=sum(times) / trials_per_device,
         seconds=overhead + spans[0] if known else 0.0,
         low=overhead / 1.5 + spans[-1] if known else 0.0,
         high=1.5 * overhead + spans[1] if known else 0.0,
@@ -104,7 +106,7 @@ def estimate_cost(
         sources=_describe_sources(
             [rates[w] for w in dict.fromkeys(choice.source for choice in chosen.values() if choice is not None)]
         ),
-        sharing=sharing,
+        trials_per_device=trials_per_device,
         extrapolated=sum(not rate.measured for _, rate in known),
     )
 
@@ -190,7 +192,7 @@ def _estimate_trial(planned: PlannedTrial, rate: CostRate, data: OpenedData) -> 
 
 
 def _estimate_span(
-    times: Sequence[float], known: Sequence[tuple[PlannedTrial, CostRate]], slots: int, sharing: int, end: int
+    times: Sequence[float], known: Sequence[tuple[PlannedTrial, CostRate]], slots: int, trials_per_device: int, end: int
 ) -> float:
     """Return the time until the last trial has ended: each starts in the slot that is free first.
 
@@ -198,7 +200,7 @@ def _estimate_span(
         times: times of the trials, in the order in which they start.
         known: the trials and their rates.
         slots: number of slots.
-        sharing: number of trials that share a GPU.
+        trials_per_device: number of trials that share a GPU.
         end: -1 for the lower end of the range, 1 for the upper end, 0 for the estimate.
     """
     free = [0.0] * slots
@@ -207,7 +209,7 @@ def _estimate_span(
         span = time * rate.spread**end
         heapq.heapreplace(free, free[0] + span)
         # A trial at the end has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
-        longest = max(longest, span if rate.measured else span / sharing)
+        longest = max(longest, span if rate.measured else span / trials_per_device)
     if all(rate.measured for _, rate in known):
         return max(free)
     return max(sum(time * rate.spread**end for time, (_, rate) in zip(times, known, strict=True)) / slots, longest)

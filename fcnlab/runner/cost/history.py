@@ -81,7 +81,7 @@ def _to_json(content: object) -> str:
 
 
 def read_cost_rates(
-    plan: Plan, lab: Lab, workloads: Mapping[str, Workload], sharing: int = 1, slot: Slot | None = None
+    plan: Plan, lab: Lab, workloads: Mapping[str, Workload], trials_per_device: int = 1, slot: Slot | None = None
 ) -> dict[Workload, CostRate]:
     """Read the cost rates of finished trials that are comparable to the remaining ones.
 
@@ -92,11 +92,11 @@ def read_cost_rates(
         plan: the plan of the grid.
         lab: the lab whose run folders are read.
         workloads: the workload of each trial of the plan, by key.
-        sharing: the number of trials that share a GPU.
+        trials_per_device: the number of trials that share a GPU.
         slot: threads and GPUs of a trial; trials that ran with others are not comparable. None accepts all trials.
 
     Returns:
-        The rate of each workload: measured with this `sharing`, else extrapolated from another.
+        The rate of each workload: measured with this `trials_per_device`, else extrapolated from another.
     """
     wanted = {workloads[planned.key] for planned in plan.remaining}
     comparable = {workload.data_and_sizes for workload in wanted}
@@ -114,12 +114,12 @@ def read_cost_rates(
         for workload, rate in _read_rate(record, folder, slot):
             if workload.data_and_sizes in comparable and workload not in own:
                 found.setdefault(workload, []).append(rate)
-    return {workload: _average(rates, sharing) for workload, rates in found.items() if rates}
+    return {workload: _average(rates, trials_per_device) for workload, rates in found.items() if rates}
 
 
-def _average(rates: Sequence[CostRate], sharing: int) -> CostRate:
-    measured = [rate for rate in rates if rate.sharing == sharing]
-    return CostRate.mean(measured or [rate.with_sharing(sharing) for rate in rates])
+def _average(rates: Sequence[CostRate], trials_per_device: int) -> CostRate:
+    measured = [rate for rate in rates if rate.trials_per_device == trials_per_device]
+    return CostRate.mean(measured or [rate.with_trials_per_device(trials_per_device) for rate in rates])
 
 
 def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
@@ -164,7 +164,7 @@ def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator
             disk=_compute_size(folder.path),
             device=record.environment.hardware if record.environment is not None else "an unknown device",
             trials=1,
-            sharing=record.environment.sharing if record.environment is not None else 1,
+            trials_per_device=record.environment.trials_per_device if record.environment is not None else 1,
             spread=FINISHED_SPREAD,
         ),
     )

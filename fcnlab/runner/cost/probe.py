@@ -32,8 +32,8 @@ LIMIT = 2 * BUDGET
 MAX_NAMES = 3
 """Maximum number of variants that one line names."""
 
-VERSION = 2
-"""Increased when rates are measured in another way."""
+VERSION = 3
+"""Increased when rates are measured in another way, or have other fields."""
 
 
 def probe(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.batches import TrainingBatches
@@ -33,9 +33,9 @@ from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, CostRate
 from fcnlab.training import hardware
 from fcnlab.training.cost import try_count_gmacs
 from fcnlab.training.evaluate import CPU_BATCH_SIZE, evaluate_split
-from fcnlab.training.fit import DivergenceError, fit
+from fcnlab.training.fit import DivergenceError, Execution, Training, fit
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.build import build_model, build_training
 
 SECONDS = 1.0
 """Duration of the timed training steps, if one step is not longer."""
@@ -164,18 +164,22 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     whole = lab.open_dataset(trial.dataset)
     images = len(whole.split(trial.dataset.splits.train))
     dataset = _Beginning(whole, max(recipe.batch_size, CPU_BATCH_SIZE))
-    weights_file = lab.find_weights_file(trial.variant.backbone)
     model = build_model(
-        trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions, trial.dataset.image_channels
+        trial.variant,
+        len(dataset.classes),
+        trial.seed,
+        weights_file=lab.find_weights_file(trial.variant.backbone),
+        extensions=lab.extensions,
+        in_channels=trial.dataset.image_channels,
     )
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(
-        recipe, model, dataset, trial.dataset.splits.train, trial.seed, device, extensions=lab.extensions
+        recipe, model, dataset, split=trial.dataset.splits.train, seed=trial.seed, extensions=lab.extensions
     )
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
     steps = _measure_steps(model, training, trial, clock)
-    plain, final = _measure_evaluation(training.averaged or model, model, dataset, trial, clock)
+    plain, final = _measure_evaluation(training.averaged or model, dataset, trial, clock)
     began = time.perf_counter()
     if clock.has_time_for(plain):
         nominal = trial.dataset.nominal
@@ -235,28 +239,22 @@ def _measure_steps(model: FCN, training: Training, trial: Trial, clock: _Clock) 
 def _train(model: FCN, training: Training, trial: Trial, steps: int, images: int) -> float:
     """Train for some steps with the first images of batches; return their seconds."""
     recipe, device = trial.recipe, next(model.parameters()).device
+    few = _FewBatches(training.batches, steps, images)
     began = time.perf_counter()
     with suppress(DivergenceError):  # costs the same time; the trial itself may start from other weights
         fit(
             model,
-            cast(TrainingBatches, _FewBatches(training.batches, steps, images)),
+            dataclasses.replace(training, batches=cast(TrainingBatches, few), capturable=False),
+            Execution(
+                hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
+                grad_accum_steps=recipe.grad_accum_steps if images == recipe.batch_size else 1,
+            ),
             epochs=1,
-            start_epoch=0,
-            loss=training.loss,
-            optimizer=training.optimizer,
-            schedule=training.schedule,
-            autocast=hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
-            on_epoch_end=lambda _: None,
-            grad_accum_steps=recipe.grad_accum_steps if images == recipe.batch_size else 1,
-            grad_clip_norm=recipe.grad_clip_norm,
-            average=training.average,
         )
     return time.perf_counter() - began
 
 
-def _measure_evaluation(
-    evaluated: nn.Module, model: FCN, dataset: Dataset, trial: Trial, clock: _Clock
-) -> tuple[float, float]:
+def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, clock: _Clock) -> tuple[float, float]:
     """Return the seconds to evaluate one image, while training and at the end of a trial, with its boundaries."""
     device, recipe = next(model.parameters()).device, trial.recipe
     autocast = hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device))
@@ -265,10 +263,13 @@ def _measure_evaluation(
     def evaluate(count: int, *, boundaries: bool) -> float:
         started = time.perf_counter()
         evaluate_split(
-            evaluated, cast(DecodedSplit, _Few(samples, count)), num_classes=len(dataset.classes),
-            mean=model.backbone.mean, std=model.backbone.std, device=device, autocast=autocast, boundaries=boundaries,
+            model,
+            cast(DecodedSplit, _Few(samples, count)),
+            num_classes=len(dataset.classes),
+            autocast=autocast,
             protocol=Protocol(scales=(recipe.score_scale,)),
-        )  # fmt: skip
+            boundaries=boundaries,
+        )
         return (time.perf_counter() - started) / count
 
     count = min(len(samples), CPU_BATCH_SIZE)

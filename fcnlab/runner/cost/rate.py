@@ -33,8 +33,8 @@ class CostRate:
         disk: size of the run folder of a finished trial in bytes.
         device: name of the hardware of the measurement.
         trials: the number of finished trials averaged over; 0 for a probe.
-        sharing: the number of trials that shared the GPU.
-        measured: whether the rate was measured with this `sharing`, and not extrapolated from another.
+        trials_per_device: the number of trials that shared the GPU.
+        measured: whether the rate was measured with this `trials_per_device`, and not extrapolated from another.
         spread: factor of the range: the time is expected between 1/spread and spread times the estimate.
         decode_seconds: time to decode one image; 0 if it was not measured.
         start_seconds: time to start a process that trains; 0 if it was not measured.
@@ -48,13 +48,13 @@ class CostRate:
     trials: int
     final_image_seconds: float = 0.0
     setup_seconds: float = 0.0
-    sharing: int = 1
+    trials_per_device: int = 1
     measured: bool = True
     spread: float = FINISHED_SPREAD
     decode_seconds: float = 0.0
     start_seconds: float = 0.0
 
-    def with_sharing(self, count: int) -> CostRate:
+    def with_trials_per_device(self, count: int) -> CostRate:
         """Return the rate of each of several trials on one GPU.
 
         If fewer trials shared the GPU in the measurement, sharing is assumed to gain nothing: with twice the number
@@ -63,11 +63,11 @@ class CostRate:
         Args:
             count: the number of trials that share the GPU.
         """
-        if count == self.sharing:
+        if count == self.trials_per_device:
             return self
-        factor = max(1.0, count / self.sharing)
+        factor = max(1.0, count / self.trials_per_device)
         scaled = self.scale(factor)
-        return replace(scaled, setup_seconds=factor * self.setup_seconds, sharing=count, measured=False)
+        return replace(scaled, setup_seconds=factor * self.setup_seconds, trials_per_device=count, measured=False)
 
     def scale(self, factor: float, evaluation: float | None = None) -> CostRate:
         """Return the rate with the times of training and evaluation multiplied.
@@ -119,7 +119,7 @@ class CostRate:
             disk=round(fmean(rate.disk for rate in rates)),
             device=" and ".join(dict.fromkeys(rate.device for rate in rates)),
             trials=sum(rate.trials for rate in rates),
-            sharing=max(rate.sharing for rate in rates),
+            trials_per_device=max(rate.trials_per_device for rate in rates),
             measured=all(rate.measured for rate in rates),
             spread=max(rate.spread for rate in rates),
         )

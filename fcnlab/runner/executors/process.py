@@ -131,7 +131,7 @@ class ProcessExecutor(Executor):
     def _send(self, worker: _Worker, job: Job) -> None:
         if worker.slot.gpu is not None and not job.exclusive:
             on_its_gpu = sum(other.slot.gpu == worker.slot.gpu for other in self._workers)
-            job = job.model_copy(update={"sharing": max(job.sharing, on_its_gpu)})
+            job = job.model_copy(update={"trials_per_device": max(job.trials_per_device, on_its_gpu)})
         folder = RunFolder(self._lab.runs, job.trial.key)
         worker.job = job
         worker.log_start = folder.log.stat().st_size if is_file(folder.log) else 0

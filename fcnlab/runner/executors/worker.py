@@ -364,7 +364,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: Pause)
         micro_batches=job.micro_batches,
         should_pause=pause.is_set,
         devices=devices,
-        sharing=job.sharing,
+        trials_per_device=job.trials_per_device,
         checkpoint_every=job.checkpoint_every,
         log_every=job.log_every,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.models.fcn import separate_tensors
 from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
+from fcnlab.training.fit import check_weights_finite
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
@@ -31,11 +32,11 @@ from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 
 
-class _Counted(NamedTuple):
-    """Counts [N, num_classes, 3] of a split's images, and of their boundaries."""
+class _AllCounts(NamedTuple):
+    """Counts [N, num_classes, 3] of the images of a split, and of their boundaries."""
 
-    counts: Counts
-    boundary: Counts
+    areas: Counts
+    boundaries: Counts
 
 
 class Evaluator:
@@ -50,9 +51,10 @@ class Evaluator:
         trial: Trial,
         dataset: Dataset,
         folder: RunFolder,
+        *,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[object]],
-        sharing: int,
+        trials_per_device: int,
         heartbeat: Heartbeat,
     ) -> None:
         """Prepare the evaluation of a trial.
@@ -63,7 +65,7 @@ class Evaluator:
             folder: its run folder, for weights, counts and samples.
             device: device of the model.
             autocast: context of the forward pass.
-            sharing: number of trials that share the device.
+            trials_per_device: number of trials that share the device.
             heartbeat: heartbeat of the trial; beats after each image.
         """
         self.seconds = 0.0
@@ -72,9 +74,9 @@ class Evaluator:
         self._folder = folder
         self._device = device
         self._autocast = autocast
-        self._sharing = sharing
+        self._trials_per_device = trials_per_device
         self._heartbeat = heartbeat
-        self._last_val: _Counted | None = None
+        self._last_val: _AllCounts | None = None  # of the last epoch, which is not evaluated twice
 
     def check_splits(self) -> None:
         """Decode val and test, so that an invalid file is found before the training and not after it.
@@ -96,15 +98,15 @@ class Evaluator:
         Returns:
             Counts [N, num_classes, 3].
         """
-        val = self._val
+        val = self._val  # opened before the phase, because it may have to be decoded
         self._heartbeat.enter("evaluating val")
         if not is_last:
             return self._evaluate(model, val).areas
-        self._last_val = self._count(model, "val", "last", val)
-        return self._last_val.counts
+        self._last_val = self._evaluate_all(model, "val", "last", val)
+        return self._last_val.areas
 
     def evaluate_checkpoints(
-        self, model: FCN, last_epoch: int, best_epoch: int, best_state: Mapping[str, Tensor]
+        self, model: FCN, *, last_epoch: int, best_epoch: int, best_state: Mapping[str, Tensor]
     ) -> list[SplitMetrics]:
         """Evaluate val and test at the last and at the best epoch, and write weights, counts and samples.
 
@@ -116,40 +118,65 @@ class Evaluator:
 
         Returns:
             Metrics of each split at each checkpoint.
+
+        Raises:
+            DivergenceError: the weights of a checkpoint are not finite.
         """
-        splits: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
+        last = self._evaluate_checkpoint(model, "last", last_epoch, self._folder.weights)
+        best = last
+        if best_epoch != last_epoch:
+            model.load_state_dict(best_state)
+            best = self._evaluate_checkpoint(model, "best", best_epoch, self._folder.best_weights)
+        self._write_counts({"last": last, "best": best})
+        evaluated: tuple[tuple[CheckpointChoice, int, dict[str, _AllCounts]], ...]
+        evaluated = ("last", last_epoch, last), ("best", best_epoch, best)
+        return [
+            compute_split_metrics(name, checkpoint, epoch, counts.areas, counts.boundaries)
+            for checkpoint, epoch, by_split in evaluated
+            for name, counts in by_split.items()
+        ]
+
+    def _evaluate_checkpoint(
+        self, model: FCN, checkpoint: CheckpointChoice, epoch: int, weights_file: Path
+    ) -> dict[str, _AllCounts]:
+        """Check and save the weights of a checkpoint, and evaluate them on val and test."""
+        check_weights_finite(model, epoch)
+        _save_weights(model.state_dict(), weights_file)
+        counts = {"val": self._last_val} if checkpoint == "last" and self._last_val is not None else {}
+        for name, split in self._splits.items():
+            if name not in counts:
+                counts[name] = self._evaluate_all(model, name, checkpoint, split)
+        return counts
+
+    def _write_counts(self, by_checkpoint: Mapping[str, Mapping[str, _AllCounts]]) -> None:
+        counts = {
+            f"{name}_{checkpoint}": c for checkpoint, splits in by_checkpoint.items() for name, c in splits.items()
+        }
+        arrays: dict[str, Any] = {name: c.areas for name, c in counts.items()}
+        arrays |= {f"{name}_boundary": c.boundaries for name, c in counts.items()}
+        arrays |= {f"{name}_ids": np.array(split.ids) for name, split in self._splits.items()}
+        write_atomically(self._folder.counts, lambda file: np.savez_compressed(file, **arrays))
+
+    @cached_property
+    def _splits(self) -> dict[str, DecodedSplit]:
+        """Val and, if the dataset has it, test, by their roles."""
+        splits = {"val": self._val}
         if self._trial.dataset.splits.test is not None:
             splits["test"] = self._open(self._trial.dataset.splits.test)
-        metrics: list[SplitMetrics] = []
-        counted = {} if self._last_val is None else {"val_last": self._last_val}
-        _save_weights(model.state_dict(), self._folder.weights)
-        checkpoints: tuple[tuple[CheckpointChoice, int], ...] = (("last", last_epoch), ("best", best_epoch))
-        for checkpoint, epoch in checkpoints:
-            if checkpoint == "best" and epoch != last_epoch:
-                model.load_state_dict(best_state)
-                _save_weights(best_state, self._folder.best_weights)
-            for name, split in splits.items():
-                known = counted.get(f"{name}_last") if epoch == last_epoch else None
-                found = counted[f"{name}_{checkpoint}"] = known or self._count(model, name, checkpoint, split)
-                metrics.append(compute_split_metrics(name, checkpoint, epoch, found.counts, found.boundary))
-        arrays: dict[str, Any] = {name: found.counts for name, found in counted.items()}
-        arrays |= {f"{name}_boundary": found.boundary for name, found in counted.items()}
-        arrays |= {f"{name}_ids": np.array(split.ids) for name, split in splits.items()}
-        write_atomically(self._folder.counts, lambda file: np.savez_compressed(file, **arrays))
-        return metrics
+        return splits
 
     @cached_property
     def _val(self) -> DecodedSplit:
         return self._open(self._trial.dataset.splits.val)
 
     def _open(self, split: str) -> DecodedSplit:
-        return open_decoded(self._dataset, split, self._heartbeat.start_reading).to(self._device, sharing=self._sharing)
+        decoded = open_decoded(self._dataset, split, self._heartbeat.start_reading)
+        return decoded.to(self._device, trials_per_device=self._trials_per_device)
 
-    def _count(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _Counted:
-        """Count a split and its boundaries, and save samples of the reported split."""
+    def _evaluate_all(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _AllCounts:
+        """Count the areas and boundaries of a split, and save samples of the reported split."""
         self._heartbeat.enter(f"evaluating {name}")
         is_reported = (name, checkpoint) == (self._trial.report_split, "last")
-
         palette = find_palette(self._trial.dataset, self._dataset.classes)
 
         def save(index: int, prediction: Tensor) -> None:
@@ -157,7 +184,7 @@ class Evaluator:
 
         counts = self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
         assert counts.boundaries is not None, "boundaries are requested"
-        return _Counted(counts.areas, counts.boundaries)
+        return _AllCounts(counts.areas, counts.boundaries)
 
     def _evaluate(
         self, model: FCN, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None
@@ -167,9 +194,6 @@ class Evaluator:
             model,
             split,
             num_classes=len(self._dataset.classes),
-            mean=model.backbone.mean,
-            std=model.backbone.std,
-            device=self._device,
             autocast=self._autocast,
             boundaries=boundaries,
             on_prediction=on_prediction,

@@ -73,8 +73,8 @@ class RayExecutor(Executor):
     def start(self, job: Job) -> None:
         open_slots = [slot for slot in self._slots if self._is_open(slot)]
         if not job.exclusive:
-            sharing = max(1, round(1 / self._ask.gpus)) if self._ask.gpus else 1
-            open_slots[0].start(job.model_copy(update={"sharing": sharing}))
+            trials_per_device = max(1, round(1 / self._ask.gpus)) if self._ask.gpus else 1
+            open_slots[0].start(job.model_copy(update={"trials_per_device": trials_per_device}))
             return
         busy = Counter(slot.device for slot in self._slots if slot.job is not None)
         device = min((slot.device for slot in open_slots), key=lambda device: busy[device])
