@@ -139,6 +139,22 @@ def test_class_of_a_list_is_ignored_by_its_name(call: Call, make: Make) -> None:
     assert output.code == 2 and "the value 11 belongs to class void and to ignore; keep one of them" in output.err
 
 
+@pytest.mark.parametrize(("void", "option"), [("Void", "void"), ("void", "VOID"), ("Ödland", "ödland")])
+def test_ignored_class_can_be_written_in_another_case(call: Call, make: Make, void: str, option: str) -> None:
+    make([0, 1, 11])
+    output = add(call, "--classes", f"sky=0,road=1,{void}=11", "--ignore", option)
+    assert (output.code, output.err) == (0, "")
+    assert entries()["mine"]["classes"] == ["sky", "road"] and entries()["mine"]["ignore"] == [11]
+
+
+def test_ignored_class_that_differs_from_another_in_case_is_written_exactly(call: Call, make: Make) -> None:
+    make([0, 1, 2, 11])
+    classes = ["--classes", "sky=0,road=1,Road=2,void=11"]
+    refused(add(call, *classes, "--ignore", "ROAD"), "several classes differ only in case; write one of road, Road")
+    assert add(call, *classes, "--ignore", "Road").code == 0
+    assert entries()["mine"]["classes"] == {"sky": 0, "road": 1, "void": 11}
+
+
 def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make) -> None:
     make([0, 1])
     output = add(call, "--ignore", "11,255")

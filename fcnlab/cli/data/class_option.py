@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,17 +54,31 @@ def _ignore_classes(choice: ClassChoice, names: Sequence[str]) -> ClassChoice:
         ConfigError: there is no such class, or fewer than two classes remain.
     """
     values = dict(choice.classes)
-    for name in names:
-        if name not in values:
-            raise ConfigError(
-                f"--ignore {name}: {name!r} is neither a number from 0 to {MAX_NUMBER}, nor a color such as '#804080', "
-                f"nor a class; {nearest(name, values)}"
-            )
-    left = tuple((name, numbers) for name, numbers in choice.classes if name not in names)
-    if len(left) < 2:
-        raise ConfigError(f"--ignore {','.join(names)}: leaves {len(left)} classes; a dataset needs at least two")
-    ignored = [value for name in names for value in values[name]]
-    return replace(choice, classes=left, ignored=[*choice.ignored, *ignored])
+    ignored_classes = dict.fromkeys(_find_class(name, values) for name in names)
+    remaining = tuple((name, numbers) for name, numbers in choice.classes if name not in ignored_classes)
+    if len(remaining) < 2:
+        raise ConfigError(f"--ignore {','.join(names)}: leaves {len(remaining)} classes; a dataset needs at least two")
+    ignored = [value for name in ignored_classes for value in values[name]]
+    return replace(choice, classes=remaining, ignored=[*choice.ignored, *ignored])
+
+
+def _find_class(name: str, classes: Collection[str]) -> str:
+    """Return the class of a name, which may be written in another case if only one class matches.
+
+    Raises:
+        ConfigError: there is no such class, or several differ only in case.
+    """
+    if name in classes:
+        return name
+    matches = [each for each in classes if each.casefold() == name.casefold()]
+    if len(matches) > 1:
+        raise ConfigError(f"--ignore {name}: several classes differ only in case; write one of {', '.join(matches)}")
+    if not matches:
+        raise ConfigError(
+            f"--ignore {name}: {name!r} is neither a number from 0 to {MAX_NUMBER}, nor a color such as '#804080', "
+            f"nor a class; {nearest(name, classes)}"
+        )
+    return matches[0]
 
 
 def _read_choice(contents: Contents, option: str, given: list[MaskValue] | None) -> ClassChoice:
