@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from fcnlab.api import build_model
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import ConfigError, ModelError
 from fcnlab.lab import Lab
@@ -131,6 +132,29 @@ def test_weights_of_torchvision_are_found_in_the_cache_of_torch(offline: None, t
     found = find_pretrained(PAPER)
     assert found is not None and found.path == folder / name
     assert find_missing_weights([PAPER], Path("g.yaml")) == []
+
+
+def test_a_model_without_its_weights_is_an_error_after_one_request(
+    offline: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    requests: list[str] = []
+
+    class Unavailable(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            requests.append(self.path)
+            self.send_response(503)  # huggingface_hub repeats a request after this status, with pauses of seconds
+            self.end_headers()
+
+        def log_message(self, *_given: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        point_to(f"http://127.0.0.1:{hub.server_port}", monkeypatch, tmp_path)
+        with pytest.raises(ModelError, match=r"run `fcnlab weights fetch` .* local file") as caught:
+            build_model(f"timm:{NAME}+fcn8s", 2, pretrained=True)
+        hub.shutdown()
+    assert len(requests) == 1 and "\n" not in str(caught.value)
 
 
 def test_random_and_local_weights_have_no_published_file() -> None:

@@ -124,8 +124,8 @@ def weights_unavailable(weights: str, error: Exception) -> ModelError:
         error: the exception.
     """
     return ModelError(
-        f"{weights} cannot be fetched ({first_line(error)}); fetch them once on a machine with a network, set the "
-        "backbone's weights to a local file or to scratch"
+        f"{weights} cannot be fetched ({first_line(error)}); run `fcnlab weights fetch` on a machine with a network "
+        "and copy the files, or set the backbone's weights to a local file or to scratch"
     )
 
 

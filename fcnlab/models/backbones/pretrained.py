@@ -120,6 +120,22 @@ def find_obstacle(file: PretrainedFile) -> str | None:
     return None
 
 
+def check_pretrained(backbone: BackboneConfig) -> None:
+    """Check within seconds that the published weights of a backbone are on this machine or can be downloaded.
+
+    The download itself would retry for most of a minute before it reports that there is no network.
+
+    Args:
+        backbone: configuration of the backbone; nothing is done if its weights are random or local.
+
+    Raises:
+        ModelError: the weights are missing, and their server cannot be reached or does not have them.
+    """
+    file = find_pretrained(backbone)
+    if file is not None and file.path is None and (obstacle := find_obstacle(file)) is not None:
+        raise weights_unavailable(f"the pretrained weights of '{file.network}'", OSError(f"{file.url}: {obstacle}"))
+
+
 def fetch_pretrained(backbone: BackboneConfig) -> None:
     """Download the published weights of a backbone and load them once, as a trial does.
 
@@ -129,10 +145,7 @@ def fetch_pretrained(backbone: BackboneConfig) -> None:
     Raises:
         ModelError: the weights cannot be downloaded, or do not fit.
     """
-    file = find_pretrained(backbone)
-    if file is not None and file.path is None and (obstacle := find_obstacle(file)) is not None:
-        # The download itself would retry for most of a minute before it reports the same error.
-        raise weights_unavailable(f"the pretrained weights of '{file.network}'", OSError(f"{file.url}: {obstacle}"))
+    check_pretrained(backbone)
     if backbone.weights == "timm":
         assert backbone.timm is not None
         TimmBackbone(backbone.timm, pretrained=True, tail=backbone.tail)
