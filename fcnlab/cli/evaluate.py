@@ -139,7 +139,7 @@ def _evaluate_grid(
     for planned in plan:
         assert planned.record is not None, "a finished trial has a record"
         finished = FinishedTrial(planned.trial, planned.record, planned.folder)
-        on_progress = create_progress(f"{planned.cell.label}, seed {planned.trial.seed}")
+        on_progress = create_progress(planned.description)
         evaluation = evaluate_trial(finished, lab, protocol, checkpoint, on_progress)
         evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
     slug = protocol.slug + ("-best" if checkpoint == "best" else "")

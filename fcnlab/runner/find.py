@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -96,7 +96,7 @@ class Reference:
         cell = Cell({}, trial.variant, trial.dataset, trial.recipe, trial.names, trial.init_from)
         record = self.folder.read()
         status = record.status if record is not None else "started"
-        return PlannedTrial(cell, trial, self.folder.key, self.folder.path.parent, status)
+        return PlannedTrial(cell, cell.label, trial, self.folder.key, self.folder.path.parent, status)
 
 
 def find_grid_file(*references: str) -> Path | None:
@@ -160,7 +160,8 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
 
     Args:
         plan: the plan.
-        name: label of a cell, an unambiguous part of one, or a prefix of a trial's key of at least 6 characters.
+        name: label or display name of a cell, an unambiguous part of one, or a prefix of a trial's key of at least 6
+            characters.
         seed: the seed; None for the first seed of the grid. It is ignored if the name is a prefix of a key.
 
     Raises:
@@ -170,7 +171,7 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
     by_key = [planned for planned in by_key if planned.key.startswith(name)]
     if len(by_key) == 1:
         return by_key[0]
-    label = _match_label([cell.label for cell in plan.grid.cells], name, str(plan.grid.path))
+    label = _match_label(plan.grid.display_names, name, str(plan.grid.path))
     trials = {planned.trial.seed: planned for planned in plan.trials if planned.cell.label == label}
     wanted = plan.grid.seeds[0] if seed is None else seed
     if wanted not in trials:
@@ -179,18 +180,29 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
     return trials[wanted]
 
 
-def _match_label(labels: Sequence[str], name: str, where: str) -> str:
-    """Return the label that equals the name, else the only label that contains it. Spaces and case do not matter."""
+def _match_label(names: Mapping[str, str], name: str, where: str) -> str:
+    """Return the label that equals the name, else the only one that contains it. Spaces and case do not matter.
+
+    Args:
+        names: the display name of each cell by its label; a name that is no label is searched among them.
+        name: the name that the user has given.
+        where: the grid file, for messages.
+    """
     wanted = _fold(name)
-    found = [label for label in labels if label == name] or [label for label in labels if _fold(label) == wanted]
-    found = found or [label for label in labels if wanted in _fold(label)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    own = {label: label for label in names}
+    matches = (
+        [label for label, text in texts.items() if is_match(text)]
+        for is_match in (name.__eq__, lambda text: _fold(text) == wanted, lambda text: wanted in _fold(text))
+        for texts in (own, names)
+    )
+    labels = next(filter(None, matches), [])
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
         raise ConfigError(
-            f"{where}: '{name}' matches {len(found)} cells: {quote_labels(found)}; give more of the label"
+            f"{where}: '{name}' matches {len(labels)} cells: {quote_labels(labels)}; give more of the label"
         )
-    raise ConfigError(f"{where}: no cell '{name}'; {suggest_labels(name, labels)}")
+    raise ConfigError(f"{where}: no cell '{name}'; {suggest_labels(name, list(names))}")
 
 
 def _fold(label: str) -> str:

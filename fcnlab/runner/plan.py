@@ -33,6 +33,7 @@ class PlannedTrial:
 
     Attributes:
         cell: the cell of the trial.
+        cell_name: the display name of the cell, as in the report.
         trial: the configuration and the seed.
         key: the key of the trial.
         runs: the folder that contains the run folders.
@@ -41,6 +42,7 @@ class PlannedTrial:
     """
 
     cell: Cell
+    cell_name: str
     trial: Trial
     key: str
     runs: Path
@@ -76,7 +78,7 @@ class PlannedTrial:
     @property
     def description(self) -> str:
         """The cell and the seed, such as `fcn8s, seed 0`."""
-        return f"{self.cell.label}, seed {self.trial.seed}"
+        return f"{self.cell_name}, seed {self.trial.seed}"
 
 
 def _describe(planned: PlannedTrial, damage: DamageError) -> str:
@@ -145,7 +147,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
     _find_inputs(grid, lab)
-    index = RunIndex(lab)
+    index = RunIndex(grid, lab)
     own = [index.plan_cell(cell, grid.seeds) for cell in grid.cells]
     _check_distinct(grid, own)
     needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
@@ -233,7 +235,8 @@ def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
 class RunIndex:
     """An index of a lab's `runs/`, which is listed once: most trials of a new grid have no folder there."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, grid: Grid, lab: Lab) -> None:
+        self._grid = grid
         self._lab = lab
         self._keys = {path.name for path in lab.runs.iterdir()} if is_folder(lab.runs) else set()
         self._checked: set[str] = set()
@@ -245,9 +248,10 @@ class RunIndex:
             cell: the cell.
             seeds: the seeds.
         """
+        name = self._grid.display_name(cell.label)
         trials = cell.trials(seeds, self._lab.fingerprints)
         keyed = [(trial, trial.key) for trial in trials]
-        return [PlannedTrial(cell, trial, key, self._lab.runs, self._read_status(key)) for trial, key in keyed]
+        return [PlannedTrial(cell, name, trial, key, self._lab.runs, self._read_status(key)) for trial, key in keyed]
 
     def plan_prerequisites(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[PlannedTrial, ...]]:
         """Return, for each seed, the chain of trials that the cell's trial is initialized from, the earliest first.

@@ -192,7 +192,9 @@ class Publisher:
         axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
         command = self._grid.command or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
         restarts = _count_restarts(planned)
-        return TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, time.time(), restarts)
+        return TrackedTrial(
+            planned.trial, planned.cell.label, planned.description, axes, command, planned.folder, time.time(), restarts
+        )
 
     def log_progress(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Publish the curves of a running trial, at most once in LOG_INTERVAL seconds.

@@ -41,6 +41,7 @@ class TrackedTrial:
     Attributes:
         trial: the trial.
         cell: label of its cell.
+        name: name for readers: the display name of the cell, as in the report, and the seed.
         axes: value of each axis of the grid that is a field of a component.
         command: command that reproduces the trial from the folder of the lab.
         folder: its run folder.
@@ -50,6 +51,7 @@ class TrackedTrial:
 
     trial: Trial
     cell: str
+    name: str
     axes: Mapping[str, str]
     command: str
     folder: RunFolder
@@ -60,11 +62,6 @@ class TrackedTrial:
     def key(self) -> str:
         """Key of the trial."""
         return self.folder.key
-
-    @property
-    def name(self) -> str:
-        """Name for readers, such as `fcn8s, seed 0`."""
-        return f"{self.cell}, seed {self.trial.seed}"
 
 
 class Tracker(ABC):

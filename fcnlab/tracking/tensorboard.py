@@ -159,8 +159,9 @@ class TensorboardTracker(Tracker):
 
     def _find_folder(self, trial: TrackedTrial) -> Path:
         """Return the folder of a trial; a replaced name gets the first digits of the trial's key."""
-        name = re.sub(r"[^\w.,=+{}\[\]: -]", "_", trial.name)
-        if name != trial.name or len(name.encode()) > MAX_NAME:
+        original = f"{trial.cell}, seed {trial.trial.seed}"  # not the display name, which may change between two runs
+        name = re.sub(r"[^\w.,=+{}\[\]: -]", "_", original)
+        if name != original or len(name.encode()) > MAX_NAME:
             name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')} {trial.key[:8]}"
         return self._folder / name
 

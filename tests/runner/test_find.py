@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.find import find_grid_file, find_reference, find_trial
-from fcnlab.runner.plan import Plan, make_plan
-from tests.conftest import SMOKE, write_grid
+from fcnlab.runner.plan import Plan
+from tests.builders import build_plan, finished_record
+from tests.conftest import SMOKE
 from tests.patience import patience
-from tests.records import finished
 
 TEXT = SMOKE.replace("{head: [fcn32s, fcn8s]}", "{head: [fcn32s, fcn8s], recipe.lr: [0.1, 0.01]}").replace(
     "baseline: {head: fcn32s}", "baseline: {head: fcn32s, recipe.lr: 0.1}"
@@ -22,9 +23,7 @@ TEXT = SMOKE.replace("{head: [fcn32s, fcn8s]}", "{head: [fcn32s, fcn8s], recipe.
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    path = write_grid(tmp_path, TEXT)
-    lab = Lab.find(path)
-    return make_plan(lab.load_grid(path), lab)
+    return build_plan(tmp_path, TEXT)
 
 
 def test_find_trial_by_label_part_of_label_and_key(plan: Plan) -> None:
@@ -68,7 +67,7 @@ def test_find_record_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
         find_reference("abc", lab).read_record()
     for planned in plan.trials[:2]:
         planned.folder.create()
-        planned.folder.finish(finished(planned.trial))
+        planned.folder.finish(finished_record(planned.trial))
     one = plan.trials[1]
     assert find_reference(one.key[:10], lab).read_record().key == one.key
     assert find_reference(f"{path}:{one.cell.label}", lab).read_record().key == one.key
@@ -92,7 +91,7 @@ def test_best_is_the_cell_with_the_greatest_mean_over_its_finished_seeds(plan: P
     for planned in plan.trials:
         if (planned.cell.label, planned.trial.seed) in miou:
             planned.folder.create()
-            planned.folder.finish(finished(planned.trial, miou=miou[planned.cell.label, planned.trial.seed]))
+            planned.folder.finish(finished_record(planned.trial, miou=miou[planned.cell.label, planned.trial.seed]))
     found = find_reference(f"{path}:best", lab)
     assert found.planned is not None
     assert (found.planned.cell.label, found.planned.trial.seed) == ("fcn8s, 0.01", 1), "its first finished seed"
@@ -107,6 +106,16 @@ def test_a_label_can_be_written_without_spaces(plan: Plan) -> None:
     lab = Lab.find(plan.grid.path)
     found = find_reference(f"{plan.grid.path}:fcn8s,0.01:1", lab)
     assert found.planned == plan.trials[-1] and found.seed == 1
+
+
+def test_a_cell_has_its_display_name_in_output_and_can_be_named_by_it(tmp_path: Path) -> None:
+    labels = "labels: {values: {head: {fcn32s: FCN 32}}, cells: {fcn8s: fcn32s ours}}\n"
+    plan = build_plan(tmp_path, SMOKE + labels)
+    assert [one.description for one in plan.trials if one.trial.seed == 0] == ["FCN 32, seed 0", "fcn32s ours, seed 0"]
+    for name, label in (("FCN 32", "fcn32s"), ("fcn32", "fcn32s"), ("OURS", "fcn8s"), ("fcn32s", "fcn32s")):
+        assert find_trial(plan, name).cell.label == label, "a label precedes a display name that contains it"
+    rows = [str(text) for text in create_cells_table(plan, 80).columns[0].cells]
+    assert rows == ["FCN 32", "fcn8s (fcn32s ours)"]
 
 
 def test_a_trial_without_a_grid_has_the_cell_of_its_configuration(plan: Plan) -> None:

@@ -38,24 +38,28 @@ def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
 def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> Table:
     """Create a table with one row per cell, one column per axis, and the number of trials in each state.
 
-    The cells of an ablation are named by their changes instead.
+    The names are those of the report: if every cell has its own, as in an ablation, one column replaces those of axes.
     With keys, it also has the beginnings of the keys of each cell's first trials, in the order of the seeds.
     """
     grid = plan.grid
     states = [state for state in STATES if plan.count(state)]
-    axes = grid.axes if grid.unchanged is None else ()
-    headings = [*(axes or ("cell",)), *states, "", *(["keys by seed"] if with_keys else [])]
+    labels = grid.file.labels
+    own_names = [labels.find_cell_name(cell) for cell in grid.cells]
+    axes = () if all(own_names) else grid.axes
+    name_headings = [labels.name_axis(axis) for axis in axes] or ["cell"]
+    headings = [*name_headings, *states, "", *(["keys by seed"] if with_keys else [])]
     keys: dict[int, list[str]] = {}
     for planned in plan.trials:
         keys.setdefault(id(planned.cell), []).append(planned.short_key)
     rows = []
-    for cell, count in count_states(plan):
-        values = [format_value(cell.axes[axis]) for axis in axes] or [cell.label]
+    for (cell, count), own_name in zip(count_states(plan), own_names, strict=True):
+        values = [labels.name_value(axis, cell.axes[axis]) for axis in axes] or [own_name or cell.label]
+        if axes and own_name is not None:
+            values[0] += f" ({own_name})"
         numbers = [str(count[state] or "") for state in states]
         row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
         rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
-    names = len(axes) or 1
-    counts = range(names, names + len(states))
+    counts = range(len(name_headings), len(name_headings) + len(states))
     return format_table(headings, rows, width, numbers=counts, optional=[len(headings) - 1] if with_keys else [])
 
 

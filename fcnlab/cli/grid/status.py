@@ -124,7 +124,7 @@ def _notes(reader: StatusReader) -> list[str]:
         f"paused: {one.planned.description}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"
         for one in reader.paused
     ]
-    epochs = {one.cell.label: one.pruned_after for one in reader.plan.trials if one.pruned_after is not None}
+    epochs = {one.cell_name: one.pruned_after for one in reader.plan.trials if one.pruned_after is not None}
     pruned = [f"pruned: {cell}, after epoch {epoch}" for cell, epoch in epochs.items()]
     failures = [one for one in reader.plan.all_trials if one.state == "failed"]
     failed = []

@@ -21,7 +21,7 @@ ValueTexts = dict[Annotated[str, BeforeValidator(format_value)], Text]
 
 
 class Labels(Config):
-    """Display names of a grid. They change no trial and no name by which a command refers to a cell.
+    """Display names of a grid. They change no trial; commands find a cell by its label and by its display name.
 
     Attributes:
         caption: caption of the table in LaTeX; by default the question.

@@ -88,7 +88,7 @@ def format_row(one: Running, left: float | None) -> tuple[str, ...]:
     """
     last, val_miou = one.last, one.val_miou
     return (
-        one.planned.cell.label,
+        one.planned.cell_name,
         str(one.planned.trial.seed),
         f"{len(one.epochs)}/{one.planned.trial.recipe.epochs}",
         f"{last.loss:.3f}" if last is not None else "",
