@@ -218,7 +218,7 @@ def try_model(name: str, budget: float) -> Row:
     """Return the row of one model: `served`, `refused` with fcnlab's reason, or `failed`.
 
     Args:
-        name: of a timm model.
+        name: name of a timm model.
         budget: million parameters above which only shapes are checked.
     """
     try:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.conftest import REPOSITORY
 
 QUESTION_WORD = re.compile(r"^(What|How|Whether|Where|Why|Which|Who|When)\b")
-NO_NOUN = re.compile(r"(of|that|with|to|and|whose|what|why|how|which)\b")
+NO_NOUN = re.compile(r"(of|that|with|to|and|whose|what|why|how|which)\b", re.IGNORECASE)
 
 
 class Documented(NamedTuple):
@@ -60,13 +60,16 @@ def test_no_docstring_opens_with_a_question_word() -> None:
 
 
 def entries_of(docstring: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and descriptions of the sections Args and Attributes, without continuation lines."""
-    in_section = False
+    """Yield the names and descriptions of Args and Attributes, and the first lines of Returns and Yields."""
+    section = ""
     for line in docstring.splitlines():
         if line and not line.startswith(" "):
-            in_section = line in ("Args:", "Attributes:")
-        elif in_section and (entry := re.match(r" {4}([*`\w][^:]*): +(.+)", line)):
+            section = line
+        elif section in ("Args:", "Attributes:") and (entry := re.match(r" {4}([*`\w][^:]*): +(.+)", line)):
             yield entry[1], entry[2]
+        elif section in ("Returns:", "Yields:") and line:
+            yield section.removesuffix(":"), line.strip()
+            section = ""
 
 
 def test_entries_are_read_without_continuation_lines_and_other_sections() -> None:
@@ -78,14 +81,19 @@ def test_entries_are_read_without_continuation_lines_and_other_sections() -> Non
         mean, std: values.
 
     Returns:
+        The result,
+        of two lines.
+
+    Raises:
         that: no entry.
     """
-    assert list(entries_of(inspect.cleandoc(docstring))) == [("path", "path of a file"), ("mean, std", "values.")]
+    expected = [("path", "path of a file"), ("mean, std", "values."), ("Returns", "The result,")]
+    assert list(entries_of(inspect.cleandoc(docstring))) == expected
 
 
-def test_descriptions_of_arguments_and_attributes_begin_with_their_own_noun() -> None:
+def test_descriptions_of_arguments_attributes_and_results_begin_with_their_own_noun() -> None:
     found = []
-    for path in sorted((REPOSITORY / "fcnlab").rglob("*.py")):
+    for path in modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for definition in definitions(tree.body, path, public_only=False):
             for name, description in entries_of(definition.docstring):

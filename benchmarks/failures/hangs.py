@@ -118,7 +118,7 @@ def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: r
         chance: chooses the moment, the process and the duration.
 
     Returns:
-        What went wrong, in one line; None if nothing did.
+        The problem, in one line; None if there is none.
     """
     with start_driver(file) as driver:
         if not _await(lambda: len(_beating(file)) == 2 and len(_trials(driver.pid)) == 2):
@@ -175,7 +175,7 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
         mebibytes: address space of a trial above that of its worker.
 
     Returns:
-        What went wrong, in one line; None if nothing did.
+        The problem, in one line; None if there is none.
     """
     lab = Lab.find(file)
     reporter = _Attempts()

@@ -19,7 +19,7 @@ class Outcome:
         failure: a short name, as in a table: `SIGKILL of the driver`.
         tried: number of cases.
         bad: one line for each case that ended badly.
-        expected: what fcnlab does, as in a table: `the trial resumes from its checkpoint`.
+        expected: expected behavior of fcnlab, as in a table: `the trial resumes from its checkpoint`.
     """
 
     failure: str

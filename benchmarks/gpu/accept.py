@@ -95,7 +95,7 @@ def selected(names: list[str], device: str, passed: Collection[str] = ()) -> lis
     """Return the groups with the named sections, or with all that can run on the device.
 
     Args:
-        names: of sections; if empty, all.
+        names: names of sections; if empty, all.
         device: `cpu` or `cuda`.
         passed: sections that have passed before and are left out.
     """
@@ -138,7 +138,7 @@ class Child:
         Args:
             settings: the settings of the run.
             results: takes the outcomes.
-            deadline: of the whole run, by `time.monotonic`.
+            deadline: deadline of the whole run, by `time.monotonic`.
             program: arguments of Python that start a program, which runs the sections and writes an outcome for
                 each to the pipe.
             grace: seconds after its time limit that a section has before its process is killed.

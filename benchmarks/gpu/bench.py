@@ -94,7 +94,7 @@ def plan(budget: float, names: Sequence[str], smoke: bool) -> list[Section]:
 
     Args:
         budget: seconds for all sections.
-        names: of sections; if empty, all.
+        names: names of sections; if empty, all.
         smoke: run sections at tiny sizes, whatever the budget.
     """
     if names or smoke:

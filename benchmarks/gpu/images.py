@@ -58,7 +58,7 @@ def write_voc(
         counts: images by split.
         photos: folder in CamVid's layout; None for synthetic images.
         sizes: heights and widths with their shares of the images.
-        processes: how many write at once; by default one per core.
+        processes: number of processes that write; by default one per core.
     """
     found = sources(photos) if photos is not None else []
     kit = folder / "VOCdevkit" / "VOC2012"

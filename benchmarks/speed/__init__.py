@@ -27,7 +27,7 @@ def peer(name: str) -> ModuleType:
     """Import the module benchmarks/peers/<name>.py of the checkout.
 
     Args:
-        name: of the module.
+        name: name of the module.
 
     Raises:
         RunError: the module does not exist, or the peer's own packages are not installed.
@@ -50,7 +50,7 @@ def check_peers(*names: str) -> None:
     """Check that the packages of peers are installed, without importing them: before the first lap, not in it.
 
     Args:
-        names: of modules in benchmarks/peers.
+        names: names of modules in benchmarks/peers.
 
     Raises:
         RunError: a module does not exist, or one of its packages is not installed.

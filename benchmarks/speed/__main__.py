@@ -41,7 +41,7 @@ def table(title: str, of: str = "image") -> Table:
     """Return an empty table for rows of `benchmarks.speed.pairs.Comparison`.
 
     Args:
-        title: of the table.
+        title: title of the table.
         of: unit to which times refer, such as an image.
     """
     from rich.table import Column, Table

@@ -109,7 +109,7 @@ def device_gemm_peak(device: torch.device, precision: torch.dtype, *, side: int 
         device: a CUDA device.
         precision: type of both matrices, which are square with sides of `side`.
         side: rows and columns.
-        repeats: how many products are timed, each by CUDA events; the fastest counts.
+        repeats: number of products that are timed, each by CUDA events; the fastest counts.
     """
     a, b = (torch.randn(side, side, device=device, dtype=precision) for _ in range(2))
     product = torch.empty_like(a)

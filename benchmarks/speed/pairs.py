@@ -33,7 +33,7 @@ class Ratio:
         """Summarize ratios.
 
         Args:
-            ratios: of each pair; at least one.
+            ratios: ratio of each pair; at least one.
         """
         return cls(median(ratios), min(ratios), max(ratios))
 

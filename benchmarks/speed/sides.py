@@ -87,7 +87,7 @@ class Setting:
         device: `cpu` or `cuda`.
         workers: processes that load the data of a peer.
         bf16: train a peer in bfloat16 autocast; the name of a side of fcnlab has its precision.
-        batch_norm: of the backbone, `train` or `frozen`.
+        batch_norm: batch norm of the backbone, `train` or `frozen`.
     """
 
     side: str
@@ -128,7 +128,7 @@ class Side:
         """Start the process.
 
         Args:
-            setting: what to train.
+            setting: configuration of the training.
             cache: folder of decoded samples; by default the user's.
             timeout: seconds that it may take to answer; None waits without end.
         """
@@ -163,7 +163,7 @@ class Side:
         """Train for a number of seconds, rounded up to whole epochs, at least one.
 
         Args:
-            seconds: of training.
+            seconds: seconds of training.
 
         Raises:
             RunError: the process has ended, or does not answer in time; the message has the end of its output.
@@ -175,7 +175,7 @@ class Side:
         """Request a lap without waiting for it, so that others can work meanwhile.
 
         Args:
-            seconds: of training, rounded up to whole epochs.
+            seconds: seconds of training, rounded up to whole epochs.
 
         Raises:
             RunError: the process has ended.
@@ -256,7 +256,7 @@ def sides(settings: Sequence[Setting], cache: str | None = None, timeout: float 
     """Start all sides, each in its own process, and end them with the context.
 
     Args:
-        settings: of the sides.
+        settings: settings of the sides.
         cache: folder of decoded samples; by default a temporary one for all of them.
         timeout: as in `Side`.
     """

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
     Attributes:
         failure: name of the failure, as in a table.
-        expected: what fcnlab does.
+        expected: expected behavior of fcnlab.
         cases: functions that try one case each and return what ended badly.
         mounts: whether file systems must be mounted, or users changed.
     """

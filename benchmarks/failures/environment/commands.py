@@ -44,8 +44,8 @@ class Ended(NamedTuple):
 
     Attributes:
         code: exit code; None if it was killed because it did not end.
-        output: what it printed, to both streams.
-        seconds: how long it ran.
+        output: output of the command, on both streams.
+        seconds: duration of the command.
     """
 
     code: int | None

@@ -19,7 +19,7 @@ def lock_store(bench: Workbench, seconds: float, after: str | None, kind: str = 
 
     Args:
         bench: the workbench.
-        seconds: how long the store is locked; longer than the grid for `for ever`.
+        seconds: duration of the lock; longer than the grid for `for ever`.
         after: file in a run folder after which it is locked; None for before the start.
         kind: kind of the lock of SQLite.
     """

@@ -16,7 +16,7 @@ def write_model(path: Path) -> Path:
     """Write the model.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         The path.

@@ -49,7 +49,7 @@ class Role(NamedTuple):
     """A file that the command line takes.
 
     Attributes:
-        name: of the role.
+        name: name of the role.
         file: its usual path.
         content: a valid content.
         commands: returns the commands that read the file at a path.

@@ -91,7 +91,7 @@ class Sandbox:
         """Call `fcnlab` as the shell would.
 
         Args:
-            arguments: of the command line.
+            arguments: arguments of the command line.
 
         Returns:
             Its end.

@@ -64,7 +64,7 @@ def try_files(sandbox: Sandbox, count: int, seed: int, *, grids: bool) -> Tally:
     Args:
         sandbox: an empty lab.
         count: number of cases, which is divided among the kinds of files.
-        seed: of the mutations.
+        seed: seed of the mutations.
         grids: mutate grid files; otherwise the files of the registry, and lists of splits and of classes.
 
     Returns:
@@ -85,7 +85,7 @@ def try_pictures(sandbox: Sandbox, count: int, seed: int) -> Tally:
     Args:
         sandbox: an empty lab.
         count: number of cases.
-        seed: of the mutations.
+        seed: seed of the mutations.
 
     Returns:
         The counts.
@@ -103,7 +103,7 @@ def try_command_lines(sandbox: Sandbox, count: int, seed: int) -> Tally:
     Args:
         sandbox: an empty lab.
         count: number of cases.
-        seed: of the command lines.
+        seed: seed of the command lines.
 
     Returns:
         The counts.

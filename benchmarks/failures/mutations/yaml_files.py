@@ -26,7 +26,7 @@ class Subject:
     """A kind of file that is mutated.
 
     Attributes:
-        name: of the kind, as in a table.
+        name: name of the kind, as in a table.
         file: path of the file in the sandbox.
         contents: contents that are mutated.
         commands: commands that read the file, of which one is called.
@@ -122,7 +122,7 @@ def make_street(folder: Path) -> None:
     """Write eight small images with masks.
 
     Args:
-        folder: of the dataset.
+        folder: folder of the dataset.
     """
     numbers = np.random.default_rng(0)
     for kind in ("images", "masks"):

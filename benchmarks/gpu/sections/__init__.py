@@ -76,7 +76,7 @@ def section_function(name: str) -> Section:
     """Import the module of a section, and torch with it, and return the section's function.
 
     Args:
-        name: of the section.
+        name: name of the section.
     """
     function: Section = getattr(import_module(f"benchmarks.gpu.sections.{_MODULES[name]}"), name)
     return function

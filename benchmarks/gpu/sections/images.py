@@ -28,8 +28,8 @@ def scenes(count: int, height: int, width: int, seed: int = 0) -> Split:
 
     Args:
         count: number of scenes.
-        height: of an image.
-        width: of an image.
+        height: height of an image.
+        width: width of an image.
         seed: seed of the scenes.
     """
     return Shapes(train=count, val=1, test=1, height=height, width=width, seed=seed).split("train")

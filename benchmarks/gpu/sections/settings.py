@@ -81,7 +81,7 @@ class Settings:
         """Return the log file of a section; its folder is created.
 
         Args:
-            name: of the section.
+            name: name of the section.
         """
         folder = self.out / "logs"
         folder.mkdir(exist_ok=True)
@@ -112,7 +112,7 @@ class Settings:
         """Return a lab in its own folder in the scratch folder; the folder is created.
 
         Args:
-            name: of the folder.
+            name: name of the folder.
         """
         from fcnlab.lab import Lab
 
@@ -126,7 +126,7 @@ class Settings:
         Args:
             lab: name of the lab.
             text: content of the file.
-            name: of the grid.
+            name: name of the grid.
         """
         file = self.lab(lab).root / "experiments" / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")

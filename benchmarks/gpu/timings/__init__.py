@@ -35,7 +35,7 @@ class Section:
     """A section and its share of the time.
 
     Attributes:
-        name: of the module.
+        name: name of the module.
         weight: its share of the budget, relative to those of the others.
         minimum: seconds that it needs; with less time left it is not started.
         images: it needs the generated images.
@@ -71,7 +71,7 @@ class Sizes:
         train, val: images of the generated splits.
         epoch: maximum number of images of the training split with which training is measured.
         sizes: heights and widths of the generated images, as an option of `images.py`; None for VOC's.
-        backbones: of the two sizes of networks.
+        backbones: backbones of the two sizes of networks.
         lap: minimum seconds that a side trains in each round.
         gemm: rows and columns of the matrices.
         copy: bytes of the tensors that are copied.
@@ -101,13 +101,13 @@ class Context:
     """The arguments of a section.
 
     Attributes:
-        name: of the section.
+        name: name of the section.
         device: `cuda` or `cpu`.
         smoke: sizes are tiny, and timings mean nothing.
         allowance: seconds that the section may take.
         work: folder for files of all sections: `data` is a data root with generated images, `cache` fcnlab's cache.
         answer: file that `save` writes.
-        peers: of training, those that are compared.
+        peers: peers of training that are compared.
     """
 
     name: str
@@ -217,7 +217,7 @@ class Context:
         """Run a Python process to its end, at most for the remaining time and a few seconds.
 
         Args:
-            arguments: of Python.
+            arguments: arguments of Python.
 
         Returns:
             Wall-clock seconds, its whole output, and its exit code.
@@ -244,7 +244,7 @@ class Context:
         """Run a Python process as `process` does, and return its seconds and output.
 
         Args:
-            arguments: of Python.
+            arguments: arguments of Python.
 
         Raises:
             RuntimeError: it failed or did not end; the message has the end of its output.
@@ -291,7 +291,7 @@ class Spread:
 
         Args:
             digits: digits after the decimal point.
-            factor: of all values.
+            factor: factor of all values.
         """
         return (
             f"{factor * self.median:,.{digits}f} ({factor * self.min:,.{digits}f} to {factor * self.max:,.{digits}f})"
@@ -307,7 +307,7 @@ def rounds(work: Callable[[], Any], device: torch.device, count: int, iterations
         work: one iteration.
         device: its device.
         count: number of rounds.
-        iterations: of a round.
+        iterations: iterations of a round.
     """
     import torch
 

@@ -27,7 +27,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time whole epochs of batches of each kind; the samples are on the device before.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     import torch
 

@@ -16,7 +16,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Run the same grid in a new lab for each number of trials at once.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     result: dict[str, Any] = {"decode_seconds": decode(context), "runs": {}}
     table, longest = [], 0.0

@@ -28,7 +28,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Describe the machine, then measure its bandwidth and its rate in products of matrices.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     import torch
 

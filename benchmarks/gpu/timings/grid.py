@@ -19,7 +19,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Run the grid with the fastest number of trials at once, then one or two runs of the script.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     per_gpu = context.notes.get("per_gpu", 4)
     heads, upsamplers = (HEADS[:1], UPSAMPLERS[:1]) if context.smoke else (HEADS, UPSAMPLERS)
@@ -57,7 +57,7 @@ def script(context: Context, head: str, epochs: int) -> float:
     """Return the seconds of one run of the script, including the start of its process.
 
     Args:
-        context: of the section.
+        context: context of the section.
         head: name of the head.
         epochs: number of epochs.
     """

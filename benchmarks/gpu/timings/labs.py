@@ -16,12 +16,12 @@ def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list
     """Write a lab with one grid on the generated images, and return the grid's file.
 
     Args:
-        context: of the section.
-        name: of the lab's folder.
+        context: context of the section.
+        name: name of the lab's folder.
         heads: names in the registry.
         upsamplers: names in the registry.
-        seeds: of each cell.
-        epochs: of each trial; only the last is evaluated.
+        seeds: number of seeds of each cell.
+        epochs: number of epochs of each trial; only the last is evaluated.
     """
     import yaml
 
@@ -54,7 +54,7 @@ def open_lab(context: Context, file: Path) -> Lab:
     """Open the lab of a grid file, with the generated images.
 
     Args:
-        context: of the section.
+        context: context of the section.
         file: the grid file.
     """
     from fcnlab.lab import Lab
@@ -66,7 +66,7 @@ def decode(context: Context) -> dict[str, float]:
     """Fill the cache of decoded samples, and return the seconds of each split; it is filled only once.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     import time
 
@@ -85,7 +85,7 @@ def run_grid(context: Context, file: Path, per_gpu: int) -> dict[str, Any]:
     """Run a grid by its command and return its wall-clock time and the costs of its trials.
 
     Args:
-        context: of the section.
+        context: context of the section.
         file: the grid file.
         per_gpu: number of trials that share the GPU.
 

@@ -40,8 +40,8 @@ class Configuration:
 
     Attributes:
         large: use the larger backbone.
-        head: of the network.
-        batch_norm: of the backbone, `train` or `frozen`.
+        head: head of the network.
+        batch_norm: batch norm of the backbone, `train` or `frozen`.
         more: also run fcnlab in TF32, and torchvision's loop in channels-last layout.
         compiled: run fcnlab compiled and not compiled, without peers; on CUDA only.
     """
@@ -56,7 +56,7 @@ class Configuration:
         """Return its name in the results.
 
         Args:
-            context: of the section.
+            context: context of the section.
         """
         norm = ", batch norm frozen" if self.batch_norm == "frozen" else ""
         return f"{context.sizes.backbones[self.large]} {self.head}{norm}{', compiled' if self.compiled else ''}"
@@ -81,7 +81,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Measure one configuration after another, as long as the allowance has time.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     pairs = tuple((str(pair.image), str(pair.mask)) for pair in context.pairs(context.sizes.epoch))
     lap = context.sizes.lap * min(1.0, max(0.5, context.allowance / FULL))
@@ -124,7 +124,7 @@ def measure_configuration(
     """Measure fcnlab before the other sides are started, then let all sides train in turn.
 
     Args:
-        context: of the section.
+        context: context of the section.
         wanted: settings of all sides, fcnlab first, then the most important ones.
         lap: minimum seconds that a side trains in each round.
         keep: called with the results so far, after each round.
@@ -282,7 +282,7 @@ def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[
     """Return the settings of all sides of a configuration, fcnlab first, then the most important ones.
 
     Args:
-        context: of the section.
+        context: context of the section.
         configuration: the configuration.
         pairs: paths of images and masks.
     """
@@ -315,7 +315,7 @@ def rows(name: str, found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the table of a configuration.
 
     Args:
-        name: of the configuration.
+        name: name of the configuration.
         found: its results.
     """
     lines = []

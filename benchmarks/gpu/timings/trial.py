@@ -27,7 +27,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials.
 
     Args:
-        context: of the section.
+        context: context of the section.
     """
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
@@ -90,7 +90,7 @@ def starts(context: Context, note: Any) -> None:
     """Time the imports and the device's start in new processes, as often as the allowance permits.
 
     Args:
-        context: of the section.
+        context: context of the section.
         note: keeps a measurement by its name.
     """
     for name, code in (("import in a new process", IMPORT), ("device context", START.format(device=context.device))):
@@ -109,7 +109,7 @@ def first_steps(context: Context, note: Any) -> None:
     """Time the first step of a training in a process, in which kernels are compiled, and the first of another training.
 
     Args:
-        context: of the section.
+        context: context of the section.
         note: keeps a measurement by its name.
     """
     from benchmarks.gpu.timings.step import Trained
@@ -137,7 +137,7 @@ def checkpoint(context: Context, model: Any, note: Any) -> None:
     """Measure how long a checkpoint of a model and its momentum interrupts training, and when it is on the disk.
 
     Args:
-        context: of the section.
+        context: context of the section.
         model: the network.
         note: keeps a measurement by its name.
     """
