@@ -15,7 +15,7 @@ from benchmarks.speed import grid, images
 from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.trial.run_folder import RunFolder
-from tests.records import finished
+from tests.builders import finished_record
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_overhead_of_a_trial_is_measured_from_the_end_of_the_previous_one(data: 
         folder = RunFolder(found.runs, trials[number].key)
         folder.create()
         folder.trial.write_text("{}", encoding="utf-8")
-        folder.finish(finished(trials[number], seconds=7.5))  # and half a second of evaluation
+        folder.finish(finished_record(trials[number], seconds=7.5))  # and half a second of evaluation
         os.utime(folder.trial, (began, began))
         os.utime(folder.record, (ended, ended))
     assert grid._beside(found) == pytest.approx([118.0 - 109.0 - 8.0, 120.0 - 110.0 - 8.0])

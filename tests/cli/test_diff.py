@@ -9,9 +9,9 @@ import pytest
 
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
+from tests.builders import finished_record
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
-from tests.records import finished
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def plan(tmp_path: Path) -> Plan:
     made = make_plan(lab.load_grid(path), lab)
     for planned, miou, commit in zip(made.trials, (0.25, 0.5), ("aaaa", "bbbb"), strict=False):
         planned.folder.create()
-        record = finished(planned.trial, miou=miou, commit=commit)
+        record = finished_record(planned.trial, miou=miou, commit=commit)
         assert record.cost is not None
         cost = record.cost.model_copy(update={"params": 30_000_000 + round(8_000_004 * miou)})
         planned.folder.finish(record.model_copy(update={"cost": cost}))

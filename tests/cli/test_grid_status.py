@@ -17,10 +17,10 @@ import pytest
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
+from tests.builders import epoch_records, failed_record, finished_record
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
 from tests.patience import patience
-from tests.records import epochs, failed, finished
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def plan(tmp_path: Path) -> Plan:
     for planned in made.trials:
         planned.folder.create()
     done, broken, paused, _ = made.trials
-    done.folder.finish(finished(done.trial, seconds=20))
-    broken.folder.finish(failed(broken.trial, "the disk [/x] is full\nand more"))
-    paused.folder.write_progress(epochs(1, seconds=20))
+    done.folder.finish(finished_record(done.trial, seconds=20))
+    broken.folder.finish(failed_record(broken.trial, "the disk [/x] is full\nand more"))
+    paused.folder.write_progress(epoch_records(1, seconds=20))
     return made
 
 
@@ -95,7 +95,7 @@ def test_watch_ends_with_the_last_trial_or_ctrl_c(tmp_path: Path, plan: Plan) ->
         assert process.wait(timeout=patience()) == 0
         assert process.stderr.read() == ""
     for planned in plan.trials[2:]:
-        planned.folder.finish(finished(planned.trial))
+        planned.folder.finish(finished_record(planned.trial))
     done = subprocess.run(command, capture_output=True, text=True, timeout=patience())
     assert (done.returncode, done.stdout) == (0, "4 trials: 3 finished, 1 failed\n")
 
@@ -109,7 +109,7 @@ def test_watch_does_not_report_damage_that_a_driver_has_repaired(
     def run_trials(_: float) -> None:
         plan.trials[2].folder.repair()
         for planned in plan.trials[2:]:
-            planned.folder.finish(finished(planned.trial))
+            planned.folder.finish(finished_record(planned.trial))
 
     monkeypatch.setattr("time.sleep", run_trials)
     result = fcnlab("grid", "status", plan.grid.path, "--watch")
@@ -126,7 +126,7 @@ def test_long_list_of_failures_is_truncated(fcnlab: Call, tmp_path: Path) -> Non
     lab = Lab.find(path)
     for planned in make_plan(lab.load_grid(path), lab).trials:
         planned.folder.create()
-        planned.folder.finish(failed(planned.trial))
+        planned.folder.finish(failed_record(planned.trial))
     result = fcnlab("grid", "status", path)
     assert result.out.count("failed: ") == 10 and "and 50 more: --json lists them" in result.out
     assert len(json.loads(fcnlab("grid", "status", path, "--json").out)["failed"]) == 60

@@ -14,8 +14,9 @@ from fcnlab.config.recipe import Loss, Ohem, Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import TransposedUpsampler
 from fcnlab.errors import ConfigError
+from tests.builders import TINY
 
-BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
+BASE = TINY | {"dataset": "shapes"}
 PAPER_NET = {"backbone.timm": None, "backbone.paper": "vgg16"}
 PAPER_HEAD = {"head.type": "paper"}
 

@@ -11,23 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.base import Config, models_in
-from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, builtin
 from fcnlab.config.trial import Trial
-from fcnlab.config.variant import Variant
-
-BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
+from tests.builders import DATA, build_trial
 
 
-def trial(
-    overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "d", weights: str | None = None
-) -> Trial:
-    def fingerprints(variant: Variant, dataset: Dataset, recipe: Recipe) -> tuple[str, str | None, dict[str, str]]:
-        return data, weights, {}
-
-    return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, fingerprints)
+def trial(overrides: dict[str, Any] | None = None, **settings: Any) -> Trial:
+    return build_trial({"dataset": "shapes", **(overrides or {})}, **settings)
 
 
 KEY = trial().key
@@ -64,7 +55,7 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
     named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test").trial(
-        0, lambda variant, dataset, recipe: ("d", None, {})
+        0, lambda *_: (DATA, None, {})
     )
     assert named.names != trial().names
     assert named.key == KEY

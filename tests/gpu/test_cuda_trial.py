@@ -20,8 +20,9 @@ from fcnlab.training.evaluate import evaluate_split
 from fcnlab.trial.build import build_model
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from tests.builders import build_trial, create_lab
 from tests.gpu.test_fake_training import variant
-from tests.trial.test_run import a_trial, killed, timeless_content
+from tests.trial.interruption import interrupt_trial, timeless_content
 
 pytestmark = pytest.mark.gpu
 
@@ -37,11 +38,13 @@ def finished(record: Record | None) -> Record:
 @pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
 def test_the_record_of_a_finished_trial_names_the_gpu(lab: Lab, head: str) -> None:
     record = finished(
-        run_trial(a_trial(lab, head=head, recipe__jitter={"brightness": 0.3}), lab, sharing=2, log_every=1)
+        run_trial(
+            build_trial({"head": head}, lab=lab, jitter={"brightness": 0.3}), lab, trials_per_device=2, log_every=1
+        )
     )
     environment, cost = record.environment, record.cost
     assert environment is not None and cost is not None
-    assert (environment.kind, environment.sharing) == ("cuda", 2)
+    assert (environment.kind, environment.trials_per_device) == ("cuda", 2)
     assert environment.device == torch.cuda.get_device_name(0)
     assert environment.cuda == torch.version.cuda and environment.cudnn and environment.precision == "fp32"
     assert 2**20 < cost.peak_memory < torch.cuda.get_device_properties(0).total_memory
@@ -57,10 +60,8 @@ def test_the_loss_of_the_first_epoch_is_close_to_that_of_the_cpu(
     losses = []
     for name in ("cuda", "cpu"):
         monkeypatch.setenv(DEVICE_VARIABLE, name)
-        folder = tmp_path / name
-        folder.mkdir()
-        lab = Lab.find(root=folder)
-        record = finished(run_trial(a_trial(lab, recipe__epochs=1), lab))
+        lab = create_lab(tmp_path / name)
+        record = finished(run_trial(build_trial(lab=lab, epochs=1), lab))
         assert record.environment is not None and record.environment.kind == name
         losses.append(record.epochs[0].loss)
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -70,14 +71,10 @@ def test_the_loss_of_the_first_epoch_is_close_to_that_of_the_cpu(
 def test_a_resumed_deterministic_trial_is_reproducible_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
-    labs = []
-    for name in ("calm", "rough"):
-        (tmp_path / name).mkdir()
-        labs.append(Lab.find(root=tmp_path / name))
-    calm, rough = labs
-    trial = a_trial(calm, head=head, recipe__epochs=3, recipe__deterministic=True, recipe__ema=0.9)
+    labs = calm, rough = create_lab(tmp_path / "calm"), create_lab(tmp_path / "rough")
+    trial = build_trial({"head": head}, lab=calm, epochs=3, deterministic=True, ema=0.9)
     expected = finished(run_trial(trial, calm))
-    killed(trial, rough, monkeypatch, after=1)
+    interrupt_trial(trial, rough, monkeypatch, after=1)
     resumed = finished(run_trial(trial, rough))
     assert resumed.environment is not None and resumed.environment.repeatable
     assert timeless_content(resumed) == timeless_content(expected)
@@ -96,9 +93,6 @@ def test_counts_equal_those_of_the_cpu() -> None:
             model.to(device),
             split,
             num_classes=num_classes,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-            device=device,
             autocast=nullcontext,
             boundaries=True,
         )

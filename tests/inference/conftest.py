@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fcnlab.config.grid.grid import resolve
 from fcnlab.lab import Lab
 from fcnlab.trial.find import FinishedTrial, find_finished_trial
 from fcnlab.trial.run import run_trial
+from tests.builders import build_trial
 
 
 @pytest.fixture(scope="package")
@@ -24,15 +24,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def train(lab: Lab, score_scale: float) -> FinishedTrial:
     """Run a short trial to its end."""
-    overrides = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
-    overrides |= {
-        "recipe": "quick",
-        "recipe.batch_size": 4,
-        "recipe.epochs": 12,
-        "recipe.precision": "fp32",
-        "recipe.score_scale": score_scale,
-    }
-    trial = resolve(overrides, lab.registry, "test").trial(0, lab.fingerprints)
+    overrides = {"recipe": "quick", "recipe.batch_size": 4, "recipe.epochs": 12, "recipe.precision": "fp32"}
+    trial = build_trial(overrides, lab=lab, score_scale=score_scale)
     record = run_trial(trial, lab)
     assert record is not None and record.failure is None, record
     return find_finished_trial(trial.key, lab)

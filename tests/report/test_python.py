@@ -17,7 +17,7 @@ from fcnlab.report.report import Report
 from fcnlab.report.tables.styled import to_styler
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.plan import make_plan
-from tests.records import epochs
+from tests.builders import epoch_records
 from tests.report.finished_grid import CLASSES, IMAGES, finished_lab
 
 
@@ -44,7 +44,7 @@ def test_curves_contain_running_trials(grid: Grid) -> None:
     )
     running = [planned for planned in make_plan(longer, lab).trials if planned.trial.seed == 3]
     running[0].folder.create()
-    running[0].folder.progress.write_text("".join(epoch.model_dump_json() + "\n" for epoch in epochs(1)))
+    running[0].folder.progress.write_text("".join(epoch.model_dump_json() + "\n" for epoch in epoch_records(1)))
     curves = fcnlab.curves(longer)
     assert curves[["cell", "seed"]].drop_duplicates().to_numpy().tolist() == [
         ["fcn32s", 2],

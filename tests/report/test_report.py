@@ -41,9 +41,9 @@ from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
+from tests.builders import failed_record
 from tests.conftest import REPOSITORY, write_grid
 from tests.growth import count_calls
-from tests.records import failed
 from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab
 
 CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
@@ -349,7 +349,7 @@ def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
     first = make_plan(here.grid, away).trials[0]
     assert (first.cell.label, first.trial.seed) == (here.grid.baseline.label, 0)
     first.folder.create()
-    first.folder.finish(failed(first.trial))
+    first.folder.finish(failed_record(first.trial))
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)
     pd.testing.assert_frame_equal(there.cells, here.cells)
@@ -430,7 +430,7 @@ def test_without_a_finished_baseline_classes_and_images_are_those_of_the_best_ce
     for planned in plan.trials:
         head = planned.trial.names["head"]
         if head == "fcn32s":
-            planned.folder.finish(failed(planned.trial))
+            planned.folder.finish(failed_record(planned.trial))
         elif head == "fcn16s":
             finish(planned, 0.5, classes=("road", "sky", "tree"))
     report = make_report(make_plan(grid, lab), lab, None)
@@ -630,16 +630,16 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
     for planned in make_plan(grid, lab).trials:
         record = planned.record
         assert record is not None and record.environment is not None
-        environment = record.environment.model_copy(update={"sharing": 4, "device": "NVIDIA H100"})
+        environment = record.environment.model_copy(update={"trials_per_device": 4, "device": "NVIDIA H100"})
         planned.folder.finish(record.model_copy(update={"environment": environment}))
-        assert extract_tags(record.model_copy(update={"environment": environment}))["fcnlab.sharing"] == "4"
+        assert extract_tags(record.model_copy(update={"environment": environment}))["fcnlab.trials_per_device"] == "4"
     shared = make_report(make_plan(grid, lab), lab, None)
     assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
     assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])
     assert "4 trials shared a GPU: images/s is the speed of one of them" in " ".join(shared.footnotes)
     planned, record = make_plan(grid, lab).trials[0], make_plan(grid, lab).trials[0].record
     assert record is not None and record.environment is not None
-    environment = record.environment.model_copy(update={"sharing": 2})
+    environment = record.environment.model_copy(update={"trials_per_device": 2})
     planned.folder.finish(record.model_copy(update={"environment": environment}))
     mixed = " ".join(make_report(make_plan(grid, lab), lab, None).footnotes)
     assert f"2 trials shared a GPU ({grid.cells[0].label}): " in mixed

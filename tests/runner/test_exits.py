@@ -17,7 +17,9 @@ from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.settings import KILLED
 from fcnlab.trial.run_folder import RunFolder
-from tests.runner.test_worker import LONG, child, end, trial
+from tests.builders import build_trial
+from tests.processes import needs_proc
+from tests.runner.jobs import LONG, child_of_worker, wait_for_exit
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -79,7 +81,7 @@ def executor(lab: Lab) -> Iterator[ProcessExecutor]:
         yield created
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
+@needs_proc
 @pytest.mark.parametrize(
     ("sent", "kills", "log", "cause", "message"),
     [
@@ -108,13 +110,13 @@ def test_a_killed_trial_ran_out_of_memory_if_the_kernel_or_its_log_reports_it(
 ) -> None:
     counted = iter(kills)
     monkeypatch.setattr(process, "count_oom_kills", lambda: next(counted))
-    asked = trial(lab, **LONG)
+    asked = build_trial(lab=lab, **LONG)
     folder = RunFolder(lab.runs, asked.key)
     executor.start(Job(trial=asked))
     while not folder.heartbeat.exists():
         assert not executor.wait(0.02)
     with folder.log.open("a") as file:
         file.write(log)
-    os.kill(child(executor), sent)
-    assert end(executor) == JobExit(asked.key, message, cause=cause)
+    os.kill(child_of_worker(executor), sent)
+    assert wait_for_exit(executor) == JobExit(asked.key, message, cause=cause)
     folder.heartbeat.unlink()

@@ -16,10 +16,12 @@ from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.hang import FACTOR, LONGEST_PAUSE, START_TIMEOUT, HangDetector
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.executors.worker import run_job
+from fcnlab.runner.executors.worker import run_job as run_job_here
 from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.run_folder import RunFolder
-from tests.runner.test_worker import LONG, child, end, losses, record, run, trial, until_gone
+from tests.builders import build_trial, create_lab
+from tests.processes import needs_proc, wait_until_gone
+from tests.runner.jobs import LONG, child_of_worker, losses_of, read_record, run_job, wait_for_exit, worker_of
 
 STEP = LONGEST_PAUSE / 2
 """Seconds between two observations."""
@@ -131,23 +133,23 @@ def executor(lab: Lab, clock: Clock) -> Iterator[ProcessExecutor]:
         yield created
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
+@needs_proc
 def test_stopped_processes_are_killed_and_the_trial_resumes(
     executor: ProcessExecutor, lab: Lab, clock: Clock, tmp_path: Path
 ) -> None:
     """First the trial is stopped, then its worker, then the trial with its worker killed."""
-    asked = trial(lab, **LONG)
+    asked = build_trial(lab=lab, **LONG)
     folder = RunFolder(lab.runs, asked.key)
     for stopped in ("trial", "worker", "both"):
         done = len(folder.read_progress())
         executor.start(Job(trial=asked, checkpoint_every=0, hang_timeout=45))
         while len(folder.read_progress()) <= done or not folder.checkpoint.exists():
             assert not executor.wait(0.02)
-        pid, worker = child(executor), executor._workers[0].process.pid
+        pid, worker = child_of_worker(executor), worker_of(executor)
         os.kill(worker if stopped == "worker" else pid, signal.SIGSTOP)
         if stopped == "both":
             os.kill(worker, signal.SIGKILL)
-            ended = end(executor)
+            ended = wait_for_exit(executor)
             assert ended.error == "its worker ended with signal 9"
         else:
             os.kill(pid, signal.SIGSTOP)
@@ -157,13 +159,12 @@ def test_stopped_processes_are_killed_and_the_trial_resumes(
             (ended,) = exits
             assert ended.error is not None and ended.error.startswith("no progress for ")
         assert ended.key == asked.key
-        until_gone(pid)
+        wait_until_gone(pid)
         assert folder.read() is None and folder.checkpoint.exists()
-    assert run(executor, asked).error is None
+    assert run_job(executor, asked).error is None
     assert not folder.heartbeat.exists()
-    (tmp_path / "calm").mkdir()
-    calm = Lab.find(root=tmp_path / "calm")
+    calm = create_lab(tmp_path / "calm")
     before = torch.get_num_threads()
-    undisturbed = run_job(Job(trial=asked), calm, threads=1, pause=Event())
+    undisturbed = run_job_here(Job(trial=asked), calm, threads=1, pause=Event())
     torch.set_num_threads(before)
-    assert undisturbed is not None and losses(record(lab, asked)) == losses(undisturbed)
+    assert undisturbed is not None and losses_of(read_record(lab, asked)) == losses_of(undisturbed)

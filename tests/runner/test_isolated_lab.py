@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 from fcnlab.config.grid.cell import Cell
-from fcnlab.config.grid.grid import resolve
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.isolated_lab import isolated_lab
+from tests.builders import build_cell
 from tests.conftest import SMOKE, write_grid
 
-BASE_OVERRIDES = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
+MINE = {"backbone": "mine"}
+"""Override with the backbone of the lab."""
 
 
 def cell(lab: Lab, **more: object) -> Cell:
     (lab.root / "registry").mkdir(exist_ok=True)
     (lab.root / "registry/backbones.yaml").write_text("mine: {timm: test_resnet, weights: weights/mine.pth}\n")
-    return resolve({**BASE_OVERRIDES, "backbone": "mine", **more}, lab.registry, "test")
+    return build_cell(MINE | more, registry=lab.registry)
 
 
 def test_weights_and_the_trial_of_init_from_are_found_in_the_isolated_lab(lab: Lab, tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_no_link_is_made_outside_of_the_isolated_lab(lab: Lab, tmp_path: Path) -
     (lab.root.parent / "mine.pth").write_bytes(b"weights")
     (lab.root / "registry").mkdir()
     (lab.root / "registry/backbones.yaml").write_text("mine: {timm: test_resnet, weights: ../mine.pth}\n")
-    outside = resolve({**BASE_OVERRIDES, "backbone": "mine"}, Lab.find(root=lab.root).registry, "test")
+    outside = build_cell(MINE, registry=Lab.find(root=lab.root).registry)
     with pytest.raises(RunError, match="outside of the lab"):
         isolated_lab(lab, outside, tmp_path / "deep" / "again")
     assert not (tmp_path / "deep" / "mine.pth").exists()

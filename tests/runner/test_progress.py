@@ -17,8 +17,8 @@ from fcnlab.runner.progress.notebook import MAX_MESSAGES, NotebookReporter
 from fcnlab.runner.progress.plain import PlainReporter
 from fcnlab.runner.progress.rich import RichReporter, format_clock
 from fcnlab.trial.record import Attempt, Failure, Record
+from tests.builders import epoch_records, failed_record, finished_record
 from tests.conftest import SMOKE, write_grid
-from tests.records import epochs, failed, finished
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_fraction_and_time_left_follow_the_seconds_of_training(plan: Plan, clock
     first, second = plan.trials[:2]
     reporter.on_trial_start(first)
     clock_of_tests.passes(10)
-    assert reporter.on_progress(first, epochs(1, seconds=8))
-    assert not reporter.on_progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
+    assert reporter.on_progress(first, epoch_records(1, seconds=8))
+    assert not reporter.on_progress(first, epoch_records(1, seconds=8)), "no epoch is counted twice"
     assert reporter.eta.fraction == 1 / 8
     assert reporter.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
     clock_of_tests.passes(12)
-    assert reporter.on_progress(first, epochs(2, seconds=8))
+    assert reporter.on_progress(first, epoch_records(2, seconds=8))
     assert reporter.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
-    reporter.on_trial_end(first, failed(first.trial))
+    reporter.on_trial_end(first, failed_record(first.trial))
     assert reporter.eta.fraction == 2 / 8, "a failed trial has no epochs left to do"
     assert (reporter.done, reporter.failed) == (1, 1)
     for planned in plan.trials[1:]:
         reporter.on_trial_start(planned)
-        reporter.on_trial_end(planned, finished(planned.trial, seconds=8))
+        reporter.on_trial_end(planned, finished_record(planned.trial, seconds=8))
     assert (reporter.eta.fraction, reporter.time_left) == (1, 0)
     assert second.key not in reporter.running
 
@@ -91,8 +91,8 @@ def test_time_left_weights_epochs_by_the_cost_of_their_cell(plan: Plan, clock_of
     for planned in (cheap, dear):
         reporter.on_trial_start(planned)
     clock_of_tests.passes(9)
-    reporter.on_progress(cheap, epochs(2, seconds=0.5))
-    reporter.on_progress(dear, epochs(1, seconds=8))
+    reporter.on_progress(cheap, epoch_records(2, seconds=0.5))
+    reporter.on_progress(dear, epoch_records(1, seconds=8))
     # Left: 2 cheap epochs of half a second, 3 dear ones of 8 seconds; 9 seconds of training took 8 of the clock.
     assert reporter.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
 
@@ -100,7 +100,7 @@ def test_time_left_weights_epochs_by_the_cost_of_their_cell(plan: Plan, clock_of
 def test_earlier_training_by_another_driver_does_not_count_towards_the_speed(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.on_plan(plan)
-    reporter.on_trial_end(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
+    reporter.on_trial_end(plan.trials[0], finished_record(plan.trials[0].trial, seconds=500))
     reporter.on_trial_start(plan.trials[1])
     assert reporter.time_left == pytest.approx(6 * 500)
 
@@ -111,9 +111,9 @@ def test_pauses_reduce_the_speed_and_pruned_trials_leave_the_estimate(plan: Plan
     first = plan.trials[0]
     reporter.on_trial_start(first)
     clock_of_tests.passes(4)
-    reporter.on_progress(first, epochs(1, seconds=4))
+    reporter.on_progress(first, epoch_records(1, seconds=4))
     first.folder.create()
-    first.folder.write_progress(epochs(1, seconds=4))
+    first.folder.write_progress(epoch_records(1, seconds=4))
     reporter.on_trial_pause(first)
     clock_of_tests.passes(4)
     assert reporter.time_left == pytest.approx(7 * 4 * 2), "half of the time nothing ran"
@@ -130,8 +130,8 @@ def test_time_left_is_at_least_that_of_the_longest_running_trial(plan: Plan, clo
         reporter.on_trial_start(planned)
     clock_of_tests.passes(10)
     for planned in plan.trials[:3]:
-        reporter.on_trial_end(planned, finished(planned.trial, seconds=5))
-    reporter.on_progress(plan.trials[3], epochs(1, seconds=10))
+        reporter.on_trial_end(planned, finished_record(planned.trial, seconds=5))
+    reporter.on_progress(plan.trials[3], epoch_records(1, seconds=10))
     assert reporter.time_left == pytest.approx(10), "three workers have nothing left to do"
 
 
@@ -141,7 +141,7 @@ def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clo
     first = plan.trials[0]
     reporter.on_trial_start(first)
     clock_of_tests.passes(2)
-    reporter.on_progress(first, epochs(1, seconds=2))
+    reporter.on_progress(first, epoch_records(1, seconds=2))
     reporter.on_trial_retry(first, Attempt(cause="out_of_memory", message="no memory", epoch=1), "it starts again")
     assert first.key not in reporter.running
     assert reporter.eta.fraction == 2 / (2 + 8 * 2)
@@ -150,7 +150,7 @@ def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clo
 def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
     first = plan.trials[0]
     first.folder.create()
-    first.folder.finish(finished(first.trial, seconds=30))
+    first.folder.finish(finished_record(first.trial, seconds=30))
     reporter = ProgressReporter()
     reporter.on_plan(make_plan(plan.grid, Lab.find(plan.grid.path)))
     assert reporter.done == 1
@@ -171,7 +171,7 @@ def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     reporter.on_trial_start(plan.trials[0])
     assert reporter.idle is None
     for planned in plan.trials:
-        reporter.on_trial_end(planned, finished(planned.trial))
+        reporter.on_trial_end(planned, finished_record(planned.trial))
     assert reporter.idle == "all trials have ended; publishing"
 
 
@@ -184,7 +184,7 @@ def test_running_and_failed_trials_are_printed(kind: type[PlainReporter], tmp_pa
     with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as reporter:
         reporter.on_plan(plan)
         reporter.on_trial_start(plan.trials[0])
-        reporter.on_progress(plan.trials[0], epochs(1))
+        reporter.on_progress(plan.trials[0], epoch_records(1))
         if isinstance(reporter, RichReporter):
             reporter._live.refresh()
         failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
@@ -230,7 +230,7 @@ def render(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
     ProgressReporter.on_plan(reporter, plan)
     for planned in plan.trials[:running]:
         reporter.on_trial_start(planned)
-        reporter.on_progress(planned, epochs(123))
+        reporter.on_progress(planned, epoch_records(123))
     reporter.on_trials_elsewhere(4)
     console.print(reporter._render())
     return shown.getvalue().splitlines()
@@ -255,14 +255,14 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     first, second = plan.trials[:2]
     reporter.on_plan(plan)
     reporter.on_trial_start(first)
-    reporter.on_progress(first, epochs(1))
-    reporter.on_progress(first, epochs(1))
-    reporter.on_trial_end(first, finished(first.trial, miou=0.25))
+    reporter.on_progress(first, epoch_records(1))
+    reporter.on_progress(first, epoch_records(1))
+    reporter.on_trial_end(first, finished_record(first.trial, miou=0.25))
     reporter.on_trials_elsewhere(0)
     reporter.on_trials_elsewhere(1)
     reporter.on_wait(Waiting())
     reporter.on_wait(Waiting())
-    reporter.on_trial_end(second, failed(second.trial, "no"))
+    reporter.on_trial_end(second, failed_record(second.trial, "no"))
     events: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [one["event"] for one in events] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
     assert events[0] | {"trials": 4, "ended": 0, "remaining": 4} == events[0]
@@ -279,13 +279,13 @@ def test_a_notebook_has_one_output_with_counts_running_trials_and_messages(plan:
         for planned in (first, second):
             reporter.on_trial_start(planned)
         clock_of_tests.passes(1)
-        reporter.on_progress(first, epochs(1))
+        reporter.on_progress(first, epoch_records(1))
         assert "0/4 trials, 0 failed" in shown[-1] and shown[-1].count("<tr>") == 3
         updates = len(shown)
         for _ in range(100):
-            reporter.on_progress(first, epochs(1))
+            reporter.on_progress(first, epoch_records(1))
         assert len(shown) == updates, "the scheduler reports several times a second"
-        reporter.on_trial_end(first, failed(first.trial, "no <memory>"))
+        reporter.on_trial_end(first, failed_record(first.trial, "no <memory>"))
         assert "FAILED fcn32s, seed 0: no &lt;memory&gt;" in shown[-1] and shown[-1].count("<tr>") == 2
         for number in range(20):
             reporter.on_remark(f"remark {number}.")

@@ -6,14 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.config.grid.file import EarlyStopping
-from fcnlab.config.grid.grid import resolve
-from fcnlab.config.registry import builtin
 from fcnlab.lab import Lab
 from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.record import Plateau
 from fcnlab.trial.run_folder import RunFolder
-from tests.records import epochs as epochs_of
-from tests.records import finished
+from tests.builders import build_trial, epoch_records, finished_record
 
 CELLS = ["a", "b", "c", "d", "e"]
 curves = st.fixed_dictionaries(
@@ -60,10 +57,9 @@ def test_halving_keeps_the_better_half_at_each_epoch() -> None:
 
 
 def test_a_trial_that_stopped_on_a_plateau_keeps_its_last_miou_for_later_comparisons(lab: Lab) -> None:
-    overrides = {"variant": "fcn8s-tiny", "dataset": "shapes-mini", "recipe": "smoke", "recipe.epochs": 4}
-    record = finished(resolve(overrides, builtin(), "test").trial(0, lambda *_: ("data", None, {})))
+    record = finished_record(build_trial(epochs=4))
     plateau = Plateau(epoch=2, best_epoch=1, validations=1, min_delta=0.0)
-    record = record.model_copy(update={"epochs": tuple(epochs_of(2, miou=0.3)), "plateau": plateau})
+    record = record.model_copy(update={"epochs": tuple(epoch_records(2, miou=0.3)), "plateau": plateau})
     curve = read_curve(RunFolder(lab.runs, record.key), record)
     assert curve == [0.3] * 4
     rule = EarlyStopping(after=3, keep=0.5)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -25,6 +24,7 @@ from fcnlab.runner.executors.ray.executor import RayExecutor
 from fcnlab.runner.executors.ray.worker import Token
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_trial
 from tests.conftest import arrays_of
 from tests.patience import patience, wait_until
 
@@ -55,12 +55,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
-    output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    output |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
-    return resolve(output, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 def until(executor: Executor, condition: Callable[[list[JobExit]], object]) -> list[JobExit]:
@@ -122,7 +116,7 @@ def near(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
 def test_trials_have_the_metrics_of_a_plain_run_bit_for_bit(near: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = near
-    trials = [a_trial(lab, seed) for seed in range(3)]
+    trials = [build_trial(lab=lab, seed=seed) for seed in range(3)]
     ended = run(executor, *(Job(trial=trial) for trial in trials))
     assert {end.key for end in ended} == {trial.key for trial in trials}
     assert {end.error for end in ended} == {None}
@@ -132,7 +126,7 @@ def test_trials_have_the_metrics_of_a_plain_run_bit_for_bit(near: tuple[RayExecu
 
 def test_a_pause_requested_at_the_start_ends_the_trial_after_one_epoch(near: tuple[RayExecutor, Lab]) -> None:
     executor, lab = near
-    trial = a_trial(lab, seed=9, recipe__epochs=LONG)
+    trial = build_trial(lab=lab, seed=9, epochs=LONG)
     start(executor, Job(trial=trial))
     executor.pause()
     assert until(executor, lambda ended: ended) == [JobExit(trial.key)]
@@ -153,7 +147,7 @@ def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 
 def test_without_a_shared_disk_all_files_of_a_trial_arrive(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
-    trial = a_trial(lab)
+    trial = build_trial(lab=lab)
     assert run(executor, Job(trial=trial)) == [JobExit(trial.key)]
     elsewhere = Lab.find(root=tmp_path)
     assert_same(trial, lab, elsewhere)
@@ -164,7 +158,7 @@ def test_without_a_shared_disk_all_files_of_a_trial_arrive(far: tuple[RayExecuto
 
 def test_without_a_shared_disk_a_paused_trial_resumes(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
-    trial = a_trial(lab, seed=1)
+    trial = build_trial(lab=lab, seed=1)
     assert run(executor, Job(trial=trial, pause_after=1)) == [JobExit(trial.key)]
     assert folder(lab, trial).read() is None
     assert folder(lab, trial).checkpoint.exists()
@@ -175,8 +169,8 @@ def test_without_a_shared_disk_a_paused_trial_resumes(far: tuple[RayExecutor, La
 
 def test_without_a_shared_disk_init_from_is_found(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
-    first = a_trial(lab, head="fcn32s")
-    second = a_trial(lab).model_copy(update={"init_from": first.key})
+    first = build_trial({"head": "fcn32s"}, lab=lab)
+    second = build_trial(lab=lab).model_copy(update={"init_from": first.key})
     assert run(executor, Job(trial=first), Job(trial=second)) == [JobExit(first.key), JobExit(second.key)]
     elsewhere = Lab.find(root=tmp_path)
     run_trial(first, elsewhere)
@@ -185,7 +179,7 @@ def test_without_a_shared_disk_init_from_is_found(far: tuple[RayExecutor, Lab], 
 
 def test_epochs_arrive_while_a_trial_runs_and_a_pause_ends_it_after_one(far: tuple[RayExecutor, Lab]) -> None:
     executor, lab = far
-    trial = a_trial(lab, recipe__epochs=LONG)
+    trial = build_trial(lab=lab, epochs=LONG)
     start(executor, Job(trial=trial))
     until(executor, lambda _: len(folder(lab, trial).read_progress()) > 1)
     executor.pause()
@@ -198,7 +192,7 @@ def test_epochs_arrive_while_a_trial_runs_and_a_pause_ends_it_after_one(far: tup
 
 def test_data_missing_on_the_node_is_a_one_line_error(far: tuple[RayExecutor, Lab]) -> None:
     executor, lab = far
-    trial = a_trial(lab)
+    trial = build_trial(lab=lab)
     other = trial.model_copy(update={"data": "sha256:0"})
     missing = trial.model_copy(update={"dataset": lab.registry.get("dataset", "camvid")})
     assert run(executor, Job(trial=other), Job(trial=missing)) == [JobExit(other.key), JobExit(missing.key)]
@@ -249,7 +243,7 @@ def test_a_cluster_of_fcnlab_refuses_everyone_without_its_token() -> None:
 
 
 def test_trials_end_when_the_driver_is_killed(cluster: Any, lab: Lab) -> None:
-    trial = a_trial(lab, recipe__epochs=100 * LONG)
+    trial = build_trial(lab=lab, epochs=100 * LONG)
     code = f"""
 import sys
 from pathlib import Path
@@ -281,14 +275,14 @@ def test_a_trial_is_retried_on_a_new_node_after_the_loss_of_its_node(
 ) -> None:
     """This is the last test, since it removes the second node."""
     executor, lab = near
-    trials = [a_trial(lab, seed, recipe__epochs=100 * LONG) for seed in range(2)]
+    trials = [build_trial(lab=lab, seed=seed, epochs=100 * LONG) for seed in range(2)]
     start(executor, *(Job(trial=trial) for trial in trials))
     until(executor, lambda _: all(folder(lab, trial).read_progress() for trial in trials))
     cluster.remove_node(cluster.worker_nodes.copy().pop())
     lost = until(executor, lambda ended: ended)
     assert {end.error for end in lost} == {f"{socket.gethostname()}: its node is gone"}
     cluster.add_node(num_cpus=1, wait=False)
-    short = a_trial(lab, seed=5)
+    short = build_trial(lab=lab, seed=5)
     assert run(executor, Job(trial=short)) == [JobExit(short.key)]
     assert folder(lab, short).read() is not None
     executor.pause()

@@ -6,18 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.config.grid.grid import resolve
-from fcnlab.config.trial import Trial
-from fcnlab.lab import Lab
 from fcnlab.runner.retry_policy import create_job, describe_retry, find_failure, next_micro_batches
 from fcnlab.trial.record import Attempt
-
-
-def make_trial(**recipe: Any) -> Trial:
-    names = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "quick"}
-    fields = {f"recipe.{name}": value for name, value in recipe.items()}
-    cell = resolve({**names, **fields}, Lab.find().registry, "test")
-    return cell.trial(0, lambda variant, dataset, recipe: ("data", None, {}))
+from tests.builders import build_trial
 
 
 def lost(epoch: int) -> Attempt:
@@ -31,12 +22,12 @@ def out_of_memory(micro_batches: int = 1, exclusive: bool = False) -> Attempt:
 
 
 def test_first_attempt_follows_the_recipe() -> None:
-    job = create_job(make_trial(), [], shares_devices=True, pause_after=3)
+    job = create_job(build_trial(), [], shares_devices=True, pause_after=3)
     assert (job.micro_batches, job.exclusive, job.pause_after) == (1, False, 3)
 
 
 def test_lost_worker_is_retried_while_the_trial_makes_progress() -> None:
-    trial = make_trial()
+    trial = build_trial()
     attempts = [lost(0), lost(1), lost(4)]
     assert find_failure(trial, attempts, shares_devices=True) is None
     failure = find_failure(trial, [*attempts, lost(4)], shares_devices=True)
@@ -45,13 +36,13 @@ def test_lost_worker_is_retried_while_the_trial_makes_progress() -> None:
 
 
 def test_trial_is_exclusive_after_a_lost_worker() -> None:
-    assert create_job(make_trial(), [lost(0)], shares_devices=True).exclusive
-    assert not create_job(make_trial(), [lost(0)], shares_devices=False).exclusive
+    assert create_job(build_trial(), [lost(0)], shares_devices=True).exclusive
+    assert not create_job(build_trial(), [lost(0)], shares_devices=False).exclusive
 
 
 def test_the_next_attempt_is_described_in_one_phrase() -> None:
     def describe(attempt: Attempt, *, shares: bool = True) -> str:
-        return describe_retry(create_job(make_trial(batch_size=8), [attempt], shares_devices=shares), attempt)
+        return describe_retry(create_job(build_trial(batch_size=8), [attempt], shares_devices=shares), attempt)
 
     assert describe(lost(3), shares=False) == "it resumes from its last checkpoint"
     assert describe(lost(0), shares=False) == "it starts again"
@@ -62,7 +53,7 @@ def test_the_next_attempt_is_described_in_one_phrase() -> None:
 
 
 def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:
-    trial = make_trial(batch_size=12)
+    trial = build_trial(batch_size=12)
     tried: list[Attempt] = []
     jobs = []
     while find_failure(trial, [*tried, out_of_memory()], shares_devices=True) is None or len(tried) < 2:
@@ -78,19 +69,19 @@ def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:
 
 
 def test_out_of_memory_on_unshared_device_splits_the_batch_immediately() -> None:
-    assert create_job(make_trial(batch_size=8), [out_of_memory()], shares_devices=False).micro_batches == 2
+    assert create_job(build_trial(batch_size=8), [out_of_memory()], shares_devices=False).micro_batches == 2
 
 
 @pytest.mark.parametrize(("term", "value"), [("dice", 0.5), ("lovasz", 0.5), ("ohem", {"keep": 0.1})])
 def test_batch_is_not_split_for_losses_of_the_whole_batch(term: str, value: Any) -> None:
-    trial = make_trial(**{f"loss.{term}": value})
+    trial = build_trial(**{f"loss.{term}": value})
     assert find_failure(trial, [out_of_memory()], shares_devices=False) is not None
 
 
 @settings(deadline=None)
 @given(batch=st.integers(1, 64), accumulate=st.integers(1, 8))
 def test_micro_batches_are_equal_and_increase_to_one_image_each(batch: int, accumulate: int) -> None:
-    recipe = make_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate).recipe
+    recipe = build_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate).recipe
     micro_batches, seen = 1, [1]
     while (more := next_micro_batches(recipe, micro_batches)) is not None:
         assert more > micro_batches and recipe.batch_size % (recipe.grad_accum_steps * more) == 0

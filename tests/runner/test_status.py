@@ -11,15 +11,13 @@ from fcnlab.lab import Lab
 from fcnlab.runner.lease import EXPIRY, Heartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.status import StatusReader
+from tests.builders import build_plan, epoch_records, failed_record, finished_record
 from tests.conftest import SMOKE, write_grid
-from tests.records import epochs, failed, finished
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    path = write_grid(tmp_path, SMOKE)
-    lab = Lab.find(path)
-    return make_plan(lab.load_grid(path), lab)
+    return build_plan(tmp_path)
 
 
 def read_status(plan: Plan) -> StatusReader:
@@ -48,10 +46,10 @@ def test_status_shows_running_trials_and_changes_no_file(plan: Plan) -> None:
         planned.folder.create()
     with Heartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
         assert Leases(heartbeat).claim(running.folder.path)
-        running.folder.write_progress(epochs(1, seconds=30))
-        paused.folder.write_progress(epochs(1, seconds=10))
-        done.folder.finish(finished(done.trial))
-        broken.folder.finish(failed(broken.trial))
+        running.folder.write_progress(epoch_records(1, seconds=30))
+        paused.folder.write_progress(epoch_records(1, seconds=10))
+        done.folder.finish(finished_record(done.trial))
+        broken.folder.finish(failed_record(broken.trial))
         before = files(lab.root)
         status = read_status(plan)
         assert files(lab.root) == before
@@ -70,7 +68,7 @@ def test_time_left_of_a_new_reader_counts_one_trial_at_a_time_per_running_trial(
     with Heartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
         for planned in plan.trials[:2]:
             assert Leases(heartbeat).claim(planned.folder.path)
-            planned.folder.write_progress(epochs(1, seconds=100))
+            planned.folder.write_progress(epoch_records(1, seconds=100))
             written = time.time() - 50  # the trials are in the middle of their second epoch
             os.utime(planned.folder.progress, (written, written))
             os.utime(next(planned.folder.path.glob("lease.*")), (written - 100, written - 100))
@@ -83,7 +81,7 @@ def test_refresh_finds_newly_ended_trials(plan: Plan) -> None:
     status = read_status(plan)
     first = plan.trials[0]
     first.folder.create()
-    first.folder.finish(finished(first.trial))
+    first.folder.finish(finished_record(first.trial))
     assert states(status) == {"to do": 4}
     status.refresh()
     assert states(status) == {"finished": 1, "to do": 3}
@@ -111,7 +109,7 @@ def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age:
     first = plan.trials[0]
     first.folder.create()
     (first.folder.path / "lease.3").write_text(driver)
-    first.folder.write_progress(epochs(1))
+    first.folder.write_progress(epoch_records(1))
     assert states(read_status(plan)) == {state: 1, "to do": 3}
     beat.unlink()
     assert states(read_status(plan)) == {"paused": 1, "to do": 3}
@@ -124,7 +122,7 @@ def test_pruned_cells_are_shown_as_pruned(tmp_path: Path) -> None:
     status = StatusReader(plan, lab)
     for planned in plan.trials:
         planned.folder.create()
-        planned.folder.write_progress(epochs(1, miou=0.5 if planned.cell.label == "fcn32s" else 0.1))
+        planned.folder.write_progress(epoch_records(1, miou=0.5 if planned.cell.label == "fcn32s" else 0.1))
     status.refresh()
     assert states(status) == {"paused": 2, "pruned": 2}
     assert {planned.pruned_after for planned in status.plan.trials if planned.cell.label == "fcn8s"} == {1}

@@ -16,8 +16,8 @@ from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_columns, extract_final_metrics
 from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
 from fcnlab.tracking.params import extract_params
+from tests.builders import build_trial, finished_record
 from tests.conftest import SMOKE, write_grid
-from tests.records import finished
 
 
 def test_names_of_classes_are_valid_and_different() -> None:
@@ -32,19 +32,16 @@ def test_names_of_classes_are_valid_and_different() -> None:
     assert names[:2] == ["sky", "Sky_2"] and names[8] == "été"
 
 
-def test_columns_are_read_from_their_names_now_and_in_earlier_versions(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE)
-    trial = make_plan(Lab.find(path).load_grid(path), Lab.find(path)).trials[0].trial
-    columns = extract_columns(finished(trial), "last")
+def test_columns_are_read_from_their_names_now_and_in_earlier_versions() -> None:
+    trial = build_trial()
+    columns = extract_columns(finished_record(trial), "last")
     assert {"miou", "test_miou", "val_miou_best", "params"} <= set(columns)
     assert read_columns({PUBLISHED_NAMES[name]: value for name, value in columns.items()}) == columns
     assert read_columns(columns) == columns
 
 
-def test_class_iou_is_published_for_few_classes_and_the_reported_checkpoint(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE)
-    trial = make_plan(Lab.find(path).load_grid(path), Lab.find(path)).trials[0].trial
-    record = finished(trial).model_copy(update={"classes": ("road", "sky")})
+def test_class_iou_is_published_for_few_classes_and_the_reported_checkpoint() -> None:
+    record = finished_record(build_trial()).model_copy(update={"classes": ("road", "sky")})
     assert extract_final_metrics(record, "last").keys() & {"test/iou/road", "test/iou_best/sky"} == {"test/iou/road"}
     assert {"test/iou/road", "test/iou_best/sky"} <= extract_final_metrics(record, "best").keys()
     many = record.model_copy(update={"classes": tuple(map(str, range(31)))})
@@ -61,7 +58,7 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_a
     grid = lab.load_grid(path)
     planned = make_plan(grid, lab).trials[0]
     axes = {f"dataset.options.extra{number}": "x" * 7000 for number in range(120)}
-    record = finished(planned.trial)
+    record = finished_record(planned.trial)
     planned.folder.create()
     planned.folder.finish(record)
     trial = TrackedTrial(planned.trial, "fcn32s", axes, "fcnlab ...", planned.folder, time.time())
@@ -110,7 +107,7 @@ def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Pat
     lab = Lab.find(path)
     grid = lab.load_grid(path)
     planned = make_plan(grid, lab).trials[0]
-    record = finished(planned.trial)
+    record = finished_record(planned.trial)
     discarded = [epoch.model_copy(update={"loss": 9.0}) for epoch in record.epochs]
     planned.folder.create()
     planned.folder.finish(record)

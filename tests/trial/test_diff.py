@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from fcnlab.trial.diff import Difference, diff_records, find_divergence, have_equal_metrics
-from tests.records import epochs, finished
-from tests.trial.test_comparability import trial
+from tests.builders import build_trial, epoch_records, finished_record
 
 
 def test_a_record_equals_itself_and_times_are_not_compared() -> None:
-    record = finished(trial())
+    record = finished_record(build_trial())
     assert diff_records(record, record) == [] and have_equal_metrics(record, record)
-    slower = finished(trial(), seconds=2.0)
+    slower = finished_record(build_trial(), seconds=2.0)
     assert have_equal_metrics(record, slower)
     assert [one.field for one in diff_records(record, slower)] == ["train_seconds"]
 
 
 def test_fields_of_the_configuration_have_dotted_names() -> None:
-    found = diff_records(finished(trial()), finished(trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3)))
+    found = diff_records(
+        finished_record(build_trial()), finished_record(build_trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3))
+    )
     assert {(one.field, one.a, one.b) for one in found if one.section == "configuration"} == {
-        ("recipe.optimizer.lr", trial().recipe.optimizer.lr, 0.5),
+        ("recipe.optimizer.lr", build_trial().recipe.optimizer.lr, 0.5),
         ("head.stride", 8, 32),
         ("seed", 0, 3),
     }
 
 
 def test_causes_come_before_metrics_and_metrics_have_a_difference() -> None:
-    a = finished(trial(), miou=0.5)
-    b = finished(trial(), miou=0.75, commit="ffff", threads=2, versions={"fcnlab": "0.1.0", "torch": "2.12.0"})
+    a = finished_record(build_trial(), miou=0.5)
+    b = finished_record(
+        build_trial(), miou=0.75, commit="ffff", threads=2, versions={"fcnlab": "0.1.0", "torch": "2.12.0"}
+    )
     found = diff_records(a, b)
     assert [one.section for one in found] == ["code", "environment", "environment", "metrics", "metrics"]
     assert Difference("environment", "torch", "2.11.0", "2.12.0") in found
@@ -36,7 +39,7 @@ def test_causes_come_before_metrics_and_metrics_have_a_difference() -> None:
 
 
 def test_the_first_epoch_with_another_loss_is_found() -> None:
-    record = finished(trial())
-    other = [*epochs(1), epochs(2)[1].model_copy(update={"loss": 0.5000000001})]
+    record = finished_record(build_trial())
+    other = [*epoch_records(1), epoch_records(2)[1].model_copy(update={"loss": 0.5000000001})]
     assert find_divergence(record, record) is None
     assert find_divergence(record, record.model_copy(update={"epochs": tuple(other)})) == 2

@@ -15,9 +15,9 @@ import torch
 from fcnlab.settings import KILLED
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Record
+from tests.builders import build_trial, failed_record, finished_record
 from tests.patience import patience, wait_until
-from tests.records import failed, finished
-from tests.trial.test_comparability import trial
+from tests.processes import is_running
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
 
@@ -34,18 +34,10 @@ def wait_for(folder: Path, rank: int) -> int:
     return int(file.read_text())
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def finishes(folder: Path, rank: int) -> Record | None:
     noted(folder, rank)
     wait_for(folder, 1)
-    return finished(trial(), threads=torch.get_num_threads()) if rank == 0 else None
+    return finished_record(build_trial(), threads=torch.get_num_threads()) if rank == 0 else None
 
 
 def pauses(folder: Path, rank: int) -> Record | None:
@@ -58,7 +50,7 @@ def second_fails(folder: Path, rank: int) -> Record | None:
     noted(folder, rank)
     wait_for(folder, 0)
     if rank == 1:
-        return failed(trial(), "the message")
+        return failed_record(build_trial(), "the message")
     time.sleep(600)
     return None
 
@@ -76,13 +68,13 @@ def second_is_killed_and_the_first_takes_it_for_an_error(folder: Path, rank: int
     noted(folder, rank)
     if rank == 0:
         os.kill(wait_for(folder, 1), signal.SIGKILL)
-        return failed(trial(), "connection closed by peer")
+        return failed_record(build_trial(), "connection closed by peer")
     time.sleep(600)
     return None
 
 
 def both_gone(folder: Path) -> bool:
-    return all(is_gone(wait_for(folder, rank)) for rank in (0, 1))
+    return not any(is_running(wait_for(folder, rank)) for rank in (0, 1))
 
 
 def test_rank_0_returns_the_record_and_ranks_share_the_threads(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcnlab.config.grid.grid import resolve
 from fcnlab.lab import Lab
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_trial
 
 PHASES = {
     "upload": "fcnlab.trial.build.TrainingBatches",
     "step": "fcnlab.training.step.Backward.accumulate",
-    "optimizer": "fcnlab.training.fit._step",
+    "optimizer": "fcnlab.training.fit._update_weights",
     "average": "fcnlab.training.optim.MovingAverage.update_parameters",
     "evaluation": "fcnlab.trial.evaluation.evaluator.evaluate_split",
     "checkpoint": "fcnlab.trial.trainer.capture_state",
@@ -29,9 +29,7 @@ def test_lack_of_memory_is_the_cause_of_a_failure_in_each_phase(
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    names = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
-    fields = {"recipe": "smoke", "recipe.epochs": 2, "recipe.ema": 0.9}
-    trial = resolve(names | fields, lab.registry, "test").trial(0, lab.fingerprints)
+    trial = build_trial(lab=lab, epochs=2, ema=0.9)
     monkeypatch.setattr(PHASES[phase], fail)
     record = run_trial(trial, lab, checkpoint_every=0)
     assert record is not None and record.failure is not None

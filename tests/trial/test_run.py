@@ -14,13 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
-from fcnlab.config.grid.grid import resolve
 from fcnlab.config.recipe import StopOnPlateau
 from fcnlab.config.registry_writer import write_entry
-from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
+from fcnlab.models import FCN
 from fcnlab.tracking.fields import extract_columns
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.optim import create_schedule
@@ -28,13 +27,15 @@ from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
+from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.plateau import find_plateau
-from fcnlab.trial.record import Plateau, Record
+from fcnlab.trial.record import Plateau, SplitMetrics
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_trial, create_lab, epoch_records
 from tests.conftest import arrays_of
-from tests.records import epochs as epochs_of
+from tests.trial.interruption import interrupt_trial, timeless_content
 
 
 @pytest.fixture(autouse=True)
@@ -42,21 +43,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
-    overrides = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    overrides |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
-    return resolve(overrides, lab.registry, "test").trial(seed, lab.fingerprints)
-
-
-def timeless_content(record: Record) -> list[Any]:
-    """Return everything in a record that does not depend on time."""
-    assert record.failure is None, record.failure
-    return [record.metrics, [(e.epoch, e.loss, e.lr, e.val_miou) for e in record.epochs]]
-
-
 def test_two_runs_give_identical_results_and_logged_steps_change_nothing(tmp_path: Path) -> None:
-    labs = [Lab.find(root=_made(tmp_path / name)) for name in ("a", "b")]
-    first, second = (run_trial(a_trial(lab), lab, log_every=every) for lab, every in zip(labs, (None, 1), strict=True))
+    labs = [create_lab(tmp_path / name) for name in ("a", "b")]
+    first, second = (
+        run_trial(build_trial(lab=lab), lab, log_every=every) for lab, every in zip(labs, (None, 1), strict=True)
+    )
     assert not any(epoch.step_losses for epoch in first.epochs)
     steps = [step for epoch in second.epochs for step, _ in epoch.step_losses]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(second.epochs)
@@ -72,9 +63,7 @@ def test_two_runs_give_identical_results_and_logged_steps_change_nothing(tmp_pat
 
 def test_activation_checkpointing_does_not_change_the_metrics(lab: Lab) -> None:
     kept, again = (
-        run_trial(
-            a_trial(lab, recipe__ema=0.9, recipe__activation_checkpointing=what, backbone="resnet10t-scratch"), lab
-        )
+        run_trial(build_trial({"backbone": "resnet10t-scratch"}, lab=lab, ema=0.9, activation_checkpointing=what), lab)
         for what in ("none", "stride8")
     )
     assert timeless_content(kept) == timeless_content(again)
@@ -82,8 +71,8 @@ def test_activation_checkpointing_does_not_change_the_metrics(lab: Lab) -> None:
 
 
 def test_another_seed_gives_other_metrics(lab: Lab) -> None:
-    assert timeless_content(run_trial(a_trial(lab, seed=0), lab)) != timeless_content(
-        run_trial(a_trial(lab, seed=1), lab)
+    assert timeless_content(run_trial(build_trial(lab=lab, seed=0), lab)) != timeless_content(
+        run_trial(build_trial(lab=lab, seed=1), lab)
     )
 
 
@@ -92,11 +81,11 @@ def test_a_trial_killed_after_an_epoch_resumes_with_equal_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int, damaged: int
 ) -> None:
     """Also from the checkpoint before if the last one is damaged, and from the start if both are."""
-    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
-    trial = a_trial(calm, recipe__epochs=3, recipe__validate_every=2)
+    calm, rough = (create_lab(tmp_path / name) for name in ("calm", "rough"))
+    trial = build_trial(lab=calm, epochs=3, validate_every=2)
     expected = run_trial(trial, calm)
 
-    killed(trial, rough, monkeypatch, killed_after)
+    interrupt_trial(trial, rough, monkeypatch, after=killed_after)
     folder = RunFolder(rough.runs, trial.key)
     assert folder.read() is None
     assert folder.checkpoint.exists() and folder.previous_checkpoint.exists() == (killed_after == 2)
@@ -112,46 +101,30 @@ def test_a_trial_killed_after_an_epoch_resumes_with_equal_metrics(
 
 
 EVERYTHING: dict[str, Any] = {
-    "recipe__epochs": 2,
-    "recipe__ema": 0.9,
-    "recipe__grad_accum_steps": 2,
-    "recipe__grad_clip_norm": 0.5,
-    "recipe__jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
-    "recipe__batch_norm": "eval",
-    "recipe__freeze": "stride2",
-    "recipe__optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01},
-    "recipe__lr_factors": {"backbone": 0.5, "upsampler": 2.0, "bias": 2.0},
-    "recipe__decay": "weights",
-    "recipe__schedule": {"name": "step", "warmup_epochs": 1},
-    "recipe__loss": {"class_weights": "median_frequency", "focal": 1.0, "dice": 0.5, "lovasz": 0.5},
+    "epochs": 2,
+    "ema": 0.9,
+    "grad_accum_steps": 2,
+    "grad_clip_norm": 0.5,
+    "jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
+    "batch_norm": "eval",
+    "freeze": "stride2",
+    "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01},
+    "lr_factors": {"backbone": 0.5, "upsampler": 2.0, "bias": 2.0},
+    "decay": "weights",
+    "schedule": {"name": "step", "warmup_epochs": 1},
+    "loss": {"class_weights": "median_frequency", "focal": 1.0, "dice": 0.5, "lovasz": 0.5},
 }
 """A recipe with all options of training."""
-
-
-def killed(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Run a trial until it has saved its checkpoint after an epoch."""
-    save = CheckpointWriter.save
-
-    def save_and_die(self: CheckpointWriter, state: Mapping[str, Any]) -> None:
-        save(self, state)
-        if len(state["epochs"]) == after:
-            self.wait()
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(CheckpointWriter, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            run_trial(trial, lab, checkpoint_every=0)
 
 
 @pytest.mark.parametrize("head", ["fcn8s", "dilated16-aux"])
 def test_a_killed_trial_with_all_recipe_options_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
-    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
-    trial = a_trial(calm, head=head, **EVERYTHING)
+    calm, rough = (create_lab(tmp_path / name) for name in ("calm", "rough"))
+    trial = build_trial({"head": head}, lab=calm, **EVERYTHING)
     expected = run_trial(trial, calm)
-    killed(trial, rough, monkeypatch, after=1)
+    interrupt_trial(trial, rough, monkeypatch, after=1)
     assert timeless_content(run_trial(trial, rough)) == timeless_content(expected)
     folders = [lab.runs / trial.key for lab in (calm, rough)]
     weights = [load_file(folder / "last.safetensors") for folder in folders]
@@ -173,7 +146,7 @@ def test_the_saved_weights_are_those_that_were_evaluated(
         trained.update({name: value.clone() for name, value in state["model"].items()})
 
     monkeypatch.setattr(CheckpointWriter, "save", note)
-    trial = a_trial(lab, **EVERYTHING | {"recipe__ema": ema})
+    trial = build_trial(lab=lab, **EVERYTHING | {"ema": ema})
     record = run_trial(trial, lab, checkpoint_every=0)
     assert record is not None and record.failure is None
     kept = load_file(lab.runs / record.key / "last.safetensors")
@@ -190,23 +163,20 @@ def test_the_saved_weights_are_those_that_were_evaluated(
             model,
             DecodedSplit(dataset.split(name)),
             num_classes=len(dataset.classes),
-            mean=model.backbone.mean,
-            std=model.backbone.std,
-            device=torch.device("cpu"),
             autocast=nullcontext,
         )
         assert np.array_equal(found.areas, counts[f"{name}_last"])
 
 
 def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = a_trial(lab)
+    trial = build_trial(lab=lab)
     first = run_trial(trial, lab)
     monkeypatch.setattr("fcnlab.trial.trainer.fit", lambda *_, **__: pytest.fail("trained again"))
     assert run_trial(trial, lab) == first
 
 
 def test_a_trial_that_raises_is_a_failed_record_with_its_traceback(lab: Lab) -> None:
-    record = run_trial(a_trial(lab, recipe__batch_size=17), lab)
+    record = run_trial(build_trial(lab=lab, batch_size=17), lab)
     assert record.status == "failed"
     assert record.failure is not None
     assert record.failure.cause == "exception"
@@ -216,13 +186,38 @@ def test_a_trial_that_raises_is_a_failed_record_with_its_traceback(lab: Lab) -> 
 
 
 def test_a_nan_loss_is_recorded_as_diverged(lab: Lab) -> None:
-    record = run_trial(a_trial(lab, recipe__optimizer__lr=1e30), lab)
+    record = run_trial(build_trial(lab=lab, lr=1e30), lab)
     assert record.failure is not None
     assert record.failure.cause == "diverged"
 
 
+def test_infinite_weights_after_the_last_step_are_recorded_as_diverged(lab: Lab) -> None:
+    # There is one step. Its loss is finite, and no later loss shows what its gradient does to the weights.
+    trial = build_trial(lab=lab, epochs=1, batch_size=16, lr=3e38, loss={"reduction": "pixel_sum"})
+    record = run_trial(trial, lab)
+    assert record.failure is not None and record.failure.cause == "diverged"
+    assert "weights and statistics of epoch 1 are not finite" in record.failure.message
+    assert record.metrics == () and not RunFolder(lab.runs, trial.key).weights.exists()
+
+
+def test_best_weights_that_are_not_finite_are_recorded_as_diverged(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = Evaluator.evaluate_checkpoints
+
+    def with_damaged_best(self: Evaluator, model: FCN, **options: Any) -> list[SplitMetrics]:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        state["head.upsample.weight"][:] = float("nan")
+        return evaluate(self, model, **options | {"best_epoch": 1, "best_state": state})
+
+    monkeypatch.setattr(Evaluator, "evaluate_checkpoints", with_damaged_best)
+    trial = build_trial({"head": "fcn32s"}, lab=lab, epochs=2)
+    record = run_trial(trial, lab)
+    assert record.failure is not None and record.failure.cause == "diverged"
+    assert "of epoch 1 are not finite, such as 'head.upsample.weight'" in record.failure.message
+    assert not RunFolder(lab.runs, trial.key).best_weights.exists()
+
+
 def test_metrics_of_last_and_best_equal_those_of_the_recorded_counts(lab: Lab) -> None:
-    record = run_trial(a_trial(lab, recipe__epochs=3), lab)
+    record = run_trial(build_trial(lab=lab, epochs=3), lab)
     counts = arrays_of(lab.runs / record.key / "counts.npz")
     by_epoch = {epoch.epoch: epoch.val_miou for epoch in record.epochs}
     assert {(s.split, s.checkpoint) for s in record.metrics} == {
@@ -244,7 +239,7 @@ def test_metrics_of_last_and_best_equal_those_of_the_recorded_counts(lab: Lab) -
 
 
 def test_without_a_test_split_only_val_is_evaluated(lab: Lab) -> None:
-    trial = a_trial(lab, dataset__splits={"test": None})
+    trial = build_trial({"dataset.splits": {"test": None}}, lab=lab)
     record = run_trial(trial, lab)
     assert {score.split for score in record.metrics} == {"val"}
     assert record.report_split == trial.report_split == "val"
@@ -268,7 +263,7 @@ def add_folder(lab: Lab, name: str, val: int, gray: int = 100) -> Lab:
 
 def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab) -> None:
     lab = add_folder(lab, "void", val=255)
-    record = run_trial(a_trial(lab, dataset="void", recipe__epochs=2, recipe__batch_size=4), lab)
+    record = run_trial(build_trial({"dataset": "void"}, lab=lab, epochs=2, batch_size=4), lab)
     assert record.status == "finished", record.failure
     assert {(score.checkpoint, score.epoch, score.miou) for score in record.metrics} == {
         ("last", 2, None),
@@ -278,7 +273,7 @@ def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab) -> 
 
 def test_another_folder_with_the_same_classes_is_another_dataset_to_evaluate_on(lab: Lab) -> None:
     lab = add_folder(add_folder(lab, "day", val=1), "night", val=1, gray=10)
-    trial = a_trial(lab, dataset="day", recipe__epochs=1, recipe__batch_size=4)
+    trial = build_trial({"dataset": "day"}, lab=lab, epochs=1, batch_size=4)
     run_trial(trial, lab)
     finished = find_finished_trial(trial.key, lab)
     assert resolve_target(finished, lab, "day", None) is None
@@ -289,7 +284,7 @@ def test_another_folder_with_the_same_classes_is_another_dataset_to_evaluate_on(
 def test_files_of_a_trial_have_the_permissions_of_the_umask(lab: Lab) -> None:
     before = os.umask(0o002)
     try:
-        record = run_trial(a_trial(lab), lab)
+        record = run_trial(build_trial(lab=lab), lab)
     finally:
         os.umask(before)
     files = [path for path in (lab.runs / record.key).rglob("*") if path.is_file() and path.name != "lock"]
@@ -315,7 +310,7 @@ def test_an_incomplete_record_is_read_as_none(lab: Lab, content: bytes) -> None:
 
 
 def test_a_record_of_another_trial_is_read_as_none(lab: Lab) -> None:
-    record = run_trial(a_trial(lab), lab)
+    record = run_trial(build_trial(lab=lab), lab)
     other = RunFolder(lab.runs, "0" * 64)
     other.create()
     other.record.write_text(json.dumps(json.loads(record.model_dump_json())))
@@ -325,23 +320,18 @@ def test_a_record_of_another_trial_is_read_as_none(lab: Lab) -> None:
 def test_batches_do_not_depend_on_the_head(lab: Lab) -> None:
     seen = []
     for head in ("fcn32s", "fcn8s"):
-        trial = a_trial(lab, head=head)
+        trial = build_trial({"head": head}, lab=lab)
         dataset = lab.open_dataset(trial.dataset)
         model = build_model(trial.variant, len(dataset.classes), trial.seed)
-        training = build_training(trial.recipe, model, dataset, "train", trial.seed, torch.device("cpu"))
+        training = build_training(trial.recipe, model, dataset, split="train", seed=trial.seed)
         seen.append([(images.clone(), labels.clone()) for images, labels in training.batches.epoch(1)])
     for (images, labels), (other_images, other_labels) in zip(*seen, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(labels, other_labels)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def test_a_record_with_an_older_configuration_is_valid(lab: Lab) -> None:
-    trial = a_trial(lab)
+    trial = build_trial(lab=lab)
     record = run_trial(trial, lab)
     folder = RunFolder(lab.runs, trial.key)
     older = json.loads(record.model_dump_json())
@@ -359,7 +349,7 @@ def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(
         raise ModelError("accepts only images of 224x224")
 
     monkeypatch.setattr("fcnlab.training.cost.count_gmacs", refuse)
-    record = run_trial(a_trial(lab), lab)
+    record = run_trial(build_trial(lab=lab), lab)
     assert record is not None and record.status == "finished"
     assert record.cost is not None and record.cost.gmacs is None and record.cost.params > 0
     assert RunFolder(lab.runs, record.key).read() == record
@@ -367,13 +357,7 @@ def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(
 
 
 def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:
-    learns: dict[str, Any] = {
-        "recipe": "quick",
-        "recipe__batch_size": 4,
-        "recipe__epochs": 12,
-        "recipe__precision": "fp32",
-    }
-    trial = a_trial(lab, recipe__score_scale=0.5, **learns)
+    trial = build_trial({"recipe": "quick"}, lab=lab, batch_size=4, epochs=12, precision="fp32", score_scale=0.5)
     record = run_trial(trial, lab)
     assert record.failure is None, record.failure
     model = build_model(trial.variant, len(record.classes), trial.seed).eval()
@@ -396,7 +380,7 @@ def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:
     assert scored != evaluate_trial(finished, lab, Protocol(scales=(2.0,)), "last").metrics  # at its own size
 
 
-PLATEAU: dict[str, Any] = {"recipe__epochs": 6, "recipe__stop_on_plateau": {"patience": 2, "min_delta": 100.0}}
+PLATEAU: dict[str, Any] = {"epochs": 6, "stop_on_plateau": {"patience": 2, "min_delta": 100.0}}
 """A mIoU never improves by 100 points, so the trial stops after the second validation that follows the first."""
 
 
@@ -404,8 +388,8 @@ PLATEAU: dict[str, Any] = {"recipe__epochs": 6, "recipe__stop_on_plateau": {"pat
 def test_a_trial_stops_on_a_plateau_also_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
-    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
-    trial = a_trial(calm, **PLATEAU, recipe__schedule={"name": "poly"})
+    calm, rough = (create_lab(tmp_path / name) for name in ("calm", "rough"))
+    trial = build_trial(lab=calm, **PLATEAU, schedule={"name": "poly"})
     record = run_trial(trial, calm)
     assert record.plateau == Plateau(epoch=3, best_epoch=1, validations=2, min_delta=100.0)
     assert record.trained_epochs == len(record.epochs) == 3 and record.status == "finished"
@@ -418,7 +402,7 @@ def test_a_trial_stops_on_a_plateau_also_after_an_interruption(
     whole = create_schedule("poly", steps=6 * 4)
     assert [epoch.lr for epoch in record.epochs] == [0.01 * whole(4 * epoch - 1) for epoch in (1, 2, 3)]
 
-    killed(trial, rough, monkeypatch, killed_after)
+    interrupt_trial(trial, rough, monkeypatch, after=killed_after)
     resumed = run_trial(trial, rough)
     assert timeless_content(resumed) == timeless_content(record) and resumed.plateau == record.plateau
     counts = [arrays_of(lab.runs / trial.key / "counts.npz") for lab in (calm, rough)]
@@ -426,14 +410,14 @@ def test_a_trial_stops_on_a_plateau_also_after_an_interruption(
 
 
 def test_all_ranks_stop_on_a_plateau(lab: Lab) -> None:
-    trial = a_trial(lab, **PLATEAU, recipe__batch_norm="eval")
+    trial = build_trial(lab=lab, **PLATEAU, batch_norm="eval")
     record = run_trial(trial, lab, devices=2)
     assert record.failure is None and record.environment.devices == 2 and record.trained_epochs == 3
 
 
 def test_stop_on_plateau_is_left_out_of_the_key_where_it_is_off(lab: Lab) -> None:
-    assert a_trial(lab, recipe__stop_on_plateau=None).key == a_trial(lab).key
-    assert a_trial(lab, recipe__stop_on_plateau={"patience": 2}).key != a_trial(lab).key
+    assert build_trial(lab=lab, stop_on_plateau=None).key == build_trial(lab=lab).key
+    assert build_trial(lab=lab, stop_on_plateau={"patience": 2}).key != build_trial(lab=lab).key
 
 
 @pytest.mark.parametrize(
@@ -452,6 +436,6 @@ def test_a_plateau_is_a_number_of_validations_without_an_improvement(
 ) -> None:
     rule = StopOnPlateau(patience=2, min_delta=min_delta)
     epochs = [epoch.model_copy(update={"epoch": n, "val_miou": miou}) for n, (epoch, miou) in
-              enumerate(zip(epochs_of(len(curve)), curve, strict=True), start=1)]  # fmt: skip
+              enumerate(zip(epoch_records(len(curve)), curve, strict=True), start=1)]  # fmt: skip
     assert find_plateau(rule, epochs) == stop
     assert find_plateau(None, epochs) is None

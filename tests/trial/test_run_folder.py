@@ -20,7 +20,7 @@ from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_c
 from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.sample_name import name_sample
 from fcnlab.trial.storage.sealed_record import compute_checksum
-from tests.records import epochs
+from tests.builders import epoch_records
 from tests.report.finished_grid import finished_lab
 
 
@@ -173,16 +173,16 @@ def test_weights_are_verified_when_they_are_loaded(folder: RunFolder) -> None:
 def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: bytes) -> None:
     folder = RunFolder(tmp_path, "0" * 64)
     folder.create()
-    folder.write_progress(epochs(2))
+    folder.write_progress(epoch_records(2))
     folder.progress.write_bytes(folder.progress.read_bytes() + torn)
-    assert folder.read_progress() == epochs(2)
+    assert folder.read_progress() == epoch_records(2)
     assert folder.inspect()[1] is None
 
 
 def test_a_broken_line_in_the_middle_is_damage(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "0" * 64)
     folder.create()
-    folder.write_progress(epochs(3))
+    folder.write_progress(epoch_records(3))
     lines = folder.progress.read_bytes().splitlines()
     folder.progress.write_bytes(b"\n".join([lines[0], lines[1][:9], lines[2], b""]))
     assert folder.read_progress() == [EpochRecord.model_validate_json(lines[0])]

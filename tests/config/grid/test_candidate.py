@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fcnlab.config.grid.candidate import to_overrides
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
+from tests.builders import TINY
 
-BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
+BASE = TINY | {"dataset": "shapes"}
 
 
 def check(overrides: dict[str, Any]) -> dict[str, Any]:
