@@ -79,7 +79,14 @@ class Schedule(Config):
 
 
 class LrFactors(Config):
-    """Factors on the learning rate by component; a bias has its component's factor times `bias`."""
+    """Factors on the learning rate.
+
+    Attributes:
+        backbone: factor of the backbone.
+        head: factor of the head without its upsamplers.
+        upsampler: factor of the upsamplers.
+        bias: additional factor of the biases of convolutions and linear layers.
+    """
 
     backbone: NonNegative = 1.0
     head: NonNegative = 1.0
@@ -153,11 +160,11 @@ class Loss(Config):
 
 
 class ColorJitter(Config):
-    """Configuration of random color changes.
+    """Configuration of random color changes, those of torchvision's `ColorJitter` in the order of the fields.
 
     Attributes:
         brightness: factors within 1 ± this value.
-        contrast: factors within 1 ± this value.
+        contrast: factors within 1 ± this value, about the mean of the whole image.
         saturation: factors within 1 ± this value.
         hue: shifts within ± this value, in turns of the color wheel.
     """
@@ -166,6 +173,11 @@ class ColorJitter(Config):
     contrast: Fraction = 0.0
     saturation: Fraction = 0.0
     hue: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
+
+    @property
+    def active(self) -> bool:
+        """True if any color changes."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
 class GaussianBlur(Config):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
-from fcnlab.config.recipe import Recipe
+from fcnlab.config.recipe import ColorJitter, GaussianBlur, Recipe
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.windows import blur_image, resize_image, resize_label, rotate_image, rotate_label
-from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
+from fcnlab.kernels.inputs import AugmentationParams, DecodedSample, Window
 
 TRIES = 10
 """Maximum number of repeated crops for `cat_max_ratio`, as in mmsegmentation."""
@@ -48,19 +48,6 @@ def jitter_colors(image: Tensor, jitter: ColorJitter, draws: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Blur:
-    """Configuration of a random Gaussian blur.
-
-    Attributes:
-        probability: probability of blurring a sample.
-        sigma: range of the standard deviation in pixels of the crop, which is sampled uniformly.
-    """
-
-    probability: float = 0.0
-    sigma: tuple[float, float] = (0.1, 2.0)
-
-
-@dataclass(frozen=True)
 class Augmentation:
     """Augmentation of a training sample: color jitter, scale, rotation, crop, blur, padding and flip, in this order.
 
@@ -73,7 +60,7 @@ class Augmentation:
         cat_max_ratio: maximum fraction of one class among the pixels of a crop that are not ignored; other crops are
             sampled again, up to `TRIES` times. None accepts every crop.
         rotate: maximum rotation about the center in degrees, in both directions.
-        blur: random blur.
+        blur: random blur of the crop; None for no blur.
     """
 
     crop: tuple[int, int]
@@ -83,7 +70,7 @@ class Augmentation:
     jitter: ColorJitter = field(default_factory=ColorJitter)
     cat_max_ratio: float | None = None
     rotate: float = 0.0
-    blur: Blur = field(default_factory=Blur)
+    blur: GaussianBlur | None = None
 
     def __call__(self, sample: DecodedSample, rng: np.random.Generator) -> DecodedSample:
         """Return an augmented copy of a sample.
@@ -97,23 +84,23 @@ class Augmentation:
         """
         image = sample.image.new_empty(*self.crop, len(self.fill)).permute(2, 0, 1)
         label = sample.label.new_empty(self.crop)
-        self.write(sample, self.sample_for_label(sample.label, rng), image, label)
+        self.write(sample, self.sample_params_for_label(sample.label, rng), image, label)
         return DecodedSample(image, label)
 
-    def sample_for_label(self, label: Tensor, rng: np.random.Generator) -> Placement:
-        """Sample the placement of a sample by its label.
+    def sample_params_for_label(self, label: Tensor, rng: np.random.Generator) -> AugmentationParams:
+        """Sample the parameters of a sample by its label.
 
         Args:
             label: uint8 [H, W]; on the CPU if `cat_max_ratio` is set.
             rng: source of all random numbers.
         """
         height, width = label.shape
-        return self.sample_placement((height, width), rng, label)
+        return self.sample_params((height, width), rng, label)
 
-    def sample_placement(
+    def sample_params(
         self, extent: tuple[int, int], rng: np.random.Generator, label: Tensor | None = None
-    ) -> Placement:
-        """Sample the placement of a sample of known size.
+    ) -> AugmentationParams:
+        """Sample the parameters of a sample of known size.
 
         Args:
             extent: height and width of the sample.
@@ -127,17 +114,16 @@ class Augmentation:
         turn, blurred, softness = numbers[8:]
         size = self._size(extent, factor)
         degrees = self.rotate * float(2 * turn - 1)
-        low, high = self.blur.sigma
         window = self._window(size, top, left)
         if self.cat_max_ratio is not None:
             assert label is not None, "cat_max_ratio depends on the label"
             window = self._retry_window(label, size, degrees, window, self.cat_max_ratio, rng)
-        return Placement(
+        return AugmentationParams(
             color_draws=numbers[4:8],
             size=size,
             degrees=degrees,
             window=window,
-            sigma=low + (high - low) * softness if blurred < self.blur.probability else None,
+            sigma=self._sigma(blurred, softness),
             flip=bool(mirror < self.flip),
         )
 
@@ -148,6 +134,13 @@ class Augmentation:
         low, high = self.scale
         factor = low * (high / low) ** draw
         return max(1, round(factor * height)), max(1, round(factor * width))
+
+    def _sigma(self, blurred: float, draw: float) -> float | None:
+        """Return the standard deviation of the blur by two random numbers; None for no blur."""
+        if self.blur is None or blurred >= self.blur.probability:
+            return None
+        low, high = self.blur.sigma
+        return low + (high - low) * draw
 
     def _window(self, size: tuple[int, int], top: float, left: float) -> Window:
         """Return a crop by two random numbers; it spans the whole image along axes that are shorter than the crop."""
@@ -171,53 +164,51 @@ class Augmentation:
             window = self._window(size, *rng.random(2))
         return window
 
-    def write(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> None:
+    def write(self, sample: DecodedSample, params: AugmentationParams, image: Tensor, label: Tensor) -> None:
         """Write an augmented sample into an image and a label; the sample itself is not changed.
 
         Args:
             sample: the sample.
-            placement: sampled parameters.
+            params: sampled parameters.
             image: uint8 [C, *crop] on the device of the sample.
             label: uint8 [*crop] on the device of the sample.
         """
-        shown, _ = self.crop_sample(*self.prepare(sample, placement))
+        shown, _ = self.crop_sample(*self.prepare(sample, params))
         height, width = shown.label.shape
         if (height, width) != self.crop:  # small images are padded
             for plane, level in zip(image, self.fill, strict=True):
                 plane.fill_(level)
             label.fill_(IGNORE_INDEX)
         # Padding is at the bottom and at the right; after a flip, at the left.
-        within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
-        within.crop(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
-        within.crop(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
+        within = Window(0, self.crop[1] - width if params.flip else 0, height, width)
+        within.crop(image).copy_(shown.image.flip(-1) if params.flip else shown.image)
+        within.crop(label).copy_(shown.label.flip(-1) if params.flip else shown.label)
 
-    def prepare(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
+    def prepare(self, sample: DecodedSample, params: AugmentationParams) -> tuple[DecodedSample, AugmentationParams]:
         """Apply color jitter, rotation and blur; return the sample and the remaining parameters.
 
         Args:
             sample: the sample.
-            placement: sampled parameters.
+            params: sampled parameters.
         """
-        sample = DecodedSample(jitter_colors(sample.image, self.jitter, placement.color_draws), sample.label)
-        return (
-            self.crop_sample(sample, placement)
-            if placement.degrees or placement.sigma is not None
-            else (sample, placement)
-        )
+        sample = DecodedSample(jitter_colors(sample.image, self.jitter, params.color_draws), sample.label)
+        return self.crop_sample(sample, params) if params.degrees or params.sigma is not None else (sample, params)
 
-    def crop_sample(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
+    def crop_sample(
+        self, sample: DecodedSample, params: AugmentationParams
+    ) -> tuple[DecodedSample, AugmentationParams]:
         """Apply all steps but color jitter, padding and flip; return the crop and the remaining parameters.
 
         Args:
             sample: the sample.
-            placement: sampled parameters.
+            params: sampled parameters.
         """
-        size, degrees, window = placement.size, placement.degrees, placement.window
+        size, degrees, window = params.size, params.degrees, params.window
         image = _image(sample.image, size, degrees, window, self.fill)
-        if placement.sigma is not None:
-            image = blur_image(image, placement.sigma)
+        if params.sigma is not None:
+            image = blur_image(image, params.sigma)
         shown = window.height, window.width
-        left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
+        left = replace(params, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
         return DecodedSample(image, _label(sample.label, size, degrees, window)), left
 
 
@@ -233,10 +224,10 @@ def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
         scale=recipe.scale,
         flip=recipe.flip,
         fill=tuple(round(255 * value) for value in mean),
-        jitter=ColorJitter(**recipe.jitter.model_dump()) if len(mean) == 3 else ColorJitter(),
+        jitter=recipe.jitter if len(mean) == 3 else ColorJitter(),
         cat_max_ratio=recipe.cat_max_ratio,
         rotate=recipe.rotate,
-        blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),
+        blur=recipe.blur,
     )
 
 

@@ -16,7 +16,7 @@ from fcnlab.data.resident import DeviceSplit, copy_batch
 from fcnlab.data.sample_transform import SampleTransform
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import CropWriter, create_crop_writer
-from fcnlab.kernels.inputs import DecodedSample, Placement, RawBatch
+from fcnlab.kernels.inputs import AugmentationParams, DecodedSample, RawBatch
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.seeding import derive_seed
 
@@ -116,7 +116,7 @@ def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, "augmentation", epoch, index))
 
 
-PlacedSample = tuple[DecodedSample, Placement]
+SampleWithParams = tuple[DecodedSample, AugmentationParams]
 """A sample and the sampled parameters of its augmentation."""
 
 
@@ -132,7 +132,7 @@ class TorchBatchWriter:
         self._pixels = torch.empty(*self._shape, len(mean), dtype=torch.uint8, device=device)
         self._ring = create_ring((*self._shape, len(mean))) if device.type == "cpu" else None
 
-    def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
+    def __call__(self, samples: Iterable[SampleWithParams]) -> tuple[Tensor, Tensor]:
         """Return normalized images, float32 [B, C, h, w], and labels, uint8 [B, h, w].
 
         Args:
@@ -140,8 +140,8 @@ class TorchBatchWriter:
         """
         images = self._pixels.permute(0, 3, 1, 2)
         labels = torch.empty(self._shape, dtype=torch.uint8, device=self._device)
-        for (sample, placement), image, label in zip(samples, images, labels, strict=True):
-            self._augmentation.write(sample, placement, image, label)
+        for (sample, params), image, label in zip(samples, images, labels, strict=True):
+            self._augmentation.write(sample, params, image, label)
         out = next(self._ring) if self._ring is not None else None
         return normalize(images, self._mean, self._std, out), labels
 
@@ -155,15 +155,15 @@ class CompiledBatchWriter:
         shape = (batch, *augmentation.crop)
         self._images, self._labels = create_ring((*shape, 3)), create_ring(shape, torch.uint8)
 
-    def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
+    def __call__(self, samples: Iterable[SampleWithParams]) -> tuple[Tensor, Tensor]:
         """Return normalized images, float32 [B, 3, h, w], and labels, uint8 [B, h, w].
 
         Args:
             samples: one per row of the batch.
         """
         images, labels = next(self._images), next(self._labels)
-        for (sample, placement), image, label in zip(samples, images, labels, strict=True):
-            prepared, left = self._augmentation.prepare(sample, placement)
+        for (sample, params), image, label in zip(samples, images, labels, strict=True):
+            prepared, left = self._augmentation.prepare(sample, params)
             if not self._write_crop(prepared, left, image, label):
                 self._write_crop(*self._augmentation.crop_sample(prepared, left), image, label)
         return images.permute(0, 3, 1, 2), labels
@@ -203,7 +203,7 @@ class TrainingBatches:
         seed: int,
         device: torch.device,
         batch_slice: slice = slice(None),
-        sharing: int = 1,
+        trials_per_device: int = 1,
         transform: SampleTransform | None = None,
     ) -> None:
         """Upload the samples as far as the memory of the device allows.
@@ -217,7 +217,7 @@ class TrainingBatches:
             seed: seed of the trial.
             device: device that trains.
             batch_slice: samples of each batch that are yielded, for distributed training.
-            sharing: number of trials that use the device at the same time.
+            trials_per_device: number of trials that use the device at the same time.
             transform: transform of the samples before their augmentation.
 
         Raises:
@@ -233,7 +233,7 @@ class TrainingBatches:
             seed,
         )
         self._device, self._transform = device, transform
-        self._samples = split.to(device, sharing=sharing) if transform is None else split
+        self._samples = split.to(device, trials_per_device=trials_per_device) if transform is None else split
         self._kernel = None
         on_device = isinstance(self._samples, DeviceSplit) or device.type != "cpu"
         if on_device and is_triton_available(device):
@@ -260,31 +260,31 @@ class TrainingBatches:
                 raw, labels = copy_batch(samples, self._device), [sample.label for sample in samples]
                 yield self._on_device(raw, labels, epoch, chosen)
             else:
-                yield self._write(self._place_sample(epoch, index) for index in chosen)
+                yield self._write(self._load_with_params(epoch, index) for index in chosen)
 
     def _load_sample(self, epoch: int, index: int) -> DecodedSample:
         sample = self._samples[index]
         return self._transform(sample, self._seed, epoch, index) if self._transform is not None else sample
 
-    def _place_sample(self, epoch: int, index: int) -> PlacedSample:
-        sample = self._load_sample(epoch, index)
-        return sample, self._augmentation.sample_for_label(sample.label, augmentation_rng(self._seed, epoch, index))
+    def _load_with_params(self, epoch: int, index: int) -> SampleWithParams:
+        sample, rng = self._load_sample(epoch, index), augmentation_rng(self._seed, epoch, index)
+        return sample, self._augmentation.sample_params_for_label(sample.label, rng)
 
     def _host_labels(self, split: DeviceSplit, chosen: list[int]) -> list[Tensor | None]:
-        """Return the labels on the CPU, so that the device is not synchronized, if the placement depends on them."""
+        """Return the labels on the CPU, so that the device is not synchronized, if the parameters depend on them."""
         needed = self._augmentation.cat_max_ratio is not None
         return [split.source[index].label if needed else None for index in chosen]
 
     def _on_device(
         self, raw: RawBatch, labels: Sequence[Tensor | None], epoch: int, chosen: list[int]
     ) -> tuple[Tensor, Tensor]:
-        placements = [
-            self._augmentation.sample_placement((height, width), augmentation_rng(self._seed, epoch, index), label)
+        params = [
+            self._augmentation.sample_params((height, width), augmentation_rng(self._seed, epoch, index), label)
             for index, label, (_, height, width) in zip(chosen, labels, raw.table.tolist(), strict=True)
         ]
         if self._kernel is not None and self._kernel.fits(raw):
-            return self._kernel(raw, placements)
-        return self._write(zip(raw.samples(), placements, strict=True))
+            return self._kernel(raw, params)
+        return self._write(zip(raw.samples(), params, strict=True))
 
 
 def create_batch_augmenter(
@@ -299,7 +299,7 @@ def create_batch_augmenter(
     """
     from fcnlab.kernels.triton_augment import BatchAugmenter  # imports triton, which need not be installed
 
-    if augmentation.rotate or augmentation.blur.probability or len(mean) != 3:
+    if augmentation.rotate or augmentation.blur is not None or len(mean) != 3:
         return None
     red, green, blue = augmentation.fill
     return BatchAugmenter(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
-from fcnlab.kernels.inputs import DecodedSample, Placement, Window
+from fcnlab.kernels.inputs import AugmentationParams, DecodedSample, Window
 
 
 class _Sample(ctypes.Structure):
@@ -62,12 +62,12 @@ class CropWriter:
         self._compiled = compiled
         self._crop = _Crop(*crop, (ctypes.c_uint8 * 3)(*fill), IGNORE_INDEX, three(*mean), three(*std))
 
-    def __call__(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> bool:
+    def __call__(self, sample: DecodedSample, params: AugmentationParams, image: Tensor, label: Tensor) -> bool:
         """Resize, crop, flip, pad and normalize a sample.
 
         Args:
             sample: sample on the CPU.
-            placement: parameters of the augmentation; colors, rotation and blur are not applied.
+            params: parameters of the augmentation; colors, rotation and blur are not applied.
             image: output, float32 [height, width, 3] with the size of the crop.
             label: output, uint8 [height, width] with the size of the crop.
 
@@ -76,17 +76,17 @@ class CropWriter:
         """
         assert image.is_contiguous() and label.is_contiguous(), "outputs must be contiguous"
         pixels, classes = sample.image.permute(1, 2, 0).contiguous(), sample.label.contiguous()
-        window = placement.window
+        window = params.window
         struct = _Sample(
             pixels.data_ptr(),
             classes.data_ptr(),
             *classes.shape,
-            *placement.size,
+            *params.size,
             window.top,
             window.left,
             window.height,
             window.width,
-            placement.flip,
+            params.flip,
         )
         failed = self._compiled.place(
             ctypes.byref(struct),
@@ -121,7 +121,7 @@ def _equals_torch(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[fl
     """Return True if every value of every channel is normalized to the same bits as by PyTorch."""
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     label = torch.zeros(1, 256, dtype=torch.uint8)
-    identity = Placement(np.zeros(4), (1, 256), 0.0, Window(0, 0, 1, 256), None, False)
+    identity = AugmentationParams(np.zeros(4), (1, 256), 0.0, Window(0, 0, 1, 256), None, False)
     found = torch.empty(1, 256, 3)
     write = CropWriter(compiled, (1, 256), (0, 0, 0), mean, std)
     expected = (levels.permute(1, 2, 0).float() - torch.tensor(mean)) / torch.tensor(std)

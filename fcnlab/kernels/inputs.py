@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcnlab.config.recipe import ColorJitter
+
 
 @dataclass(frozen=True)
 class DecodedSample:
@@ -92,38 +94,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class ColorJitter:
-    """Random changes of brightness, contrast, saturation and hue, as torchvision's `ColorJitter`, in this order.
-
-    Brightness, contrast and saturation are multiplied by a random factor in 1 ± the value; hue is shifted by up to ±
-    the value, in turns of the color circle. Contrast is about the mean of the whole image.
-    """
-
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    @property
-    def active(self) -> bool:
-        """True if any color changes."""
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
-
-    def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the factors of brightness, contrast and saturation, and the shift of hue.
-
-        Args:
-            draws: random numbers in 0..1, float64 [B, 4].
-
-        Returns:
-            Three factors and a shift in turns, float64 [B, 4].
-        """
-        widths = np.array((self.brightness, self.contrast, self.saturation, self.hue))
-        return (1.0, 1.0, 1.0, 0.0) + widths * (2 * draws - 1)
-
-
-@dataclass(frozen=True)
-class Placement:
+class AugmentationParams:
     """Sampled parameters of the augmentation of one sample.
 
     Attributes:
@@ -141,3 +112,17 @@ class Placement:
     window: Window
     sigma: float | None
     flip: bool
+
+
+def compute_color_factors(jitter: ColorJitter, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the factors of brightness, contrast and saturation, and the shift of hue.
+
+    Args:
+        jitter: ranges of the changes.
+        draws: random numbers in 0..1, float64 [B, 4].
+
+    Returns:
+        Three factors and a shift in turns, float64 [B, 4].
+    """
+    ranges = np.array((jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue))
+    return (1.0, 1.0, 1.0, 0.0) + ranges * (2 * draws - 1)

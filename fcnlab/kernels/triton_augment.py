@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcnlab.config.recipe import ColorJitter
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels import triton_augment_kernels as kernels
 from fcnlab.kernels import triton_jitter_kernels as jitter_kernels
-from fcnlab.kernels.inputs import ColorJitter, Placement, RawBatch
+from fcnlab.kernels.inputs import AugmentationParams, RawBatch, compute_color_factors
 
 BLOCK = 512
 """Output values of one program: four for each thread, which are stored at once."""
@@ -35,24 +36,24 @@ _AXIS_BLOCK = 256
 """Positions of an axis whose weights one step of a program computes."""
 
 
-def pack_placements(
-    table: NDArray[np.int64], placements: Sequence[Placement], jitter: ColorJitter
+def pack_params(
+    table: NDArray[np.int64], params: Sequence[AugmentationParams], jitter: ColorJitter
 ) -> NDArray[np.int64]:
     """Encode the parameters of a batch as the table that the kernels read.
 
     Args:
         table: offset, height and width of each sample, int64 [B, 3].
-        placements: one for each sample, without rotation and blur.
+        params: one for each sample, without rotation and blur.
         jitter: color jitter of the augmentation.
 
     Returns:
         The table, int64 [B, COLUMNS].
     """
-    packed = np.zeros((len(placements), COLUMNS), dtype=np.int64)
+    packed = np.zeros((len(params), COLUMNS), dtype=np.int64)
     extents = table[:, 1:]
     area = extents[:, 0] * extents[:, 1]
     sampled = np.array(
-        [(*p.size, p.window.top, p.window.left, p.window.height, p.window.width, p.flip) for p in placements],
+        [(*p.size, p.window.top, p.window.left, p.window.height, p.window.width, p.flip) for p in params],
         dtype=np.int64,
     )
     sizes = sampled[:, :2]
@@ -67,8 +68,8 @@ def pack_placements(
     # An axis of equal extents is copied: it has one weight.
     packed[:, _TAPS : _TAPS + 2] = np.where(extents == sizes, 1, np.ceil(2 * np.maximum(scales, 1)))
     if jitter.active:
-        draws = np.array([placement.color_draws for placement in placements])
-        brightness, contrast, saturation, hue = jitter.factors(draws).T
+        draws = np.array([p.color_draws for p in params])
+        brightness, contrast, saturation, hue = compute_color_factors(jitter, draws).T
         factors = np.stack([brightness, contrast, 1 - contrast, saturation, 1 - saturation, hue], axis=1)
         packed[:, _FACTORS:_STEPS] = factors.astype(np.float32).view(np.int32)
         packed[:, _IMAGE] = np.cumsum(3 * area) - 3 * area
@@ -115,19 +116,19 @@ class BatchAugmenter:
         """
         return int((raw.table[:, 1] * raw.table[:, 2]).max()) * 4 < MAX_SAMPLE_BYTES
 
-    def __call__(self, raw: RawBatch, placements: Sequence[Placement]) -> tuple[Tensor, Tensor]:
+    def __call__(self, raw: RawBatch, params: Sequence[AugmentationParams]) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
         Args:
             raw: the samples of the batch on the device.
-            placements: one for each sample.
+            params: one for each sample.
 
         Returns:
             New images, float32 [B, 3, H, W] in channels-last layout, and labels, uint8 [B, H, W].
         """
-        device, batch = raw.pixels.device, len(placements)
+        device, batch = raw.pixels.device, len(params)
         height, width = self._crop
-        packed = pack_placements(raw.table, placements, self._jitter)
+        packed = pack_params(raw.table, params, self._jitter)
         # PyTorch reuses pinned memory only after the copy, so that the host does not have to wait.
         host = torch.empty(packed.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
         host.numpy()[:] = packed
@@ -163,7 +164,7 @@ class BatchAugmenter:
 
         Args:
             table: `packed` on the device.
-            packed: as `pack_placements` returns it.
+            packed: as `pack_params` returns it.
 
         Returns:
             The number of weights of each position, and the outputs of `compute_weights`: first source positions,

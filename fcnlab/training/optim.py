@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.swa_utils import AveragedModel
 
+from fcnlab.config.recipe import LrFactors
 from fcnlab.models import FCN, TransposedUpsampler
 
 Schedule = Callable[[int], float]
@@ -32,22 +32,8 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
 """Optimizers with fused CUDA kernels."""
 
-
-@dataclass(frozen=True)
-class LrFactors:
-    """Factors on the learning rate.
-
-    Attributes:
-        backbone: factor of the backbone.
-        head: factor of the head without its upsamplers.
-        upsampler: factor of the upsamplers.
-        bias: additional factor of the biases of convolutions and linear layers.
-    """
-
-    backbone: float = 1.0
-    head: float = 1.0
-    upsampler: float = 1.0
-    bias: float = 1.0
+EQUAL_FACTORS = LrFactors()
+"""One learning rate for all parameters."""
 
 
 def create_optimizer(
@@ -56,7 +42,7 @@ def create_optimizer(
     *,
     lr: float,
     weight_decay: float,
-    factors: LrFactors = LrFactors(),
+    factors: LrFactors = EQUAL_FACTORS,
     decay: Literal["all", "weights"] = "all",
     **options: Any,
 ) -> Optimizer:

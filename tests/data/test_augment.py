@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.augmentation import Augmentation, Blur, jitter_colors
+from fcnlab.data.augmentation import Augmentation, jitter_colors
 from fcnlab.data.windows import resize_image, resize_label
-from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
+from fcnlab.kernels.inputs import AugmentationParams, DecodedSample, Window
 
 F = v2.functional
 FILL = (201, 202, 203)
@@ -171,7 +172,13 @@ def colorful(height: int = 12, width: int = 17, seed: int = 0) -> DecodedSample:
 
 STRONG = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
 fractions = st.sampled_from([0.0, 0.1, 0.5, 1.0])
-jitters = st.builds(ColorJitter, fractions, fractions, fractions, st.sampled_from([0.0, 0.1, 0.5]))
+jitters = st.builds(
+    ColorJitter,
+    brightness=fractions,
+    contrast=fractions,
+    saturation=fractions,
+    hue=st.sampled_from([0.0, 0.1, 0.5]),
+)
 
 
 @quickly
@@ -227,7 +234,9 @@ def test_zero_jitter_keeps_the_image(size: tuple[int, int], crop: tuple[int, int
     sample = colorful(*size)
     rng = np.random.default_rng(seed)
     plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL)(sample, rng)
-    none = augmented(sample, crop, (0.5, 2.0), 0.5, seed, ColorJitter(0.0, 0.0, 0.0, 0.0))
+    none = augmented(
+        sample, crop, (0.5, 2.0), 0.5, seed, ColorJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    )
     assert torch.equal(plain.image, none.image) and torch.equal(plain.label, none.label)
 
 
@@ -249,24 +258,26 @@ placed = st.tuples(plenty, plenty)
 scales = st.none() | st.floats(0.3, 2.6).map(lambda factor: (factor, factor))
 
 
-def reference(sample: DecodedSample, crop: tuple[int, int], placement: Placement, jitter: ColorJitter) -> DecodedSample:
+def reference(
+    sample: DecodedSample, crop: tuple[int, int], params: AugmentationParams, jitter: ColorJitter
+) -> DecodedSample:
     """Apply torchvision's operators one after another to the whole image, and crop at the end."""
     image, label = (
-        jitter_colors(sample.image, jitter, placement.color_draws).contiguous(),
+        jitter_colors(sample.image, jitter, params.color_draws).contiguous(),
         sample.label[None].contiguous(),
     )
-    if placement.size != tuple(sample.label.shape):
-        image = F.resize(image, list(placement.size), F.InterpolationMode.BILINEAR, antialias=True)
-        label = F.resize(label, list(placement.size), F.InterpolationMode.NEAREST_EXACT)
-    if placement.degrees:
-        image = F.rotate(image, placement.degrees, F.InterpolationMode.BILINEAR, fill=list(map(float, FILL)))
-        label = F.rotate(label, placement.degrees, F.InterpolationMode.NEAREST, fill=[float(IGNORE_INDEX)])
-    window = placement.window
+    if params.size != tuple(sample.label.shape):
+        image = F.resize(image, list(params.size), F.InterpolationMode.BILINEAR, antialias=True)
+        label = F.resize(label, list(params.size), F.InterpolationMode.NEAREST_EXACT)
+    if params.degrees:
+        image = F.rotate(image, params.degrees, F.InterpolationMode.BILINEAR, fill=list(map(float, FILL)))
+        label = F.rotate(label, params.degrees, F.InterpolationMode.NEAREST, fill=[float(IGNORE_INDEX)])
+    window = params.window
     place = (window.top, window.left, window.height, window.width)
     image, label = F.crop(image, *place), F.crop(label, *place)
     padding = [0, 0, crop[1] - window.width, crop[0] - window.height]
     image, label = F.pad(image, padding, fill=list(map(float, FILL))), F.pad(label, padding, fill=IGNORE_INDEX)
-    if placement.flip:
+    if params.flip:
         image, label = F.horizontal_flip(image), F.horizontal_flip(label)
     return DecodedSample(image, label[0])
 
@@ -283,8 +294,8 @@ def test_the_result_equals_that_of_torchvision_on_the_whole_image(
 ) -> None:
     sample = colorful(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, jitter)
-    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
-    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, jitter)
+    params = augmentation.sample_params_for_label(sample.label, np.random.default_rng(seed))
+    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, params, jitter)
     assert torch.equal(done.label, expected.label)
     assert int((done.image.int() - expected.image.int()).abs().max()) <= 1
 
@@ -301,10 +312,10 @@ def test_a_rotation_equals_that_of_torchvision_on_the_whole_image(
 ) -> None:
     sample = smooth(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, rotate=most)
-    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
-    assert abs(placement.degrees) <= most
-    assume(placement.size != (1, 1))  # torch's own resize of a small channels-last image to one pixel asserts
-    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, NO_JITTER)
+    params = augmentation.sample_params_for_label(sample.label, np.random.default_rng(seed))
+    assert abs(params.degrees) <= most
+    assume(params.size != (1, 1))  # torch's own resize of a small channels-last image to one pixel asserts
+    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, params, NO_JITTER)
     # A pixel whose place falls between two others, or on the border, may go either way in float32.
     assert int((done.label != expected.label).sum()) <= 0.01 * done.label.numel() + 1
     assert int(((done.image.int() - expected.image.int()).abs().amax(0) > 1).sum()) <= 0.01 * done.label.numel() + 1
@@ -335,14 +346,14 @@ def test_new_steps_keep_the_random_numbers_of_older_steps(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
     label = colorful(*size).label
-    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).sample_for_label(label, np.random.default_rng(seed))
+    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).sample_params_for_label(label, np.random.default_rng(seed))
     factor, top, left, mirror, *colors = np.random.default_rng(seed).random(8)
     assert plain.size == tuple(max(1, round(0.5 * 4**factor * extent)) for extent in size)
     room = [max(0, extent - edge) for extent, edge in zip(plain.size, crop, strict=True)]
     assert (plain.window.top, plain.window.left) == (int(top * (room[0] + 1)), int(left * (room[1] + 1)))
     assert plain.flip == (mirror < 0.5) and list(plain.color_draws) == colors
-    more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, Blur(1.0))
-    found = more.sample_for_label(label, np.random.default_rng(seed))
+    more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, GaussianBlur(probability=1.0))
+    found = more.sample_params_for_label(label, np.random.default_rng(seed))
     assert (found.size, found.window, found.flip) == (plain.size, plain.window, plain.flip)
     assert list(found.color_draws) == colors
 
@@ -358,23 +369,23 @@ def test_the_first_crop_of_ten_without_a_class_above_the_ratio_is_taken(
     augmentation = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, cat_max_ratio=ratio, rotate=degrees)
     first = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, rotate=degrees)
     rng = np.random.default_rng(seed)
-    expected = first.sample_for_label(sample.label, rng)
+    expected = first.sample_params_for_label(sample.label, rng)
     tries = 0
     while tries < 10 and share(labels_at(sample, expected)) > ratio:
         top, left = rng.random(2)
         room = [max(0, extent - 12) for extent in expected.size]
         window = Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), 12, 12)
         expected, tries = replace(expected, window=window), tries + 1
-    found = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
+    found = augmentation.sample_params_for_label(sample.label, np.random.default_rng(seed))
     assert found.window == expected.window
     done = augmentation(sample, np.random.default_rng(seed))
     assert tries == 10 or share(done.label) <= ratio
 
 
-def labels_at(sample: DecodedSample, placement: Placement) -> Tensor:
-    """The labels of a crop of 12 x 12 at this placement."""
+def labels_at(sample: DecodedSample, params: AugmentationParams) -> Tensor:
+    """The labels of a crop of 12 x 12 at this params."""
     image, label = torch.empty(3, 12, 12, dtype=torch.uint8), torch.empty(12, 12, dtype=torch.uint8)
-    Augmentation((12, 12), None, 0.0, FILL).write(sample, placement, image, label)
+    Augmentation((12, 12), None, 0.0, FILL).write(sample, params, image, label)
     return label
 
 
@@ -396,7 +407,9 @@ def test_last_crop_is_accepted_if_none_is_below_the_ratio(void: bool) -> None:
 def test_a_blur_equals_that_of_torchvision_on_the_crop(size: tuple[int, int], sigma: float, seed: int) -> None:
     assume(min(size) > 3 * math.ceil(sigma) + 1)
     sample = colorful(*size)
-    done = Augmentation(size, None, 0.0, FILL, blur=Blur(1.0, (sigma, sigma)))(sample, np.random.default_rng(seed))
+    done = Augmentation(size, None, 0.0, FILL, blur=GaussianBlur(probability=1.0, sigma=(sigma, sigma)))(
+        sample, np.random.default_rng(seed)
+    )
     extent = 2 * math.ceil(3 * sigma) + 1
     expected = F.gaussian_blur(sample.image, [extent, extent], [sigma, sigma])
     assert int((done.image.int() - expected.int()).abs().max()) <= 1
@@ -408,15 +421,15 @@ def test_a_blur_equals_that_of_torchvision_on_the_crop(size: tuple[int, int], si
 def test_images_of_any_size_are_blurred_and_padding_is_not(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
-    augmentation = Augmentation(crop, None, 0.5, FILL, blur=Blur(1.0, (2.0, 2.0)))
+    augmentation = Augmentation(crop, None, 0.5, FILL, blur=GaussianBlur(probability=1.0, sigma=(2.0, 2.0)))
     done = augmentation(colorful(*size), np.random.default_rng(seed))
     assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} <= {FILL}
 
 
 def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> None:
-    augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=Blur(0.25, (0.5, 3.0)))
+    augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=GaussianBlur(probability=0.25, sigma=(0.5, 3.0)))
     label = colorful().label
-    sigmas = [augmentation.sample_for_label(label, np.random.default_rng(seed)).sigma for seed in range(400)]
+    sigmas = [augmentation.sample_params_for_label(label, np.random.default_rng(seed)).sigma for seed in range(400)]
     sampled = [sigma for sigma in sigmas if sigma is not None]
     assert 70 <= len(sampled) <= 130
     assert 0.5 <= min(sampled) < 0.8 and 2.7 < max(sampled) <= 3.0
@@ -425,7 +438,7 @@ def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> No
 def test_a_sample_in_read_only_memory_is_not_changed() -> None:
     source = colorful(40, 50)
     image, label = source.image.clone(), source.label.clone()
-    everything = Augmentation((32, 60), (0.5, 2.0), 0.5, FILL, STRONG, 0.5, 20.0, Blur(1.0))
+    everything = Augmentation((32, 60), (0.5, 2.0), 0.5, FILL, STRONG, 0.5, 20.0, GaussianBlur(probability=1.0))
     for augmentation in (everything, Augmentation((40, 50), None, 0.5, FILL), Augmentation((8, 8), None, 0.5, FILL)):
         for seed in range(6):
             done = augmentation(source, np.random.default_rng(seed))

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import (
     RING_SIZE,
     CompiledBatchWriter,
@@ -27,7 +28,7 @@ from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels import augment as kernel
 from fcnlab.kernels.build import load_library
-from fcnlab.kernels.inputs import ColorJitter, DecodedSample
+from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.seeding import derive_seed
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
@@ -240,7 +241,19 @@ def test_memory_layout_does_not_change_normalized_images(batch: int, height: int
 
 @pytest.mark.parametrize(
     "augmentation",
-    [RANDOM, Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0), ColorJitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5))],
+    [
+        RANDOM,
+        Augmentation(
+            (12, 16),
+            (0.5, 2.0),
+            0.5,
+            (0, 0, 0),
+            ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
+            0.6,
+            20.0,
+            GaussianBlur(probability=0.5),
+        ),
+    ],
 )
 def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation) -> None:
     split, mean, std = scenes(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -259,7 +272,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
 compiled_only = pytest.mark.skipif(load_library("augment") is None, reason="there is no C compiler")
 extent = st.integers(1, 70)
-every = ColorJitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5)
+every = ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), 0.6, 20.0, GaussianBlur(probability=0.5)
 
 
 def compiled(augmentation: Augmentation, batch: int) -> CompiledBatchWriter:
@@ -292,7 +305,7 @@ def test_compiled_writer_equals_the_torch_writer(
     augmentation = Augmentation(crop, scale, flip, (124, 116, 104), *(every if more else ()))
     pixels = torch.from_numpy(rng.integers(0, 256, (*image, 3), dtype=np.uint8)).permute(2, 0, 1)
     label = torch.from_numpy(rng.integers(0, 5, image, dtype=np.uint8))
-    samples = [(DecodedSample(pixels, label), augmentation.sample_for_label(label, rng)) for _ in range(3)]
+    samples = [(DecodedSample(pixels, label), augmentation.sample_params_for_label(label, rng)) for _ in range(3)]
     expected = TorchBatchWriter(3, augmentation, MEAN, STD, CPU)(samples)
     found = compiled(augmentation, 3)(samples)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
@@ -305,8 +318,8 @@ def test_layout_of_samples_does_not_change_batches() -> None:
     sample = DecodedSplit(scenes(1))[0]
     planes = DecodedSample(sample.image.contiguous(), sample.label.t().contiguous().t())
     assert planes.image.stride() != sample.image.stride() and planes.label.stride() != sample.label.stride()
-    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(0))
-    one, two = (compiled(augmentation, 1)([(each, placement)]) for each in (sample, planes))
+    params = augmentation.sample_params_for_label(sample.label, np.random.default_rng(0))
+    one, two = (compiled(augmentation, 1)([(each, params)]) for each in (sample, planes))
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 
 

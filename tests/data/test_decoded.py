@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fcnlab.config.recipe import ColorJitter
 from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.cache.format import SEAL, compute_cache_key, decoded_cache_folder, open_cache
@@ -23,7 +24,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.data.decoded import DecodedSplit, MappedSplit, open_decoded
 from fcnlab.data.resident import DEVICE_SHARE, DeviceSplit, release_resident_splits
-from fcnlab.kernels.inputs import ColorJitter, DecodedSample
+from fcnlab.kernels.inputs import DecodedSample
 
 extents = st.integers(1, 20)
 sizes = st.lists(st.tuples(extents, extents), min_size=1, max_size=6)
@@ -127,14 +128,18 @@ def test_samples_and_batches_are_the_same_without_a_cache(tmp_path: Path, monkey
     without = open_decoded(shapes(), "train")
     assert isinstance(cached, MappedSplit) and not isinstance(without, MappedSplit)
     assert same(cached, without)
-    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation(
+        (20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    )
     for index in range(3):
         a, b = (augment(split[index], np.random.default_rng(index)) for split in (cached, without))
         assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
 
 def test_the_layout_changes_no_value_of_an_augmented_sample() -> None:
-    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation(
+        (20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    )
     split = open_decoded(shapes(8), "train")
     for index in range(8):
         planes = DecodedSample(split[index].image.contiguous(), split[index].label)
@@ -197,13 +202,13 @@ def split_of(dataset: Shapes, cached: bool) -> DecodedSplit:
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(("fitting", "resident"), [(0, False), (1, False), (2.9, False), (3, True), (9, True)])
-@pytest.mark.parametrize("sharing", [1, 4])
+@pytest.mark.parametrize("trials_per_device", [1, 4])
 def test_a_split_stays_on_the_device_if_it_fits_into_a_trials_share_of_the_free_memory(
-    cached: bool, fitting: float, resident: bool, sharing: int
+    cached: bool, fitting: float, resident: bool, trials_per_device: int
 ) -> None:
     split = split_of(shapes(), cached)
-    free = round(fitting * sharing * split[0].nbytes / DEVICE_SHARE)
-    moved = split.to(META, free=free, sharing=sharing)
+    free = round(fitting * trials_per_device * split[0].nbytes / DEVICE_SHARE)
+    moved = split.to(META, free=free, trials_per_device=trials_per_device)
     assert isinstance(moved, DeviceSplit)
     assert moved.resident == resident and moved.ids == split.ids and len(moved) == 3
     for index in range(3):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fcnlab.config.recipe import ColorJitter
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
@@ -17,7 +18,6 @@ from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.inspection.preview import GAP, HEADING, OPACITY, WIDTH, Shown, choose, rows, sheet
-from fcnlab.kernels.inputs import ColorJitter
 
 SHAPES = Shapes(train=6, val=2, test=2, height=40, width=WIDTH, seed=0)
 TRAIN = SHAPES.split("train")
@@ -70,7 +70,9 @@ def test_images_of_different_sizes_share_a_sheet() -> None:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_augmented_versions_equal_those_of_a_trial_with_this_seed(seed: int) -> None:
-    augment = Augmentation((32, 32), (0.5, 2.0), 0.5, (124, 116, 104), ColorJitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation(
+        (32, 32), (0.5, 2.0), 0.5, (124, 116, 104), ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    )
     made = rows(TRAIN, range(6), augment=augment, draws=2, seed=seed)
     assert [len(row) for row in made] == [3] * 6
     batches = TrainingBatches(

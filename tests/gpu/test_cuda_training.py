@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcnlab.config.recipe import ColorJitter
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
 from fcnlab.training.fast_layers import replace_max_pooling
-from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.fit import Epoch, Execution, Training, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage, create_optimizer
@@ -32,7 +32,11 @@ pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda", 0)
 CLASSES = len(Shapes(train=1, val=1, test=1, height=32, width=32, seed=0).classes)
 AUGMENTATION = Augmentation(
-    crop=(64, 64), scale=(0.75, 1.5), flip=0.5, fill=(124, 116, 104), jitter=ColorJitter(0.3, 0.3, 0.3, 0.1)
+    crop=(64, 64),
+    scale=(0.75, 1.5),
+    flip=0.5,
+    fill=(124, 116, 104),
+    jitter=ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
 )
 
 
@@ -70,16 +74,17 @@ class WatchedAfterWarmup:
 
 def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "fp32", **options: Any) -> list[Epoch]:
     seen: list[Epoch] = []
-    defaults: dict[str, Any] = {
-        "epochs": 1,
-        "start_epoch": 0,
+    epochs = options.pop("epochs", 1)
+    execution = Execution(
+        hardware.create_autocast(DEVICE, precision),
+        hardware.create_grad_scaler(DEVICE, precision),
+        grad_accum_steps=options.pop("grad_accum_steps", 1),
+    )
+    parts: dict[str, Any] = {
         "optimizer": create_optimizer("adamw", model, lr=0.003, weight_decay=0.01),
         "schedule": lambda step: 1.0,
-        "autocast": hardware.create_autocast(DEVICE, precision),
-        "on_epoch_end": seen.append,
-        "scaler": hardware.create_grad_scaler(DEVICE, precision),
     }
-    fit(model, data, loss=loss, **(defaults | options))
+    fit(model, Training(data, loss, **(parts | options)), execution, epochs=epochs, on_epoch_end=seen.append)
     return seen
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.resident import DeviceSplit
-from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.metrics.summary import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.prediction import predict_classes
@@ -30,9 +30,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "crop and flip": PLAIN,
     "padded": replace(PLAIN, crop=(128, 160)),
     "scale": replace(PLAIN, scale=(0.5, 2.0)),
-    "jitter": replace(PLAIN, jitter=ColorJitter(0.5, 0.5, 0.5, 0.1)),
+    "jitter": replace(PLAIN, jitter=ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1)),
     "rotation": replace(PLAIN, rotate=20.0),
-    "blur": replace(PLAIN, blur=Blur(1.0, (0.5, 1.5))),
+    "blur": replace(PLAIN, blur=GaussianBlur(probability=1.0, sigma=(0.5, 1.5))),
     "another crop where one class dominates": replace(PLAIN, cat_max_ratio=0.75),
 }
 
@@ -85,9 +85,6 @@ def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
         symbolic_model(watch, "fcn8s"),
         split,
         num_classes=5,
-        mean=MEAN,
-        std=STD,
-        device=CUDA,
         autocast=nullcontext,
         **options,
     )
@@ -106,7 +103,8 @@ def test_evaluation_waits_once_for_areas_and_once_for_boundaries(name: str) -> N
 
 def test_evaluation_waits_only_for_requested_predictions() -> None:
     split, received = decoded(6), []
-    allowed = COUNTS | {"training/evaluate.py:evaluate_split": "copies a batch of requested predictions"}
+    function = "training/evaluate.py:_pass_predictions"
+    allowed = COUNTS | {function: "copies a batch of requested predictions"}
 
     def keep(index: int, prediction: Tensor) -> None:
         assert prediction.device.type == "cpu"
@@ -115,7 +113,7 @@ def test_evaluation_waits_only_for_requested_predictions() -> None:
     with fake_cuda(allowed) as watch:
         evaluated(watch, split, batch_size=2, on_prediction=keep, prediction_indices=range(3))
     assert received == [0, 1, 2]
-    assert [seen.function for seen in watch.seen].count("training/evaluate.py:evaluate_split") == 2  # of three batches
+    assert [seen.function for seen in watch.seen].count(function) == 2  # of three batches
 
 
 def test_predictions_stay_on_the_device() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_augmenter, to_uint8_scale
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
@@ -19,7 +20,7 @@ from fcnlab.data.resident import DeviceSplit
 from fcnlab.data.sample_transform import SampleTransform
 from fcnlab.data.transforms import Pixels, Transform
 from fcnlab.data.windows import resize_label
-from fcnlab.kernels.inputs import ColorJitter, Placement, Window
+from fcnlab.kernels.inputs import AugmentationParams, Window
 from fcnlab.kernels.switch import is_triton_available
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 
@@ -76,14 +77,14 @@ def both(
     """Return a batch of all samples, augmented by the kernels and by the CPU."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(split)).tolist()
-    placements = [augmentation.sample_for_label(split[index].label, rng) for index in chosen]
+    params = [augmentation.sample_params_for_label(split[index].label, rng) for index in chosen]
     kernel = create_batch_augmenter(augmentation, MEAN, STD)
     assert kernel is not None
-    images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
+    images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), params)
     assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
     assert labels.is_contiguous() and labels.dtype == torch.uint8
-    placed = [(split[index], placement) for index, placement in zip(chosen, placements, strict=True)]
-    return (images.cpu(), labels.cpu()), TorchBatchWriter(len(placed), augmentation, MEAN, STD, CPU)(placed)
+    samples = [(split[index], each) for index, each in zip(chosen, params, strict=True)]
+    return (images.cpu(), labels.cpu()), TorchBatchWriter(len(samples), augmentation, MEAN, STD, CPU)(samples)
 
 
 def levels(images: Tensor) -> Tensor:
@@ -148,10 +149,10 @@ def test_labels_of_large_images_equal_those_of_the_cpu(source: int, ratio: float
     sample = Sample("s", np.zeros((1, source, 3), dtype=np.uint8), label.numpy())
     split = DeviceSplit(DecodedSplit(Single(sample)), DEVICE, 2**30)
     augmentation = Augmentation((1, 32), (0.5, 2.0), 0.0, FILL)
-    placement = Placement(np.zeros(4), (1, target), 0.0, window, None, False)
+    params = AugmentationParams(np.zeros(4), (1, target), 0.0, window, None, False)
     kernel = create_batch_augmenter(augmentation, MEAN, STD)
     assert kernel is not None
-    _, found = kernel(split.gather([0]), [placement])
+    _, found = kernel(split.gather([0]), [params])
     assert torch.equal(found[0, :, : window.width].cpu(), resize_label(label, (1, target), window))
 
 
@@ -170,9 +171,8 @@ strengths = st.sampled_from([0.1, 0.4, 1.0])
 
 def jittered(used: tuple[bool, ...], strength: float) -> ColorJitter:
     """Return a jitter of the given kinds; hue changes by at most half a turn."""
-    return ColorJitter(
-        *(value * on for value, on in zip((strength, strength, strength, strength / 2), used, strict=True))
-    )
+    limits = {"brightness": strength, "contrast": strength, "saturation": strength, "hue": strength / 2}
+    return ColorJitter(**{name: limit for (name, limit), on in zip(limits.items(), used, strict=True) if on})
 
 
 @given(used=st.sampled_from(USED), strength=strengths, smooth=st.booleans(), seed=seeds)
@@ -209,7 +209,9 @@ def test_color_jitter_of_any_size_equals_that_of_torchvision_up_to_rounding(
 @given(scale=scales, seed=seeds)
 @slow
 def test_color_jitter_is_combined_with_resizing_and_cropping(scale: tuple[float, float], seed: int) -> None:
-    augmentation = Augmentation((16, 12), scale, 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1))
+    augmentation = Augmentation(
+        (16, 12), scale, 0.5, FILL, ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    )
     found, expected = both(DecodedSplit(Random([(16, 24), (32, 8)], seed)), augmentation, seed)
     assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
@@ -224,9 +226,9 @@ def batches_of(
 
 @pytest.mark.parametrize("budget", [0, 2**30])
 @pytest.mark.parametrize("ratio", [None, 0.4])
-@pytest.mark.parametrize("more", [(), (15.0,), (0.0, Blur(1.0))])
+@pytest.mark.parametrize("more", [(), (15.0,), (0.0, GaussianBlur(probability=1.0))])
 def test_training_batches_equal_those_of_the_cpu(
-    budget: int, ratio: float | None, more: tuple[float | Blur, ...]
+    budget: int, ratio: float | None, more: tuple[float | GaussianBlur, ...]
 ) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
     augmentation = Augmentation((12, 16), None, 0.5, FILL, ColorJitter(), ratio, *more)
@@ -243,10 +245,12 @@ def test_training_batches_equal_those_of_the_cpu(
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="there is no GPU")
 @pytest.mark.parametrize("budget", [0, 2**30])
-@pytest.mark.parametrize("more", [(), (15.0, Blur(0.5))])
-def test_batches_do_not_wait_for_the_device(budget: int, more: tuple[float | Blur, ...]) -> None:
+@pytest.mark.parametrize("more", [(), (15.0, GaussianBlur(probability=0.5))])
+def test_batches_do_not_wait_for_the_device(budget: int, more: tuple[float | GaussianBlur, ...]) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16)], 1))
-    augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1), None, *more)
+    augmentation = Augmentation(
+        (12, 16), (0.5, 2.0), 0.5, FILL, ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), None, *more
+    )
     batches = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
     list(batches.epoch(0))  # compiles, and copies the constants
     torch.cuda.set_sync_debug_mode("error")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.training.fit import DivergenceError, Epoch, fit
+from fcnlab.training.fit import DivergenceError, Epoch, Execution, Training, fit
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import LrFactors, MovingAverage, create_optimizer
+from fcnlab.training.optim import MovingAverage, create_optimizer
 from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training
 
@@ -61,18 +63,30 @@ class SixImages(TwoBatches):
         yield images, labels
 
 
-def train(model: Any, batches: Any, *, lr: float = 0.1, **overrides: Any) -> list[Epoch]:
+EXECUTION = {field.name for field in dataclasses.fields(Execution)}
+
+
+def train(
+    model: Any,
+    batches: Any,
+    *,
+    lr: float = 0.1,
+    epochs: int = 3,
+    start_epoch: int = 0,
+    on_epoch_end: Callable[[Epoch], object] | None = None,
+    **overrides: Any,
+) -> list[Epoch]:
+    """Train a model, with overrides of `Training` and `Execution`, and return its epochs."""
     seen: list[Epoch] = []
-    options: dict[str, Any] = {
-        "epochs": 3,
-        "start_epoch": 0,
+    execution = Execution(**{name: overrides.pop(name) for name in EXECUTION & overrides.keys()})
+    parts: dict[str, Any] = {
         "loss": Loss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=lr),
         "schedule": lambda step: 1 / (1 + step),
-        "autocast": nullcontext,
-        "on_epoch_end": seen.append,
     }
-    fit(model, batches, **(options | overrides))
+    training = Training(batches, **(parts | overrides))
+    on_epoch_end = on_epoch_end or seen.append
+    fit(model, training, execution, epochs=epochs, start_epoch=start_epoch, on_epoch_end=on_epoch_end)
     return seen
 
 
@@ -80,7 +94,7 @@ def test_a_tiny_network_learns_generated_scenes() -> None:
     cell = resolve({"variant": "fcn16s-tiny", "dataset": "shapes-mini", "recipe": "smoke"}, builtin(), "test")
     shapes = Shapes(train=8, val=1, test=1, height=64, width=64, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
-    parts = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu"))
+    parts = build_training(cell.recipe, model, shapes, split="train", seed=0)
     seen = train(model, parts.batches, epochs=5, loss=parts.loss, optimizer=parts.optimizer, schedule=lambda step: 1.0)
     assert [epoch.epoch for epoch in seen] == [1, 2, 3, 4, 5]
     assert seen[-1].loss < 0.8 * seen[0].loss

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN
 from fcnlab.training.optim import (
     OPTIMIZERS,
-    LrFactors,
     MovingAverage,
     create_optimizer,
     create_schedule,
@@ -143,7 +143,7 @@ def test_a_recipe_creates_the_optimizer_with_its_options(name: str) -> None:
     cell = resolve({**BASE, "recipe.optimizer": overrides}, builtin(), "test")
     shapes = Shapes(train=4, val=1, test=1, height=32, width=32, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
-    built = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu")).optimizer
+    built = build_training(cell.recipe, model, shapes, split="train", seed=0).optimizer
     assert type(built) is TORCHS[name]
     (group,) = built.param_groups
     assert {key: list(v) if isinstance(v, tuple) else v for key, v in group.items() if key in overrides} == {

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import fcnlab
 from fcnlab.config.grid.grid import resolve
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches, augmentation_rng
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.image_file import open_image
@@ -22,7 +23,7 @@ from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.data.resident import DeviceSplit
 from fcnlab.errors import ConfigError
 from fcnlab.inference.export import export
-from fcnlab.kernels.inputs import ColorJitter, DecodedSample
+from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import count_areas
 from fcnlab.models import TimmBackbone
@@ -105,7 +106,9 @@ def test_augmentation_treats_each_channel_like_a_gray_image(own: Lab) -> None:
     dataset = own.open_dataset(own.registry.get("dataset", "bands"))
     split = open_decoded(dataset, "train")
     number = channels(own)
-    augmentation = Augmentation((32, 64), (0.6, 1.6), 0.5, (9,) * number, ColorJitter(), None, 20.0, Blur(0.5))
+    augmentation = Augmentation(
+        (32, 64), (0.6, 1.6), 0.5, (9,) * number, ColorJitter(), None, 20.0, GaussianBlur(probability=0.5)
+    )
     batches = TrainingBatches(
         split, batch_size=4, augmentation=augmentation, mean=(0.0,) * number, std=(1 / 255,) * number, seed=0,
         device=torch.device("cpu"),
@@ -113,7 +116,7 @@ def test_augmentation_treats_each_channel_like_a_gray_image(own: Lab) -> None:
     images, _ = next(batches.epoch(0))
     assert images.shape == (4, number, 32, 64)
     order = np.random.default_rng(derive_seed(0, "order", 0)).permutation(len(split))
-    single = Augmentation((32, 64), (0.6, 1.6), 0.5, (9,), ColorJitter(), None, 20.0, Blur(0.5))
+    single = Augmentation((32, 64), (0.6, 1.6), 0.5, (9,), ColorJitter(), None, 20.0, GaussianBlur(probability=0.5))
     for position, index in enumerate(order[:4].tolist()):
         for channel in range(number):
             sample = DecodedSample(split[index].image[channel : channel + 1], split[index].label)

@@ -11,11 +11,11 @@ from torch import Tensor
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.images import of_one_size, various
 from benchmarks.gpu.sections.settings import Settings, triton
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Split
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,7 +38,7 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
     def of(scale: tuple[float, float] | None = None, flip: float = 0.0, **options: Any) -> Augmentation:
         return Augmentation((height, width), scale, flip, FILL, **options)
 
-    everything = ColorJitter(0.4, 0.4, 0.4, 0.1)
+    everything = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     return {
         "crop": of(),
         "flip": of(flip=1.0),
@@ -52,9 +52,16 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
         "saturation": of(jitter=ColorJitter(saturation=0.4)),
         "hue": of(jitter=ColorJitter(hue=0.1)),
         "jitter": of(jitter=everything),
-        "blur": of(blur=Blur(1.0, (0.1, 2.0))),
+        "blur": of(blur=GaussianBlur(probability=1.0, sigma=(0.1, 2.0))),
         "cat_max_ratio": of((0.5, 2.0), 0.5, cat_max_ratio=0.5),
-        "combined": of((0.5, 2.0), 0.5, jitter=everything, cat_max_ratio=0.75, rotate=10.0, blur=Blur(0.5, (0.1, 2.0))),
+        "combined": of(
+            (0.5, 2.0),
+            0.5,
+            jitter=everything,
+            cat_max_ratio=0.75,
+            rotate=10.0,
+            blur=GaussianBlur(probability=0.5, sigma=(0.1, 2.0)),
+        ),
     }
 
 
@@ -75,9 +82,9 @@ def augmentation(settings: Settings) -> dict[str, Any]:
         for images, split in splits.items():
             with triton("0"):
                 wanted = list(_batches(split, kind, torch.device("cpu")))
-            for way, (switch, sharing) in ways.items():
+            for way, (switch, trials_per_device) in ways.items():
                 with triton(switch):
-                    got = list(_batches(split, kind, device, sharing))
+                    got = list(_batches(split, kind, device, trials_per_device))
                 found[f"{name}, {images}, {way}"] = _difference(got, wanted)
     wrong = {name: d for name, d in found.items() if d["labels"] or d["gray_levels"] > ONE_LEVEL}
     worst = max(found, key=lambda name: found[name]["gray_levels"])
@@ -90,7 +97,7 @@ def augmentation(settings: Settings) -> dict[str, Any]:
 
 
 def _batches(
-    split: Split, kind: Augmentation, device: torch.device, sharing: int = 1
+    split: Split, kind: Augmentation, device: torch.device, trials_per_device: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of two epochs on the CPU: images in gray levels and labels."""
     batches = TrainingBatches(
@@ -101,7 +108,7 @@ def _batches(
         std=STD,
         seed=0,
         device=device,
-        sharing=sharing,
+        trials_per_device=trials_per_device,
     )
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
     for epoch in range(2):
