@@ -81,9 +81,10 @@ class Lab:
         Raises:
             RunError: the folder does not exist.
         """
-        named = root or _env_path("FCNLAB_LAB")
-        around = find_lab_folder(file) if file is not None else None
-        root = resolve_path(named or around or Path.cwd())
+        root = root or _env_path("FCNLAB_LAB")
+        if root is None and file is not None:
+            root = find_lab_folder(file)
+        root = resolve_path(root or Path.cwd())
         if not is_folder(root):
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
@@ -110,7 +111,7 @@ class Lab:
     @property
     def own_tracking_uri(self) -> str:
         """URI of the lab's own MLflow store, the default of `tracking_uri`; only ambiguous characters are escaped."""
-        path = re.sub(r"\?|%(?=[0-9A-Fa-f]{2})", lambda found: f"%{ord(found[0]):02X}", str(self.root / "mlflow.db"))
+        path = re.sub(r"\?|%(?=[0-9A-Fa-f]{2})", lambda match: f"%{ord(match[0]):02X}", str(self.root / "mlflow.db"))
         return f"sqlite:///{path}"
 
     @property
@@ -121,19 +122,21 @@ class Lab:
     @cached_property
     def registry(self) -> registry.Registry:
         """Built-in components and those of this lab's registry/."""
-        found = registry.load(self.root / "registry")
+        folder = self.root / "registry"
+        entries = registry.load(folder)
         for kind in BUILTIN:
             self.extensions.own(kind)
+        # An entry whose type no extension has is an error now, and not when a grid uses it.
         for kind in ("head", "dataset"):
-            for name in found.names(kind):
-                entry = found.get(kind, name)
+            for name in entries.names(kind):
+                entry = entries.get(kind, name)
                 if isinstance(entry, CustomHead | CustomDataset):
-                    self.extensions.find(kind, entry.type, f"{self.root / 'registry'}: {kind} {name}: ")
-        for name in found.names("recipe"):
-            recipe = found.get("recipe", name)
+                    self.extensions.find(kind, entry.type, f"{folder}: {kind} {name}: ")
+        for name in entries.names("recipe"):
+            recipe = entries.get("recipe", name)
             if isinstance(recipe, Recipe) and recipe.transform is not None:
-                self.extensions.find("transform", recipe.transform.type, f"{self.root / 'registry'}: recipe {name}: ")
-        return found
+                self.extensions.find("transform", recipe.transform.type, f"{folder}: recipe {name}: ")
+        return entries
 
     @property
     def extensions(self) -> Extensions:
@@ -252,10 +255,10 @@ class Lab:
                 raise StopRunError(f"the code of the {kind} has changed since {planned}")
         name = trial.names.get("dataset", trial.dataset.type)
         try:
-            found = self.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits)
+            data = self.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits)
         except DataError as error:
             raise StopRunError(f"dataset {name} has changed since {planned}: {error}") from None
-        if found != trial.data:
+        if data != trial.data:
             raise StopRunError(
                 f"dataset {name} has changed since {planned}. Its trials have other keys then, so that metrics of the "
                 "old and of the new data are never in one table"
@@ -331,11 +334,11 @@ class Lab:
         if name is None:
             return None
         candidates = [base / name for base in (self.root, self.data_root) if base is not None]
-        found = next((path for path in candidates if is_file(path)), None)
-        if found is None:
-            tried = " or ".join(map(str, candidates))
-            raise ModelError(f"the weights file '{name}' is not at {tried}; put it there, or set --data-root")
-        return found
+        file = next((path for path in candidates if is_file(path)), None)
+        if file is None:
+            paths = " or ".join(map(str, candidates))
+            raise ModelError(f"the weights file '{name}' is not at {paths}; put it there, or set --data-root")
+        return file
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
@@ -343,19 +346,19 @@ class Lab:
         data: dict[str, str] = {}
         weights: dict[str, str] = {}
 
-        def of(
+        def compute_fingerprints(
             variant: VariantConfig, dataset: DatasetConfig, recipe: Recipe
         ) -> tuple[str, str | None, dict[str, str]]:
             extensions = self.extensions.fingerprints(variant.head, dataset, recipe)
-            named = repr(dataset)
-            if named not in data:
-                data[named] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
+            content = repr(dataset)
+            if content not in data:
+                data[content] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
             file = self.find_weights_file(variant.backbone)
             if file is not None and str(file) not in weights:
                 weights[str(file)] = f"sha256:{hash_file(file)}"
-            return data[named], weights[str(file)] if file is not None else None, extensions
+            return data[content], weights[str(file)] if file is not None else None, extensions
 
-        return of
+        return compute_fingerprints
 
 
 def _parse_trackers(text: str) -> tuple[str, ...]:

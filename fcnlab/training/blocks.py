@@ -233,15 +233,17 @@ def kernel_as_matrices(upsample: TransposedUpsampler, groups: int, tile_rows: in
     s, num_classes, weight = upsample.stride[0], upsample.in_channels, upsample.weight
     if groups > upsample.groups:  # only the weights of each class for itself are needed
         weight = weight.diagonal().movedim(-1, 0).unsqueeze(1)
-    each, tiles = num_classes // groups, s // tile_rows
+    group_classes, tiles = num_classes // groups, s // tile_rows
     missing = 2 * s - upsample.kernel_size[0]
-    quarters = F.pad(weight, (0, missing, 0, missing)).view(groups, each, each, 2, tiles, tile_rows, 2, s)
+    quarters = F.pad(weight, (0, missing, 0, missing)).view(
+        groups, group_classes, group_classes, 2, tiles, tile_rows, 2, s
+    )
     matrices = permute(
         quarters,
         "group class_in class_out y_half tile row x_half column -> "
         "tile group y_half x_half class_in class_out row column",
     )
-    matrices = matrices.reshape(tiles, groups, 4 * each, each * tile_rows * s)
+    matrices = matrices.reshape(tiles, groups, 4 * group_classes, group_classes * tile_rows * s)
     if upsample.bias is None:
         return matrices
     bias = upsample.bias.unsqueeze(1).expand(-1, tile_rows * s).reshape(groups, 1, -1)

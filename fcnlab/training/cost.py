@@ -39,10 +39,10 @@ def split_components(model: FCN) -> dict[str, nn.Module]:
     Returns:
         Modules by the names `backbone`, `head` and `upsamplers`.
     """
-    ups = [module for module in model.head.modules() if isinstance(module, TransposedUpsampler)]
-    inside = {id(module) for up in ups for module in up.modules()}
-    own = [m for m in model.head.modules() if not any(m.children()) and id(m) not in inside]
-    return {"backbone": model.backbone, "head": nn.ModuleList(own), "upsamplers": nn.ModuleList(ups)}
+    upsamplers = [module for module in model.head.modules() if isinstance(module, TransposedUpsampler)]
+    in_upsamplers = {id(module) for upsampler in upsamplers for module in upsampler.modules()}
+    layers = [m for m in model.head.modules() if not any(m.children()) and id(m) not in in_upsamplers]
+    return {"backbone": model.backbone, "head": nn.ModuleList(layers), "upsamplers": nn.ModuleList(upsamplers)}
 
 
 @torch.no_grad()
@@ -137,23 +137,23 @@ def measure_receptive_fields(
     """
     positive = _make_positive(backbone).eval()
     generator = torch.Generator().manual_seed(0)
-    found: dict[int, int | None] = dict.fromkeys(reductions)
-    left, height = list(found), 1024
-    while left and height <= longest:
+    fields: dict[int, int | None] = dict.fromkeys(reductions)
+    remaining, height = list(fields), 1024
+    while remaining and height <= longest:
         strip = torch.rand(1, backbone.in_channels, height, 32, generator=generator).requires_grad_()
         maps = positive(strip)
-        for reduction in left.copy():
+        for reduction in remaining.copy():
             map_ = maps[reduction]
             feature = map_[0, :, map_.shape[2] // 2, map_.shape[3] // 2].sum()
             (gradient,) = torch.autograd.grad(feature, strip, retain_graph=True)
             rows = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
-            if not len(rows):  # it is unlimited, and vanishes in float32
-                left.remove(reduction)
-            elif rows[0] > 0 and rows[-1] < height - 1:
-                left.remove(reduction)
-                found[reduction] = int(rows[-1] - rows[0]) + 1
+            if not len(rows):  # the field is unlimited, and its gradient vanishes in float32
+                remaining.remove(reduction)
+            elif rows[0] > 0 and rows[-1] < height - 1:  # the strip is longer than the field
+                remaining.remove(reduction)
+                fields[reduction] = int(rows[-1] - rows[0]) + 1
         height *= 2
-    return found
+    return fields
 
 
 def _make_positive(backbone: Backbone) -> Backbone:
@@ -205,20 +205,20 @@ def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats:
         repeats: number of timed passes.
     """
     with _eval_mode(model):
-        one, many = (_median_seconds(model, n, size, repeats) for n in (1, batch))
-    return Speed(one, batch / many, batch, repeats)
+        latency, batch_seconds = (_measure_median_seconds(model, n, size, repeats) for n in (1, batch))
+    return Speed(latency, batch / batch_seconds, batch, repeats)
 
 
-def _median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:
+def _measure_median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:
     shape = (batch, _in_channels(model), *size)
     images = torch.randn(shape, device=_device(model)).contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         model(images)
         hardware.synchronize(images.device)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])  # without the warm-up pass
 
 
 @contextmanager

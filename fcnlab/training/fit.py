@@ -66,7 +66,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a batch is computed: its precision, its division into micro-batches, and the processes that share it.
+    """The computation of a batch: its precision, its micro-batches, and the processes that share it.
 
     Attributes:
         autocast: creates the context of the forward pass.
@@ -122,7 +122,7 @@ def fit(
     Args:
         model: the network, on the device that trains.
         training: batches, loss and optimizer.
-        execution: how a batch is computed.
+        execution: precision, micro-batches and processes.
         epochs: total number of epochs.
         start_epoch: number of epochs that are finished already.
         on_epoch_end: called after each epoch; an exception that it raises ends the training.

@@ -51,8 +51,8 @@ def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
     own scales.
     """
     if through not in backbone.channels:
-        have = ", ".join(map(str, sorted(backbone.channels)))
-        raise ModelError(f"freeze: the backbone has no map at stride {through}; it has maps at {have}")
+        strides = ", ".join(map(str, sorted(backbone.channels)))
+        raise ModelError(f"freeze: the backbone has no map at stride {through}; it has maps at {strides}")
     leaves = [(name, module) for name, module in backbone.body.named_modules() if not list(module.children())]
     end = re.compile(rf"(?:^|_){_flatten_name(backbone.layer_name(through))}(?:_|$)")
     matches = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_flatten_name(name)))]

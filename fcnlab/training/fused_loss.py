@@ -167,14 +167,15 @@ class _UpsampledLoss(torch.autograd.Function):
             losses.append(value)
         left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
         kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
-        for tile, some, scores, by_class in _compute_tiles(left, kernels, pixels):
-            tile_slopes = None if slopes is None else {index: slope[tile, some] for index, slope in slopes.items()}
-            losses.append(cross_entropy_(by_class, labels[tile, some], factors[some], terms.pixel_loss, tile_slopes))
+        for tile, blocks, scores, by_class in _compute_tiles(left, kernels, pixels):
+            tile_slopes = None if slopes is None else {index: slope[tile, blocks] for index, slope in slopes.items()}
+            tile_labels = labels[tile, blocks]
+            losses.append(cross_entropy_(by_class, tile_labels, factors[blocks], terms.pixel_loss, tile_slopes))
             # From here on, `scores` are the gradient of the scores.
             if ctx.needs_input_grad[0]:
-                _add(left_grads, some.start, _matmul_float32(scores, kernels[tile].mT))
+                _add(left_grads, blocks.start, _matmul_float32(scores, kernels[tile].mT))
             if ctx.needs_input_grad[1]:
-                _add(kernel_grads, tile, _matmul_float32(left[:, some].mT, scores))
+                _add(kernel_grads, tile, _matmul_float32(left[:, blocks].mT, scores))
         left_grad = _cat(list(left_grads.values()), 1)[..., :k] if left_grads else None
         kernel_grad = (
             _cat([grad.unsqueeze(0) for grad in kernel_grads.values()], 0)[..., :k, :] if kernel_grads else None
@@ -194,17 +195,17 @@ class _UpsampledLoss(torch.autograd.Function):
 
 def _compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[_Tile]:
     """Upsample tile by tile; the caller may overwrite the scores of a tile."""
-    groups, blocks, _ = left.shape
-    each = kernels.shape[3] // pixels  # classes of a group
-    chunk = count_tile_blocks(groups * each * pixels, left.device)
+    groups, num_blocks, _ = left.shape
+    group_classes = kernels.shape[3] // pixels
+    chunk = count_tile_blocks(groups * group_classes * pixels, left.device)
     for number, kernel in enumerate(kernels):
-        for start in range(0, blocks, chunk):
-            some = slice(start, start + chunk)
-            scores = torch.bmm(left[:, some], kernel)
+        for start in range(0, num_blocks, chunk):
+            blocks = slice(start, start + chunk)
+            scores = torch.bmm(left[:, blocks], kernel)
             by_class = permute(
-                scores.view(groups, -1, each, pixels), "group block class pixel -> block group class pixel"
-            ).view(-1, groups * each, pixels)
-            yield _Tile(number, some, scores, by_class)
+                scores.view(groups, -1, group_classes, pixels), "group block class pixel -> block group class pixel"
+            ).view(-1, groups * group_classes, pixels)
+            yield _Tile(number, blocks, scores, by_class)
 
 
 def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, dict[int, Tensor]]:
@@ -215,9 +216,9 @@ def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float
     num_classes = left.shape[0] * kernels.shape[3] // labels.shape[2]
     occurring = lovasz.find_occurring_classes(labels, num_classes)
     probabilities = dict(zip(occurring, torch.empty(len(occurring), *labels.shape), strict=True))
-    for tile, some, _, scores in _compute_tiles(left, kernels, labels.shape[2]):
+    for tile, blocks, _, scores in _compute_tiles(left, kernels, labels.shape[2]):
         by_class = scores.float() if scores.dtype == torch.float16 else scores
-        softmax.softmax_of_classes(by_class, {index: values[tile, some] for index, values in probabilities.items()})
+        softmax.softmax_of_classes(by_class, {index: values[tile, blocks] for index, values in probabilities.items()})
     flat = {index: values.flatten() for index, values in probabilities.items()}
     return lovasz.lovasz_of_classes_(flat, labels.flatten(), factor), probabilities
 

@@ -82,14 +82,14 @@ def _predict_blocks(left: Tensor, kernels: Tensor, num_classes: int) -> Tensor:
     Returns:
         Classes, uint8 [tiles, N, T].
     """
-    groups, blocks, _ = left.shape
+    groups, num_blocks, _ = left.shape
     pixels = kernels.shape[3] * groups // num_classes
     chunk = count_tile_blocks(num_classes * pixels, left.device)
-    predicted = torch.empty(len(kernels), blocks, pixels, dtype=torch.uint8)
+    predicted = torch.empty(len(kernels), num_blocks, pixels, dtype=torch.uint8)
     for kernel, tile in zip(kernels, predicted, strict=True):
-        for start in range(0, blocks, chunk):
-            some = slice(start, start + chunk)
-            scores = torch.bmm(left[:, some], kernel).view(groups, -1, num_classes // groups, pixels)
+        for start in range(0, num_blocks, chunk):
+            blocks = slice(start, start + chunk)
+            scores = torch.bmm(left[:, blocks], kernel).view(groups, -1, num_classes // groups, pixels)
             by_class = permute(scores, "group block class pixel -> block group class pixel")
-            tile[some] = argmax_classes(by_class.reshape(-1, num_classes, pixels))
+            tile[blocks] = argmax_classes(by_class.reshape(-1, num_classes, pixels))
     return predicted

@@ -50,16 +50,16 @@ def measure_speedup() -> float:
         for tensor in (images, weights):
             tensor.requires_grad_()
         for dtype in (torch.float32, torch.bfloat16):
-            _seconds_of_step(images, weights, dtype)  # the first run selects and compiles the implementation
+            _time_step(images, weights, dtype)  # the first run selects and compiles the implementation
         ratios = [
-            _seconds_of_step(images, weights, torch.float32) / _seconds_of_step(images, weights, torch.bfloat16)
+            _time_step(images, weights, torch.float32) / _time_step(images, weights, torch.bfloat16)
             for _ in range(ROUNDS)
         ]
     return statistics.median(ratios)
 
 
-def _seconds_of_step(images: Tensor, weights: Tensor, dtype: torch.dtype) -> float:
+def _time_step(images: Tensor, weights: Tensor, dtype: torch.dtype) -> float:
     """Return the CPU seconds of the convolution of a batch and its gradients, with casts as under autocast."""
-    started = time.process_time()
+    start = time.process_time()
     F.conv2d(images.to(dtype), weights.to(dtype), padding=1).float().sum().backward()
-    return time.process_time() - started
+    return time.process_time() - start

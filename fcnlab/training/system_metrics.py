@@ -47,33 +47,34 @@ class SystemMonitor:
         return {name: round(value, 1) for name, value in {**self._sample_cpu(), **self._sample_gpu()}.items()}
 
     def _sample_cpu(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         before, now = self._cpu_times, _read_cpu_times()
         if before is not None and now is not None and now[1] > before[1]:
-            found["cpu_utilization_percentage"] = 100 * (now[0] - before[0]) / (now[1] - before[1])
+            metrics["cpu_utilization_percentage"] = 100 * (now[0] - before[0]) / (now[1] - before[1])
         self._cpu_times = now
         memory = _read_memory()
         if memory is not None:
             available, total = memory
-            found["system_memory_usage_megabytes"] = (total - available) / 1e6
-            found["system_memory_usage_percentage"] = 100 * (total - available) / total
-        return found
+            metrics["system_memory_usage_megabytes"] = (total - available) / 1e6
+            metrics["system_memory_usage_percentage"] = 100 * (total - available) / total
+        return metrics
 
     def _sample_gpu(self) -> dict[str, float]:
         if self._device.type != "cuda":
             return {}
         prefix = f"gpu_{self._device.index or 0}"
         free, total = torch.cuda.mem_get_info(self._device)
-        found = {
+        metrics = {
             f"{prefix}_memory_usage_megabytes": (total - free) / 1e6,
             f"{prefix}_memory_usage_percentage": 100 * (total - free) / total,
         }
         utilization = _Utilization()
+        # NVML's functions return 0 on success.
         if self._nvml is not None and not self._nvml.nvmlDeviceGetUtilizationRates(
             self._gpu, ctypes.byref(utilization)
         ):
-            found[f"{prefix}_utilization_percentage"] = float(utilization.gpu)
-        return found
+            metrics[f"{prefix}_utilization_percentage"] = float(utilization.gpu)
+        return metrics
 
 
 def _read_cpu_times() -> tuple[float, float] | None:

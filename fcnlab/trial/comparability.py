@@ -35,7 +35,7 @@ class _Fact:
 
     name: str
     axes: tuple[str, ...]
-    of: Callable[[Record], str | None]
+    read: Callable[[Record], str | None]
 
 
 def check_comparability(
@@ -55,15 +55,18 @@ def check_comparability(
     Returns:
         The flags of each cell that has any, by its label.
     """
-    facts = [fact for fact in _FACTS if not any(overlap(axis, own) for axis in axes for own in fact.axes)]
-    reference = {fact.name: _values(fact, records.get(baseline, ())) for fact in facts}
-    found: dict[str, list[Flag]] = {}
+    facts = [fact for fact in _FACTS if not any(overlap(a, b) for a in axes for b in fact.axes)]
+    reference = {fact.name: _list_values(fact, records.get(baseline, ())) for fact in facts}
+    flags: dict[str, list[Flag]] = {}
     for cell, trials in records.items():
-        own = [_flag(fact, _values(fact, trials), reference[fact.name], cell == baseline) for fact in facts]
-        marked = [flag for flag in (*own, _flag_micro_batches(trials)) if flag is not None]
-        if marked:
-            found[cell] = marked
-    return found
+        of_facts = [
+            _flag_values(fact, _list_values(fact, trials), reference[fact.name], is_baseline=cell == baseline)
+            for fact in facts
+        ]
+        of_cell = [flag for flag in (*of_facts, _flag_micro_batches(trials)) if flag is not None]
+        if of_cell:
+            flags[cell] = of_cell
+    return flags
 
 
 def find_numerics(record: Record) -> int | None:
@@ -141,32 +144,29 @@ _FACTS = (
 )
 
 
-def _values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:
+def _list_values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:
     """Return the different values of a property. Records without it are left out."""
-    return tuple(sorted({value for record in trials if (value := fact.of(record)) is not None}))
+    return tuple(sorted({value for record in trials if (value := fact.read(record)) is not None}))
 
 
-def _flag(fact: _Fact, own: tuple[str, ...], reference: tuple[str, ...], is_baseline: bool) -> Flag | None:
-    if not own or len({*own, *reference}) < 2:
+def _flag_values(fact: _Fact, values: tuple[str, ...], reference: tuple[str, ...], *, is_baseline: bool) -> Flag | None:
+    """Flag the values of a cell that differ among each other or from those of the baseline."""
+    if not values or len({*values, *reference}) < 2:
         return None
-    if is_baseline or own == reference or not reference:
-        return Flag(fact.name, f"{fact.name}: its trials differ, {_and(own)}")
-    return Flag(fact.name, f"{fact.name}: {_and(own)}; the baseline has {_and(reference)}")
+    if is_baseline or values == reference or not reference:
+        return Flag(fact.name, f"{fact.name}: its trials differ, {' and '.join(values)}")
+    return Flag(fact.name, f"{fact.name}: {' and '.join(values)}; the baseline has {' and '.join(reference)}")
 
 
 def _flag_micro_batches(trials: Sequence[Record]) -> Flag | None:
     """Flag additional micro-batches: they change the statistics of batch norm, but not the gradient."""
-    cut = sorted({record.micro_batches for record in trials if record.micro_batches > 1})
-    if not cut:
+    counts = sorted({record.micro_batches for record in trials if record.micro_batches > 1})
+    if not counts:
         return None
-    several = f"{sum(record.micro_batches > 1 for record in trials)} of {len(trials)} trials"
+    affected = f"{sum(record.micro_batches > 1 for record in trials)} of {len(trials)} trials"
     trains = any(record.trial["recipe"].get("batch_norm", "train") == "train" for record in trials)
     consequence = ", so batch norm saw smaller batches" if trains else "; the gradient is the same"
     return Flag(
         "micro-batches",
-        f"micro-batches: memory ran out in {several}; {_and(map(str, cut))} per batch{consequence}",
+        f"micro-batches: memory ran out in {affected}; {' and '.join(map(str, counts))} per batch{consequence}",
     )
-
-
-def _and(values: Collection[str] | map[str]) -> str:
-    return " and ".join(values)

@@ -59,10 +59,10 @@ def diff_records(a: Record, b: Record) -> list[Difference]:
         ("cost", _cost(a), _cost(b)),
     ]
     return [
-        Difference(section, field, one.get(field), other.get(field))
-        for section, one, other in sections
-        for field in dict.fromkeys([*one, *other])
-        if one.get(field) != other.get(field)
+        Difference(section, field, fields_a.get(field), fields_b.get(field))
+        for section, fields_a, fields_b in sections
+        for field in dict.fromkeys([*fields_a, *fields_b])
+        if fields_a.get(field) != fields_b.get(field)
     ]
 
 
@@ -94,7 +94,7 @@ def find_divergence(a: Record, b: Record) -> int | None:
         Number of the epoch; None if all losses are equal bit for bit.
     """
     pairs = zip(a.epochs, b.epochs, strict=False)
-    return next((one.epoch for one, other in pairs if one.loss != other.loss), None)
+    return next((epoch_a.epoch for epoch_a, epoch_b in pairs if epoch_a.loss != epoch_b.loss), None)
 
 
 def _configuration(record: Record) -> dict[str, Any]:
@@ -103,16 +103,16 @@ def _configuration(record: Record) -> dict[str, Any]:
         trial = Trial.model_validate(record.trial).model_dump(mode="json")
     except ValidationError:
         trial = record.trial
-    parts = {**trial["variant"], "dataset": trial["dataset"], "recipe": trial["recipe"], "seed": trial["seed"]}
-    fields = {name: value for name, value in _flat(parts, "") if not name.endswith(".description")}
+    components = {**trial["variant"], "dataset": trial["dataset"], "recipe": trial["recipe"], "seed": trial["seed"]}
+    fields = {name: value for name, value in _flatten(components, "") if not name.endswith(".description")}
     return fields | {"init_from": trial.get("init_from")}
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested mappings with their dotted names."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, value
 

@@ -94,7 +94,7 @@ def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str
         The version, such as `580.95.05`; None if the file has none.
     """
     try:
-        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text(encoding="utf-8"))
+        match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return found[0] if found else None
+    return match[0] if match else None

@@ -157,11 +157,12 @@ class RunFolder:
         sealed = decode_record(raw)
         if sealed.record.key != self.key:
             raise DamageError(RECORD_FILE, f"it is the record of another trial, {sealed.record.key[:12]}")
-        known = _verified.get(self.path)
-        if known is None or known[0] != stamp:
-            known = _verified[self.path] = (stamp, _find_mismatch(sealed, self.path))
-        if known[1] is not None:
-            raise DamageError(*known[1])
+        verified_stamp, mismatch = _verified.get(self.path, (None, None))
+        if verified_stamp != stamp:
+            mismatch = _find_mismatch(sealed, self.path)
+            _verified[self.path] = stamp, mismatch
+        if mismatch is not None:
+            raise DamageError(*mismatch)
         return sealed
 
     def _stamp(self) -> _Stamp:
@@ -229,11 +230,11 @@ class RunFolder:
             names = self._result_names() if damage.file in (RECORD_FILE, COUNTS_FILE) else [damage.file]
             lines.append(self._move(damage, names))
         if checkpoints and not exists(self.record):
-            found = [*map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))]
-            for damage in found:
+            damages = [*map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))]
+            for damage in damages:
                 if isinstance(damage, KeptError):
                     raise StopRunError(f"{self.path / damage.file}: {damage.problem}")
-            lines += [self._move(damage, [damage.file]) for damage in found if damage is not None]
+            lines += [self._move(damage, [damage.file]) for damage in damages if damage is not None]
         return lines
 
     def _move(self, damage: DamageError, names: list[str]) -> str:

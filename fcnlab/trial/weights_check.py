@@ -42,7 +42,7 @@ def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
             backbone = build_backbone(trial.variant, trial.dataset.image_channels)
         if last is None or last[0] != file:
             last = (file, read_tensors(file))
-        matched = match_backbone(backbone, last[1], str(file), spec.weights_prefix)
-        if matched.note:
-            lines.append(f"weights {spec.weights}: {matched.note}")
+        match = match_backbone(backbone, last[1], str(file), spec.weights_prefix)
+        if match.note:
+            lines.append(f"weights {spec.weights}: {match.note}")
     return list(dict.fromkeys(lines))

@@ -109,21 +109,21 @@ def resolve_target(
         ConfigError: the registry has no such dataset.
         DataError: the dataset is missing.
     """
-    own: DatasetConfig = finished.trial.dataset
+    trained: DatasetConfig = finished.trial.dataset
     if dataset is None:
-        name, config = finished.trial.names.get("dataset", own.type), own
+        name, config = finished.trial.names.get("dataset", trained.type), trained
     else:
-        found = lab.registry.get("dataset", dataset)
-        assert isinstance(found, DatasetConfig)
-        name, config = dataset, found
-    selected, reported = split or _reported(config), _reported(own)
-    is_own = (config.content(), selected) == (own.content(), reported)
-    if is_own and dataset is not None:  # the content of a folder dataset does not contain its paths
-        is_own = lab.open_dataset(config).fingerprint(config.used_splits) == finished.trial.data
-    return None if is_own else EvaluationTarget(name, config, selected)
+        entry = lab.registry.get("dataset", dataset)
+        assert isinstance(entry, DatasetConfig)
+        name, config = dataset, entry
+    selected = split or _find_reported_split(config)
+    is_reported = (config.content(), selected) == (trained.content(), _find_reported_split(trained))
+    if is_reported and dataset is not None:  # the content of a folder dataset does not contain its paths
+        is_reported = lab.open_dataset(config).fingerprint(config.used_splits) == finished.trial.data
+    return None if is_reported else EvaluationTarget(name, config, selected)
 
 
-def _reported(config: DatasetConfig) -> str:
+def _find_reported_split(config: DatasetConfig) -> str:
     return config.splits.test or config.splits.val
 
 
@@ -198,11 +198,13 @@ def evaluate_trial(
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
     config, split = (
-        (target.config, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
+        (target.config, target.split)
+        if target
+        else (finished.trial.dataset, _find_reported_split(finished.trial.dataset))
     )
     scaled = protocol.multiply_scales(finished.trial.recipe.score_scale)
-    seconds, counted = _evaluate(model, lab, config, split, scaled, precision, on_progress)
-    plain = finished.reported_metrics(checkpoint)
+    seconds, counts = _evaluate(model, lab, config, split, scaled, precision, on_progress)
+    recorded = finished.reported_metrics(checkpoint)
     evaluation = Evaluation(
         key=finished.trial.key,
         name=str(protocol),
@@ -214,7 +216,7 @@ def evaluate_trial(
         dataset=target.dataset if target else None,
         data=data,
         metrics=compute_split_metrics(
-            split if target else plain.split, checkpoint, plain.epoch, counted["counts"], counted["boundary"]
+            split if target else recorded.split, checkpoint, recorded.epoch, counts["counts"], counts["boundary"]
         ),
         seconds_per_image=seconds,
         device=hardware.get_device_name(device),
@@ -222,7 +224,7 @@ def evaluate_trial(
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_atomically(arrays, lambda to: np.savez_compressed(to, **counted))
+    write_atomically(arrays, lambda to: np.savez_compressed(to, **counts))
     write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
     return evaluation
 
@@ -233,10 +235,10 @@ def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | No
     if target is not None:
         dataset = lab.open_dataset(target.config)
         _check_classes(finished.record.classes, dataset.classes, target.dataset)
-        own, other = trial.dataset.image_channels, dataset.image_format.channels
-        if own != other:
+        trained, channels = trial.dataset.image_channels, dataset.image_format.channels
+        if trained != channels:
             raise DataError(
-                f"dataset {target.dataset}: its images have {other} channels, those of the trial have {own}"
+                f"dataset {target.dataset}: its images have {channels} channels, those of the trial have {trained}"
             )
         return dataset.fingerprint((target.split,))
     if lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
@@ -247,19 +249,20 @@ def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | No
     return None
 
 
-def _check_classes(trained: Sequence[str], found: Sequence[str], name: str) -> None:
-    """Raise an error if two lists of class names differ."""
-    if tuple(trained) == tuple(found):
+def _check_classes(trained: Sequence[str], classes: Sequence[str], name: str) -> None:
+    """Raise an error if the classes of a dataset are not those on which a trial was trained."""
+    if tuple(trained) == tuple(classes):
         return
-    own, other = (_named(a, without=b) for a, b in ((trained, found), (found, trained)))
-    differences = [f"only the trial has {own}"] * bool(own) + [f"only the dataset has {other}"] * bool(other)
+    only_trained, only_dataset = _join_names(trained, without=classes), _join_names(classes, without=trained)
+    differences = [f"only the trial has {only_trained}"] if only_trained else []
+    differences += [f"only the dataset has {only_dataset}"] if only_dataset else []
     raise DataError(
-        f"dataset {name}: its {len(found)} classes are not the {len(trained)} that the trial was trained on: "
+        f"dataset {name}: its {len(classes)} classes are not the {len(trained)} that the trial was trained on: "
         + ("; ".join(differences) or "they have another order")
     )
 
 
-def _named(classes: Sequence[str], *, without: Sequence[str], limit: int = 6) -> str:
+def _join_names(classes: Sequence[str], *, without: Sequence[str], limit: int = 6) -> str:
     names = [name for name in classes if name not in without]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
@@ -277,7 +280,7 @@ def _evaluate(
     dataset = lab.open_dataset(config)
     split = open_decoded(dataset, split_name)
     device = next(model.parameters()).device
-    started = time.perf_counter()
+    start = time.perf_counter()
     counts = evaluate_split(
         model,
         split,
@@ -287,7 +290,7 @@ def _evaluate(
         on_progress=on_progress,
         protocol=protocol,
     )
-    seconds = (time.perf_counter() - started) / len(split)
+    seconds = (time.perf_counter() - start) / len(split)
     return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 
 

@@ -189,7 +189,7 @@ class Evaluator:
     def _evaluate(
         self, model: FCN, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None
     ) -> SplitCounts:
-        started = time.perf_counter()
+        start = time.perf_counter()
         counts = evaluate_split(
             model,
             split,
@@ -201,7 +201,7 @@ class Evaluator:
             on_progress=self._heartbeat.beat,
             protocol=Protocol(scales=(self._trial.recipe.score_scale,)),
         )
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.perf_counter() - start
         return counts
 
 

@@ -83,10 +83,10 @@ def find_unknown(error: ValidationError) -> str | None:
     Args:
         error: the error of a model that forbids other fields.
     """
-    for found in error.errors():
-        where = ".".join(map(str, found["loc"]))
-        if found["type"] == "extra_forbidden":
+    for detail in error.errors():
+        where = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
             return f"unknown field '{where}'"
-        if found["type"] == "literal_error":
+        if detail["type"] == "literal_error":
             return f"unknown value of '{where}'"
     return None
