@@ -21,11 +21,12 @@ from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.paths import is_file
-from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
-from fcnlab.runner.checks.trials import check_trials
+from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
+from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
 from fcnlab.runner.grid_state import claim_results, state_folder
+from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
@@ -77,7 +78,7 @@ def run_grid(
     reporter: ProgressReporter,
     options: RunOptions = DEFAULT_OPTIONS,
     *,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupts: Interrupts | None = None,
     executor: Callable[[], Executor] | None = None,
 ) -> Outcome:
     """Run the remaining trials of a grid and publish every record that is not published yet.
@@ -87,7 +88,7 @@ def run_grid(
         lab: the lab that contains the run folders.
         reporter: reports the progress.
         options: the options of the run.
-        interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
+        interrupts: the handler of signals; None handles none.
         executor: creates an executor other than that of the options; not called if no trial remains.
 
     Raises:
@@ -105,7 +106,7 @@ def run_grid(
         check_executor(options, grid.cells, lab)
         executor = partial(create_executor, options, lab, grid.recipes)
     with convert_storage_errors(lab.root):
-        return _run_grid(grid, lab, reporter, options, interrupted, executor)
+        return _run_grid(grid, lab, reporter, options, interrupts or Interrupts(), executor)
 
 
 def _run_grid(
@@ -113,7 +114,7 @@ def _run_grid(
     lab: Lab,
     reporter: ProgressReporter,
     options: RunOptions,
-    interrupted: Callable[[], bool],
+    interrupts: Interrupts,
     executor: Callable[[], Executor],
 ) -> Outcome:
     plan = make_plan(grid, lab)
@@ -126,14 +127,15 @@ def _run_grid(
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
         lab.check_transform(planned.trial.recipe)
-    warnings = check_trials(plan.remaining, lab, grid.path)
+    data = OpenedData(lab)
+    warnings = check_trials(plan.remaining, lab, grid.path, data)
     remarks = check_plan_weights(plan, lab)
-    check_class_presence(plan, lab)
+    check_class_presence(plan, lab, data)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
     with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
-        scheduler = Scheduler(plan, leases, publisher, reporter, options, interrupted)
+        scheduler = Scheduler(plan, leases, publisher, reporter, options, interrupts)
         try:
             publisher.take_over()
             reporter.on_plan(plan)
@@ -148,7 +150,7 @@ def _run_grid(
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
-            is_exiting = interrupted() and not scheduler.is_done
+            is_exiting = interrupts.received and not scheduler.is_done
             publisher.close(
                 complete=scheduler.is_done,
                 timeout=EXIT_TIMEOUT if is_exiting else CLOSE_TIMEOUT,
@@ -161,7 +163,7 @@ def _run_grid(
         reused=len(plan.all_trials) - len(plan.remaining),
         pruned=after.count("pruned"),
         deferred=publisher.deferred,
-        interrupted=interrupted() and not scheduler.is_done,
+        interrupted=interrupts.received and not scheduler.is_done,
     )
 
 
@@ -277,7 +279,8 @@ def _remove_leftovers(plan: Plan, lab: Lab, leases: Leases) -> None:
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
     """Decode the data of the remaining trials once, on all cores, before the trials request it simultaneously."""
-    for name, dataset in find_remaining_datasets(plan):
+    for trial in find_trials_by_dataset(plan):
+        name, dataset = trial.names["dataset"], trial.dataset
         for split in sorted(set(dataset.used_splits)):
 
             def start(_: str, samples: int, what: str = f"{name} {split}") -> Callable[[], None]:

@@ -11,6 +11,7 @@ from typing import Literal
 from fcnlab.errors import StopRunError
 from fcnlab.runner import retry_policy
 from fcnlab.runner.executors.base import Executor, Job, JobExit
+from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter, Waiting
@@ -68,7 +69,7 @@ class Scheduler:
         publisher: Publisher,
         reporter: ProgressReporter,
         options: RunOptions,
-        interrupted: Callable[[], bool],
+        interrupts: Interrupts,
     ) -> None:
         """Create a scheduler; `run` starts the trials.
 
@@ -78,13 +79,13 @@ class Scheduler:
             publisher: publishes the records.
             reporter: reports the progress.
             options: the options of the run.
-            interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
+            interrupts: the signals to this driver; running trials pause after their epoch.
         """
         self._leases = leases
         self._publisher = publisher
         self._reporter = reporter
         self._options = options
-        self._interrupted = interrupted
+        self._interrupts = interrupts
         self._has_failure = False
         self._stop: str | None = None  # why the run must end
         self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
@@ -100,7 +101,7 @@ class Scheduler:
     def is_stopping(self) -> bool:
         """True if no more trials are started."""
         stops = self._stop is not None or (self._options.fail_fast and self._has_failure)
-        return stops or self._interrupted()
+        return stops or self._interrupts.received
 
     def run(self, create_executor: Callable[[], Executor]) -> None:
         """Run the trials that this driver can lease, until all trials have ended or the running trials are paused.
@@ -111,14 +112,14 @@ class Scheduler:
         Raises:
             StopRunError: a trial met a reason outside of it to end the run.
         """
-        with create_executor() as executor:
+        with self._interrupts.deferred(), create_executor() as executor:
             while not (self.is_done or self.is_stopping):
                 self._start_trials(executor)
                 self._poll(executor)
-            if running := self._select(_State.RUNNING):
+            if self._select(_State.RUNNING):
                 if self._stop is not None:
                     self._reporter.on_remark(f"stopping: {self._stop}")
-                self._reporter.on_pause(len(running))
+                self._reporter.on_pause()
                 executor.pause()
             while self._select(_State.RUNNING):
                 self._poll(executor)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.errors import ConfigError, RunError
@@ -75,6 +76,8 @@ def test_find_record_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
         find_reference(f"{path}:{one.cell.label}:1", lab).read_record()
     with pytest.raises(RunError, match="no key of a trial begins with 'fcn8s'"):
         find_reference("fcn8s", lab).read_record()
+    with pytest.raises(RunError, match=rf"is a grid file; add a cell, such as {path}:best"):
+        find_reference(str(path), lab)
     twin = one.folder.path.with_name(one.key[:10] + 54 * "0")
     twin.mkdir()
     with pytest.raises(RunError, match="2 keys begin with"):
@@ -114,8 +117,10 @@ def test_a_cell_has_its_display_name_in_output_and_can_be_named_by_it(tmp_path: 
     assert [one.description for one in plan.trials if one.trial.seed == 0] == ["FCN 32, seed 0", "fcn32s ours, seed 0"]
     for name, label in (("FCN 32", "fcn32s"), ("fcn32", "fcn32s"), ("OURS", "fcn8s"), ("fcn32s", "fcn32s")):
         assert find_trial(plan, name).cell.label == label, "a label precedes a display name that contains it"
-    rows = [str(text) for text in create_cells_table(plan, 80).columns[0].cells]
-    assert rows == ["FCN 32", "fcn8s (fcn32s ours)"]
+    console = Console(width=80)
+    with console.capture() as output:
+        console.print(create_cells_table(plan, 80))
+    assert [line.partition("  ")[0] for line in output.get().splitlines()] == ["head", "FCN 32", "fcn8s (fcn32s ours)"]
 
 
 def test_a_trial_without_a_grid_has_the_cell_of_its_configuration(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import fcnlab
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import Outcome, clear_failed, run_grid
@@ -56,12 +58,12 @@ class EventRecorder(ProgressReporter):
 def serial(
     path: Path,
     reporter: ProgressReporter | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupts: Interrupts | None = None,
     **options: Any,
 ) -> Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     reporter = reporter or ProgressReporter()
-    return run_grid(grid, lab, reporter, RunOptions(executor="serial", threads=1, **options), interrupted=interrupted)
+    return run_grid(grid, lab, reporter, RunOptions(executor="serial", threads=1, **options), interrupts=interrupts)
 
 
 def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
@@ -140,11 +142,9 @@ def test_fail_fast_stops_the_grid_after_a_failure(
 
 def test_interrupted_and_resumed_grid_gives_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:
     class StopAfterStart(ProgressReporter):
-        stop = False
-
         def on_trial_start(self, planned: PlannedTrial) -> None:
             super().on_trial_start(planned)
-            self.stop = True
+            signal.raise_signal(signal.SIGHUP)
 
     text = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 4").replace("seeds: 2", "seeds: 1")
     tables = []
@@ -153,8 +153,8 @@ def test_interrupted_and_resumed_grid_gives_the_table_of_an_uninterrupted_run(tm
         folder.mkdir()
         path = write_grid(folder, text)
         if name == "interrupted":
-            reporter = StopAfterStart()
-            outcome = serial(path, reporter, interrupted=lambda reporter=reporter: reporter.stop)
+            with Interrupts() as interrupts:
+                outcome = serial(path, StopAfterStart(), interrupts)
             assert outcome.interrupted and outcome.finished < 2
         assert serial(path).finished == 2
         tables.append(fcnlab.summary(fcnlab.load_grid(path)).drop(columns=TIMES, errors="ignore"))

@@ -88,6 +88,17 @@ def test_each_trial_has_its_own_log(keeping: ProcessExecutor, lab: Lab) -> None:
         assert RunFolder(lab.runs, one.key).log.exists()
 
 
+def test_a_trial_whose_worker_has_not_started_is_paused_at_once(lab: Lab) -> None:
+    trials = [build_trial(lab=lab, seed=seed) for seed in (0, 1)]
+    with ProcessExecutor(lab, [Slot(threads=1)] * 2) as executor:
+        for trial in trials:
+            executor.start(Job(trial=trial))
+        executor.pause()
+        assert executor.wait(0) == [JobExit(trial.key) for trial in trials]
+        assert not find_children(os.getpid()), "they would start the trials"
+    assert not any(RunFolder(lab.runs, trial.key).log.exists() for trial in trials)
+
+
 def test_a_pause_affects_only_the_trial_that_runs_in_a_kept_process(keeping: ProcessExecutor, lab: Lab) -> None:
     run_job(keeping, build_trial(lab=lab))
     pid = child_of_worker(keeping)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from fcnlab.lab import Lab
+    from fcnlab.runner.checks.trials import OpenedData
     from fcnlab.runner.cost.estimate import CostEstimate
     from fcnlab.runner.plan import Plan
     from fcnlab.settings import Device
@@ -50,20 +51,21 @@ def plan(
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.checks.class_presence import check_class_presence
-    from fcnlab.runner.checks.trials import check_trials
+    from fcnlab.runner.checks.trials import OpenedData, check_trials
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
     options = RunOptions(workers=workers, threads=threads, per_gpu=per_gpu, device=device)
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
-    warnings = check_trials(made.remaining, found_lab, file)
+    data = OpenedData(found_lab)
+    warnings = check_trials(made.remaining, found_lab, file, data)
     remarks = check_plan_weights(made, found_lab)
-    warnings += check_class_presence(made, found_lab)
+    warnings += check_class_presence(made, found_lab, data)
     cost = _estimate(made, found_lab, options, probe) if made.remaining else None
     if as_json:
         _print_values(made, cost, warnings, remarks, found_lab)
     else:
-        _print(made, cost, found_lab, every, device)
+        _print(made, cost, found_lab, data, every, device)
         for text in remarks:
             typer.echo(text)
         for warning in warnings:
@@ -85,7 +87,7 @@ def _estimate(plan: Plan, lab: Lab, options: RunOptions, probe: bool) -> CostEst
     return estimate_cost(plan, lab, workloads, rates, len(slots), trials_per_device)
 
 
-def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device: Device) -> None:
+def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, data: OpenedData, every: bool, device: Device) -> None:
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
     from fcnlab.config.grid.labels import Labels
 
@@ -98,11 +100,11 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device:
     else:
         terminal.print(create_axes_table(plan, terminal.width))
         terminal.print(f"{format_count(len(plan.grid.cells), 'cell')}; --all shows each", soft_wrap=True)
-    for line in (*_describe_trials(plan, lab), *(_describe_cost(cost, plan, device) if cost is not None else ())):
+    for line in (*_describe_trials(plan, lab, data), *(_describe_cost(cost, plan, device) if cost is not None else ())):
         terminal.print(line, soft_wrap=True)
 
 
-def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
+def _describe_trials(plan: Plan, lab: Lab, data: OpenedData) -> list[str]:
     """Describe the existing and the remaining trials."""
     from fcnlab.cli.grid.cells import STATES
     from fcnlab.runner.plan import count_reported
@@ -111,7 +113,7 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
     counts = ", ".join(f"{count:,} {state}" for state in STATES if (count := plan.count(state)))
     lines = [f"{format_count(total, 'trial')}: {counts}"]
     if plan.remaining:
-        lines.append(_describe_steps(plan, lab))
+        lines.append(_describe_steps(plan, data))
     if plan.prerequisites:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
     finished = plan.count("finished")
@@ -123,11 +125,8 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
     return lines
 
 
-def _describe_steps(plan: Plan, lab: Lab) -> str:
+def _describe_steps(plan: Plan, data: OpenedData) -> str:
     """Describe the optimizer steps of the remaining trials."""
-    from fcnlab.runner.checks.trials import OpenedData
-
-    data = OpenedData(lab)
     steps = sorted({data.count_steps(planned.trial) for planned in plan.remaining})
     return f"optimizer steps per trial: {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "")
 

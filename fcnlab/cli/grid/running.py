@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from pathlib import Path
 from shlex import quote
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -26,15 +24,15 @@ if TYPE_CHECKING:
 
 def run_and_conclude(grid: Grid, lab: Lab, options: RunOptions, *, strict: bool, as_json: bool) -> None:
     """Run the remaining trials of a grid and print the summary."""
+    from fcnlab.runner.interrupts import Interrupts
     from fcnlab.runner.run import run_grid
 
     outcome: Outcome | None = None
     try:
         with Interrupts() as interrupts:
             with _make_reporter(as_json) as reporter:
-                outcome = run_grid(grid, lab, reporter, options, interrupted=interrupts.once)
+                outcome = run_grid(grid, lab, reporter, options, interrupts=interrupts)
             if not outcome.interrupted:
-                interrupts.stop_at_next()
                 conclude(outcome, grid, lab, strict=strict, as_json=as_json)
                 return
     except KeyboardInterrupt:
@@ -57,38 +55,6 @@ def _make_reporter(as_json: bool) -> ProgressReporter:
     from fcnlab.runner.progress.jsonl import JsonlReporter
 
     return JsonlReporter(typer.echo) if as_json else create_reporter(create_console())
-
-
-class Interrupts:
-    """Handler of Ctrl-C and SIGTERM: the first pauses trials after their epoch, the second stops at once."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._tolerated = 1
-        self._former: dict[int, Any] = {}
-
-    def once(self) -> bool:
-        """Return whether a signal has been received."""
-        return self._count > 0
-
-    def stop_at_next(self) -> None:
-        """Make the next signal stop at once: no trial runs anymore."""
-        self._tolerated = 0
-
-    def __enter__(self) -> Interrupts:
-        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._count += 1
-        if self._count > self._tolerated:
-            raise KeyboardInterrupt
 
 
 def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:

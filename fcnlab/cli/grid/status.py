@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fcnlab.runner.progress.eta import Running
-    from fcnlab.runner.status import State, StatusReader
+    from fcnlab.runner.status import StatusReader
 
 EXAMPLE = "Example: fcnlab grid status experiments/quickstart.yaml --watch"
 
@@ -65,30 +69,45 @@ def status(
 
 
 def _watch(reader: StatusReader) -> None:
-    """Update until all trials have ended: in place in a terminal, else one line per change."""
-    import time
-
+    """Update until all trials have ended: in place in a terminal, else one snapshot per change."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
     terminal = create_console()
-    values: dict[State, int] = {}
-    try:
+    with suppress(KeyboardInterrupt):  # ends only the display
+        if not terminal.is_terminal:
+            for _ in _changes(reader):
+                terminal.print(_render(reader, terminal.width))
+                for line in _notes(reader):
+                    terminal.print(line, soft_wrap=True)
+            return
         with Live(console=terminal, auto_refresh=False, vertical_overflow="crop") as live:
-            while True:
-                if terminal.is_terminal:
-                    notes = [Text(line, overflow="fold") for line in _notes(reader)]
-                    live.update(Group(_render(reader, terminal.width), *notes), refresh=True)
-                elif values != (values := reader.counts()):
-                    typer.echo(_counts(reader))
-                if not reader.plan.remaining:
-                    return
-                began = time.monotonic()
-                reader.refresh()
-                time.sleep(max(EVERY, 4 * (time.monotonic() - began)))
-    except KeyboardInterrupt:  # ends only the display
-        return
+            for _ in _updates(reader):
+                notes = [Text(line, overflow="fold") for line in _notes(reader)]
+                live.update(Group(_render(reader, terminal.width), *notes), refresh=True)
+
+
+def _updates(reader: StatusReader) -> Iterator[None]:
+    """Yield now and after each refresh of the status, until all trials have ended."""
+    while True:
+        yield
+        if not reader.plan.remaining:
+            return
+        start = time.monotonic()
+        reader.refresh()
+        time.sleep(max(EVERY, 4 * (time.monotonic() - start)))
+
+
+def _changes(reader: StatusReader) -> Iterator[None]:
+    """Yield now and after each refresh that shows other counts, or a new epoch of a trial."""
+    before: object = None
+    for _ in _updates(reader):
+        started = [*reader.paused, *chain.from_iterable(reader.running.values())]
+        now = (reader.counts(), {one.planned.key: len(one.epochs) for one in started})
+        if now != before:
+            yield
+        before = now
 
 
 def _render(reader: StatusReader, width: int) -> RenderableType:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.trial import Trial
 from fcnlab.data.inspection.absent_classes import check_absent_classes, load_absent_classes
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.trials import OpenedData
 from fcnlab.runner.plan import Plan
 
 
-def find_remaining_datasets(plan: Plan) -> list[tuple[str, Dataset]]:
-    """Return the different datasets of the remaining trials with their names, in a fixed order.
+def find_trials_by_dataset(plan: Plan) -> list[Trial]:
+    """Return one of the remaining trials for each of their datasets, in a fixed order.
 
     Args:
         plan: the plan of a grid.
     """
-    datasets: list[tuple[str, Dataset]] = []  # not a set: the fields of a dataset may be unhashable
-    for planned in plan.remaining:
-        found = (planned.trial.names["dataset"], planned.trial.dataset)
-        if found not in datasets:
-            datasets.append(found)
-    return sorted(datasets, key=repr)
+    # By text: the fields of a dataset may be unhashable.
+    trials = {repr((one.trial.names["dataset"], one.trial.dataset)): one.trial for one in plan.remaining}
+    return [trials[dataset] for dataset in sorted(trials)]
 
 
-def check_class_presence(plan: Plan, lab: Lab) -> list[str]:
+def check_class_presence(plan: Plan, lab: Lab, data: OpenedData | None = None) -> list[str]:
     """Check the datasets of the remaining trials, as far as their splits have been read before.
 
     Args:
         plan: the plan of a grid.
         lab: the lab that contains the data.
+        data: the datasets of the trials that are open already; None opens them.
 
     Returns:
         A warning for each class without a pixel in another split.
@@ -36,8 +35,10 @@ def check_class_presence(plan: Plan, lab: Lab) -> list[str]:
         DataError: a class has no pixel in the training split, or a file is missing.
     """
     warnings = []
-    for name, spec in find_remaining_datasets(plan):
-        absent = load_absent_classes(lab.open_dataset(spec), spec.used_splits)
+    data = data or OpenedData(lab)
+    for trial in find_trials_by_dataset(plan):
+        name, spec = trial.names["dataset"], trial.dataset
+        absent = load_absent_classes(data.dataset(trial), spec.used_splits)
         lines = check_absent_classes(absent, spec.splits.train, f"dataset {name}")
         warnings += [f"dataset {name}: {line}" for line in lines]
     return warnings

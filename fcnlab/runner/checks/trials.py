@@ -24,7 +24,7 @@ MAX_LABELS = 3
 """Maximum number of cells that one line lists."""
 
 
-def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[str]:
+def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: OpenedData | None = None) -> list[str]:
     """Check that trials can be trained and evaluated, as far as this is known without running them.
 
     Each distinct network is built once on the meta device, and run with a batch of its crops and with images of the
@@ -35,6 +35,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[s
         trials: the trials that are to be run.
         lab: the lab of the data and extensions.
         file: the grid file, for messages.
+        data: the datasets of the trials that are open already; None opens them.
 
     Returns:
         A warning for each suspicious result of a transform, and for each training split much of which does not fit into
@@ -45,7 +46,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[s
             an extension cannot be loaded.
         DataError: a dataset is missing.
     """
-    data = OpenedData(lab)
+    data = data or OpenedData(lab)
     backbones: dict[int, Backbone] = {}
     cells: dict[str, dict[str, None]] = {}
     checked: dict[NetworkSetup | str, list[str]] = {}

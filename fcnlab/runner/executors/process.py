@@ -93,9 +93,22 @@ class ProcessExecutor(Executor):
         self._early_exits += [JobExit(job.trial.key) for job in self._waiting_exclusive.values()]
         self._waiting_exclusive.clear()
         self._released.clear()
-        for worker in self._workers:
-            if worker.job is not None:
+        for worker in list(self._workers):
+            if worker.job is not None and worker.ready:
                 _write(worker, PAUSE)
+            elif worker.job is not None:  # its trial has not started: it would first import torch and train an epoch
+                self._early_exits.append(self._cancel(worker))
+
+    def _cancel(self, worker: _Worker) -> JobExit:
+        """Kill a worker that has not started yet, and return its job as paused."""
+        job, worker.job = worker.job, None
+        assert job is not None, "it was to start the job"
+        self._hangs.forget(job.trial.key)
+        self._workers.remove(worker)
+        worker.process.kill()
+        _end_input(worker)
+        self._stop_worker(worker, time.monotonic() + STOP_TIMEOUT)
+        return JobExit(job.trial.key)
 
     def _devices(self) -> list[str | None]:
         return list(dict.fromkeys(worker.slot.gpu for worker in self._workers))

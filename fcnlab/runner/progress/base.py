@@ -46,6 +46,7 @@ class ProgressReporter:
         self.running: dict[str, Running] = {}
         self.total = self.done = self.failed = self.pruned = self.run_elsewhere = 0
         self.waiting_for = Waiting()
+        self.is_pausing = False
         self._reason: str | None = None
         self.decoded: tuple[str, int, int] | None = None  # split, decoded images, images
         self.eta = EtaEstimator()
@@ -142,12 +143,9 @@ class ProgressReporter:
         """
         self._remove(planned, planned.folder.read_progress())
 
-    def on_pause(self, trials: int) -> None:
-        """Report that running trials finish their epoch and no more trials start.
-
-        Args:
-            trials: the number of running trials.
-        """
+    def on_pause(self) -> None:
+        """Report that running trials finish their epoch and no more trials start."""
+        self.is_pausing = True
 
     def on_trial_pause(self, planned: PlannedTrial) -> None:
         """Report that a trial has paused after an epoch, from which it can resume.
@@ -202,6 +200,13 @@ class ProgressReporter:
         return self.eta.time_left(self.running.values())
 
     @property
+    def pause_time_left(self) -> float | None:
+        """Estimated seconds until all running trials have finished their epoch; None without an estimate."""
+        left = [one.epoch_time_left(self.eta.epoch_seconds(one.planned)) for one in self.running.values()]
+        known = [seconds for seconds in left if seconds is not None]
+        return max(known) if known and len(known) == len(left) else None
+
+    @property
     def idle(self) -> str | None:
         """The reason why no trial runs in this driver; None while one does."""
         if self.running:
@@ -215,7 +220,7 @@ class ProgressReporter:
 
     def describe_counts(self) -> str:
         """Describe the counts of the grid in one line."""
-        left = self.time_left if self.running else None  # other drivers report only the end of a trial
+        left = self.time_left if self.running and not self.is_pausing else None  # others report only ends of trials
         parts = [
             f"{self.done}/{self.total} trials",
             f"{self.failed} failed",
@@ -223,8 +228,15 @@ class ProgressReporter:
             f"{self.run_elsewhere} run elsewhere" if self.run_elsewhere and self.running else "",
             self.idle or "",
             f"about {format_duration(left)} left" if left else "",
+            self.describe_pause() if self.running and self.is_pausing else "",
         ]
         return ", ".join(filter(None, parts))
+
+    def describe_pause(self) -> str:
+        """Describe what running trials do before they pause, and for how long."""
+        trials, left = len(self.running), self.pause_time_left
+        text = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
+        return text + (f", in about {format_duration(left)}" if left is not None else "")
 
     def _remove(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Remove a trial from the running ones."""

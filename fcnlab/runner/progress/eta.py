@@ -75,9 +75,23 @@ class Running:
         Returns:
             Seconds; None if no duration is known.
         """
+        return self._time_left(self.epochs_left, epoch_seconds)
+
+    def epoch_time_left(self, epoch_seconds: float | None) -> float | None:
+        """Estimate the time until the trial has trained its current epoch.
+
+        Args:
+            epoch_seconds: duration of an epoch, used until the trial has trained one since this start.
+
+        Returns:
+            Seconds; None if no duration is known, or if the last epoch has ended and the trial is evaluated.
+        """
+        return self._time_left(1, epoch_seconds) if self.epochs_left else None
+
+    def _time_left(self, epochs: int, epoch_seconds: float | None) -> float | None:
         done = len(self.epochs) - self.before
         each = (self.seen - self.since) / done if done else epoch_seconds
-        return max(0.0, self.epochs_left * each - (time.monotonic() - self.seen)) if each is not None else None
+        return max(0.0, epochs * each - (time.monotonic() - self.seen)) if each is not None else None
 
 
 @dataclass

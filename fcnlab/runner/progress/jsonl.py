@@ -9,7 +9,7 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
     end         key, cell, seed, status, split, miou, train_seconds, failure; done, trials
     retry       key, cell, seed, cause, message, remedy: an attempt that ended without a record, and how it is retried
-    pausing     trials: the number of trials that finish their epoch
+    pausing     trials: the number of trials that finish their epoch; seconds_left: until then, null without an estimate
     pause       key, cell, seed, epoch
     prune       key, cell, seed, epoch: pruned by early stopping
     elsewhere   trials: the number of trials that other drivers run
@@ -86,8 +86,9 @@ class JsonlReporter(ProgressReporter):
         super().on_trial_retry(planned, attempt, remedy)
         self._write_event("retry", **_identify(planned), cause=attempt.cause, message=attempt.message, remedy=remedy)
 
-    def on_pause(self, trials: int) -> None:
-        self._write_event("pausing", trials=trials)
+    def on_pause(self) -> None:
+        super().on_pause()
+        self._write_event("pausing", trials=len(self.running), seconds_left=self.pause_time_left)
 
     def on_trial_pause(self, planned: PlannedTrial) -> None:
         super().on_trial_pause(planned)

@@ -60,9 +60,9 @@ class PlainReporter(ProgressReporter):
         super().on_trial_retry(planned, attempt, remedy)
         self._print(f"retry  {planned.description}: {attempt.message}; {remedy}")
 
-    def on_pause(self, trials: int) -> None:
-        what = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
-        self._print(f"stopping: {what}; press Ctrl-C again to stop now")
+    def on_pause(self) -> None:
+        super().on_pause()
+        self._print(f"stopping: {self.describe_pause()}; press Ctrl-C again to stop now and lose these epochs")
 
     def on_trial_pause(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
