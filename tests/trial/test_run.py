@@ -30,7 +30,7 @@ from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
 from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.plateau import find_plateau
-from fcnlab.trial.record import Plateau, SplitMetrics
+from fcnlab.trial.record import Plateau, Record, SplitMetrics
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial, create_lab, epoch_records
@@ -340,6 +340,14 @@ def test_a_record_with_an_older_configuration_is_valid(lab: Lab) -> None:
     found = folder.read()
     assert found is not None
     assert found.metrics == record.metrics
+
+
+def test_a_record_with_the_earlier_name_of_trials_per_device_is_valid(lab: Lab) -> None:
+    record = run_trial(build_trial(lab=lab), lab)
+    content = json.loads(record.model_dump_json())
+    del content["environment"]["trials_per_device"]
+    content["environment"]["sharing"] = 4
+    assert Record.model_validate_json(json.dumps(content)).environment.trials_per_device == 4
 
 
 def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(
