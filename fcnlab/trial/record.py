@@ -132,7 +132,7 @@ class Environment(_Frozen):
     devices: int = 1
     kind: Literal["cpu", "cuda"] = "cpu"
     # Earlier records have the name `sharing`.
-    trials_per_device: int = Field(1, validation_alias=AliasChoices("trials_per_device", "sharing"))
+    trials_per_device: int = Field(default=1, validation_alias=AliasChoices("trials_per_device", "sharing"))
     cuda: str | None = None
     cudnn: str | None = None
     driver: str | None = None
