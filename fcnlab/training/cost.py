@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from fcnlab.errors import first_line
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
 from fcnlab.redaction import get_logger
 from fcnlab.training import hardware
+from fcnlab.training.network import eval_mode, get_in_channels
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
@@ -59,7 +59,7 @@ def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) ->
     """
     meta = _copy_to_meta(model).eval()
     with FlopCounterMode(display=False) as counter:
-        images = torch.zeros(1, _in_channels(model), *size, device="meta")
+        images = torch.zeros(1, get_in_channels(model), *size, device="meta")
         meta.training_scores(images) if training else meta(images)
     return counter.get_total_flops() / 2e9
 
@@ -112,8 +112,8 @@ def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
         return tensor
 
     # Batch norm in training mode rejects maps of one pixel of a single image, and stores the same tensors in eval mode.
-    with _eval_mode(model), saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = model.training_scores(torch.zeros(1, _in_channels(model), *size, device=_device(model)))
+    with eval_mode(model), saved_tensors_hooks(pack, lambda tensor: tensor):
+        scores = model.training_scores(torch.zeros(1, get_in_channels(model), *size, device=_device(model)))
     del scores
     return sum(stored.values())
 
@@ -204,13 +204,13 @@ def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats:
         batch: batch size of the throughput.
         repeats: number of timed passes.
     """
-    with _eval_mode(model):
+    with eval_mode(model):
         latency, batch_seconds = (_measure_median_seconds(model, n, size, repeats) for n in (1, batch))
     return Speed(latency, batch / batch_seconds, batch, repeats)
 
 
 def _measure_median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:
-    shape = (batch, _in_channels(model), *size)
+    shape = (batch, get_in_channels(model), *size)
     images = torch.randn(shape, device=_device(model)).contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(repeats + 1):
@@ -219,20 +219,6 @@ def _measure_median_seconds(model: FCN, batch: int, size: tuple[int, int], repea
         hardware.synchronize(images.device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])  # without the warm-up pass
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _in_channels(model: nn.Module) -> int:
-    return model.backbone.in_channels if isinstance(model, FCN) else 3
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -94,15 +94,17 @@ class FusedUpsampleLoss:
         value: Tensor = _UpsampledLoss.apply(left, right, block_labels, factors, terms, scores.dtype)
         return value
 
-    def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
-        """Compute the weight of the loss of a micro-batch, as `Loss.weight_of_part`.
+    def compute_micro_batch_weight(
+        self, micro_labels: Tensor, labels: Tensor, group: ProcessGroup = SINGLE_PROCESS
+    ) -> Tensor | float:
+        """Compute the weight of the loss of a micro-batch, as `Loss.compute_micro_batch_weight`.
 
         Args:
-            part: labels of the micro-batch, uint8 [b, H, W].
-            whole: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
+            micro_labels: labels of the micro-batch, uint8 [b, H, W].
+            labels: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
             group: the processes over whose micro-batches the losses are summed.
         """
-        return self.loss.weight_of_part(part, whole, group)
+        return self.loss.compute_micro_batch_weight(micro_labels, labels, group)
 
 
 class _Terms(NamedTuple):

@@ -35,7 +35,7 @@ def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = No
     Returns:
         A scalar; 0 if all pixels are ignored.
     """
-    return losses.sum() / _positive(compute_pixel_weights(labels, class_weights).sum())
+    return losses.sum() / _replace_zero(compute_pixel_weights(labels, class_weights).sum())
 
 
 def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -50,7 +50,7 @@ def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None 
         A scalar; an image without any labeled pixel contributes 0.
     """
     weights = compute_pixel_weights(labels, class_weights)
-    return (losses.flatten(1).sum(1) / _positive(weights.flatten(1).sum(1))).sum()
+    return (losses.flatten(1).sum(1) / _replace_zero(weights.flatten(1).sum(1))).sum()
 
 
 def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:  # noqa: ARG001
@@ -88,7 +88,7 @@ def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -
     return class_weights[torch.where(labeled, labels, 0).long()] * labeled
 
 
-def _positive(total: Tensor) -> Tensor:
+def _replace_zero(total: Tensor) -> Tensor:
     """Replace a divisor of 0 by 1."""
     return torch.where(total > 0, total, torch.ones_like(total))
 
@@ -138,7 +138,7 @@ class Loss:
         weights = compute_pixel_weights(labels, self.class_weights).flatten(1).sum(1)
         if self.reduction == "pixel_mean":
             weights = weights.sum().expand(len(labels))
-        return self.weight / _positive(weights)
+        return self.weight / _replace_zero(weights)
 
     def __call__(self, scores: Tensor, labels: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """Compute the loss of a batch.
@@ -162,7 +162,7 @@ class Loss:
             entropy = self._cross_entropy(scores, labels)
             terms.append(entropy if self.weight == 1 else self.weight * entropy)
         if self.dice:
-            terms.append(self.dice * _dice(scores, labels))
+            terms.append(self.dice * _compute_dice(scores, labels))
         if self.lovasz:
             terms.append(self.lovasz * lovasz_softmax(scores, labels))
         return sum(terms[1:], start=terms[0])
@@ -177,7 +177,7 @@ class Loss:
             label_smoothing=self.label_smoothing,
         )
         if self.focal or self.ohem is not None:
-            probability = _true_probability(scores, labels)
+            probability = _compute_true_probability(scores, labels)
             if self.focal:
                 losses = losses * _clamp_to_tiny(1 - probability) ** self.focal
             if self.ohem is not None:
@@ -185,14 +185,16 @@ class Loss:
                 losses = torch.where(labels != IGNORE_INDEX, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
-    def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
+    def compute_micro_batch_weight(
+        self, micro_labels: Tensor, labels: Tensor, group: ProcessGroup = SINGLE_PROCESS
+    ) -> Tensor | float:
         """Compute the weight of the loss of a micro-batch, so that the weighted losses sum to the loss of the batch.
 
         This is exact for the cross entropy. Dice, Lovász and the choice of hard pixels are those of each micro-batch.
 
         Args:
-            part: labels of the micro-batch, uint8 [b, H, W].
-            whole: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
+            micro_labels: labels of the micro-batch, uint8 [b, H, W].
+            labels: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
             group: the processes over whose micro-batches the losses are summed.
 
         Returns:
@@ -201,11 +203,11 @@ class Loss:
         if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
             return 1.0
         class_weights = self.class_weights if self.weight else None
-        total = group.sum(compute_pixel_weights(whole, class_weights).sum())
-        return compute_pixel_weights(part, class_weights).sum() / _positive(total)
+        total = group.sum(compute_pixel_weights(labels, class_weights).sum())
+        return compute_pixel_weights(micro_labels, class_weights).sum() / _replace_zero(total)
 
 
-def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
+def _compute_true_probability(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the probability [B, H, W] of each pixel's own class; 1 where ignored."""
     return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE_INDEX, reduction="none"))
 
@@ -218,12 +220,12 @@ def _clamp_to_tiny(values: Tensor) -> Tensor:
 def _select_hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
     """Return a mask [B, H, W] of the pixels below the threshold, or of the hardest fraction `keep` if it is larger."""
     labeled = labels != IGNORE_INDEX
-    bound = _hardest_quantile(probability, labeled, keep)
+    bound = _find_hardest_quantile(probability, labeled, keep)
     easy = probability > torch.clamp(bound, min=threshold)
     return labeled & ~easy  # NaN is not easy, so that divergence is not hidden
 
 
-def _hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) -> Tensor:
+def _find_hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) -> Tensor:
     """Return the largest probability in the hardest fraction `keep` of the labeled pixels; 1 if there are none.
 
     On CUDA all pixels are sorted, so that the host does not wait for the number of labeled ones.
@@ -238,13 +240,13 @@ def _hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) -> Tens
     return values.kthvalue(max(1, round(keep * len(values)))).values
 
 
-def _dice(scores: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = _dice_loss()(scores, labels.long())
+def _compute_dice(scores: Tensor, labels: Tensor) -> Tensor:
+    loss: Tensor = _create_dice_loss()(scores, labels.long())
     return loss
 
 
 @cache
-def _dice_loss() -> Callable[[Tensor, Tensor], Tensor]:
+def _create_dice_loss() -> Callable[[Tensor, Tensor], Tensor]:
     """Return smp's Dice loss; imported on first use, because the import takes a second."""
     from segmentation_models_pytorch.losses import DiceLoss
 

@@ -31,7 +31,7 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
         return loss
     if not bool((labels != IGNORE_INDEX).any()):
         return 0 * scores.sum()
-    return _smp_loss()(scores, labels.long())
+    return _create_smp_loss()(scores, labels.long())
 
 
 class _LovaszOfProbabilities(torch.autograd.Function):
@@ -50,7 +50,7 @@ class _LovaszOfProbabilities(torch.autograd.Function):
 
 
 @cache
-def _smp_loss() -> Callable[[Tensor, Tensor], Tensor]:
+def _create_smp_loss() -> Callable[[Tensor, Tensor], Tensor]:
     """Return smp's loss; imported on first use, because the import takes a second."""
     from segmentation_models_pytorch.losses import LovaszLoss
 

@@ -123,7 +123,7 @@ class Backward:
         for micro_images, micro_labels in zip(images.chunk(n), labels.chunk(n), strict=True):
             loss = self._objective(micro_images, micro_labels)
             if n > 1 or self._group.size > 1:
-                loss = loss * self._loss.weight_of_part(micro_labels, labels, self._group)
+                loss = loss * self._loss.compute_micro_batch_weight(micro_labels, labels, self._group)
             # DistributedDataParallel averages gradients, but the objective is a sum over processes. Gradients of
             # earlier micro-batches are equal in all processes already, so that averaging them again changes nothing.
             scaled = self._group.size * loss

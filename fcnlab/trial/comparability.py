@@ -114,32 +114,32 @@ def describe_hardware(record: Record) -> str:
     return kind if record.environment.devices == 1 else f"{record.environment.devices} x {kind}"
 
 
-def _data(record: Record) -> str:
+def _describe_data(record: Record) -> str:
     """Return the fingerprint of the data, shortened for display."""
     return re.sub(r"^(sha256:\w{12})\w+$", r"\1", str(record.trial["data"]))
 
 
-def _precision(record: Record) -> str:
+def _describe_precision(record: Record) -> str:
     return record.environment.precision if record.environment is not None else "unknown precision"
 
 
-def _epochs(record: Record) -> str:
+def _describe_epochs(record: Record) -> str:
     """Return the number of trained epochs, and of how many if the trial stopped before."""
     planned = format_value(record.trial["recipe"]["epochs"])
     return planned if record.plateau is None else f"{record.plateau.epoch} of {planned}"
 
 
-def _numerics(record: Record) -> str | None:
+def _describe_numerics(record: Record) -> str | None:
     version = find_numerics(record)
     return f"version {version}" if version is not None else None
 
 
 _FACTS = (
-    _Fact("data", ("dataset",), _data),
+    _Fact("data", ("dataset",), _describe_data),
     _Fact("protocol", ("recipe.score_scale", "dataset.splits"), describe_protocol),
-    _Fact("epochs", ("recipe.epochs", "recipe.stop_on_plateau"), _epochs),
-    _Fact("precision", ("recipe.precision",), _precision),
-    _Fact("numerics", (), _numerics),
+    _Fact("epochs", ("recipe.epochs", "recipe.stop_on_plateau"), _describe_epochs),
+    _Fact("precision", ("recipe.precision",), _describe_precision),
+    _Fact("numerics", (), _describe_numerics),
     _Fact("hardware", (), describe_hardware),
 )
 

@@ -50,13 +50,13 @@ def diff_records(a: Record, b: Record) -> list[Difference]:
         The differences. Metrics are fractions of 1.
     """
     sections: list[tuple[Section, Mapping[str, Any], Mapping[str, Any]]] = [
-        ("configuration", _configuration(a), _configuration(b)),
-        ("data", _data(a), _data(b)),
-        ("code", _code(a), _code(b)),
-        ("environment", _environment(a), _environment(b)),
-        ("run", _run(a), _run(b)),
-        ("metrics", _metrics(a), _metrics(b)),
-        ("cost", _cost(a), _cost(b)),
+        ("configuration", _collect_configuration(a), _collect_configuration(b)),
+        ("data", _collect_data(a), _collect_data(b)),
+        ("code", _collect_code(a), _collect_code(b)),
+        ("environment", _collect_environment(a), _collect_environment(b)),
+        ("run", _collect_run(a), _collect_run(b)),
+        ("metrics", _collect_metrics(a), _collect_metrics(b)),
+        ("cost", _collect_cost(a), _collect_cost(b)),
     ]
     return [
         Difference(section, field, fields_a.get(field), fields_b.get(field))
@@ -97,7 +97,7 @@ def find_divergence(a: Record, b: Record) -> int | None:
     return next((epoch_a.epoch for epoch_a, epoch_b in pairs if epoch_a.loss != epoch_b.loss), None)
 
 
-def _configuration(record: Record) -> dict[str, Any]:
+def _collect_configuration(record: Record) -> dict[str, Any]:
     """Return the configuration by dotted field names, with all defaults if this version can read it."""
     try:
         trial = Trial.model_validate(record.trial).model_dump(mode="json")
@@ -117,11 +117,11 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _data(record: Record) -> dict[str, Any]:
+def _collect_data(record: Record) -> dict[str, Any]:
     return {"content": record.trial.get("data"), "weights file": record.trial.get("weights")}
 
 
-def _code(record: Record) -> dict[str, Any]:
+def _collect_code(record: Record) -> dict[str, Any]:
     environment = record.environment
     return {
         "commit": environment.commit if environment is not None else None,
@@ -130,7 +130,7 @@ def _code(record: Record) -> dict[str, Any]:
     }
 
 
-def _environment(record: Record) -> dict[str, Any]:
+def _collect_environment(record: Record) -> dict[str, Any]:
     if record.environment is None:
         return {}
     fields = record.environment.model_dump(exclude={"commit", "versions", "repeatable"})
@@ -138,12 +138,12 @@ def _environment(record: Record) -> dict[str, Any]:
     return {"hardware": describe_hardware(record), **fields, **versions}
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _collect_run(record: Record) -> dict[str, Any]:
     failure = record.failure.message.splitlines()[0] if record.failure is not None else None
     return {"status": record.status, "failure": failure, "micro-batches": record.micro_batches}
 
 
-def _metrics(record: Record) -> dict[str, float | None]:
+def _collect_metrics(record: Record) -> dict[str, float | None]:
     """Return mIoU and pixel accuracy of each split at the last epoch, and at the best one if it differs."""
     last = {metrics.split: metrics.epoch for metrics in record.metrics if metrics.checkpoint == "last"}
     return {
@@ -154,5 +154,5 @@ def _metrics(record: Record) -> dict[str, float | None]:
     }
 
 
-def _cost(record: Record) -> dict[str, Any]:
+def _collect_cost(record: Record) -> dict[str, Any]:
     return record.cost.model_dump(mode="json") if record.cost is not None else {}
