@@ -63,7 +63,7 @@ class BootstrapSample:
             mean_over_classes(self.values),
             mean_over_classes(self.resampled),
             mean_over_classes(self.influence),
-            np.ones(len(self.counted), dtype=np.bool_),
+            np.asarray(self.counted.any(-1)),
         )
 
     def __sub__(self, other: BootstrapSample) -> BootstrapSample:

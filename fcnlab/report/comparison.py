@@ -14,7 +14,7 @@ from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
-from fcnlab.report.tables.columns import format_points
+from fcnlab.report.tables.columns import format_p_value, format_points
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
@@ -71,9 +71,9 @@ class CellComparison:
     @property
     def classes(self) -> pd.DataFrame:
         """The differences by class: `class`, `images`, `delta`, `low`, `high` and `p_value`; IoU as fractions of 1."""
-        found = self.difference.classes
-        columns = {"delta": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
-        return pd.DataFrame({"class": self.a.classes, "images": found.images, **columns})
+        by_class = self.difference.classes
+        columns = {"delta": by_class.value, "low": by_class.low, "high": by_class.high, "p_value": by_class.p_value}
+        return pd.DataFrame({"class": self.a.classes, "images": by_class.images, **columns})
 
     @property
     def images(self) -> pd.DataFrame:
@@ -110,8 +110,9 @@ def load_side(reference: Reference, lab: Lab) -> Side:
 
 
 def _side(name: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
-    found = records.counts(cell)
-    counts: Mapping[int, np.ndarray] = {one: found[one] for one in found if seed is None or one == seed}
+    counts: Mapping[int, np.ndarray] = {
+        number: array for number, array in records.counts(cell).items() if seed in (None, number)
+    }
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts")
     first = min(counts)
@@ -170,7 +171,7 @@ def describe_difference(comparison: CellComparison) -> str:
     one = comparison.difference
     way = "more" if one.value >= 0 else "less"
     interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}"
-    interval += f", p = {one.p_value:.3g}" if one.seeds >= MIN_SEEDS else ""
+    interval += f", {format_p_value(one.p_value)}" if one.seeds >= MIN_SEEDS else ""
     text = (
         f"{comparison.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {comparison.a.name}: "
         f"{interval}, n = {one.seeds}, {one.images} images."
@@ -184,13 +185,13 @@ def make_class_differences_table(comparison: CellComparison) -> Table:
     Args:
         comparison: the comparison.
     """
-    found = comparison.difference.classes
-    order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
+    by_class = comparison.difference.classes
+    order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(by_class.value[c], nan=-np.inf))
     rows = tuple(
         (
             comparison.a.classes[c],
-            str(found.images[c]),
-            *(format_points(x[c]) for x in (found.value, found.low, found.high)),
+            str(by_class.images[c]),
+            *(format_points(values[c]) for values in (by_class.value, by_class.low, by_class.high)),
         )
         for c in order
     )

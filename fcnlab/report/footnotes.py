@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,9 +12,12 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.report.best import Best
 from fcnlab.report.evaluated_images import EvaluatedImages
 from fcnlab.report.significance import CONFIDENCE, Significance
-from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
+from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, format_points
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
+
+if TYPE_CHECKING:
+    from fcnlab.report.report import Report
 
 MAX_NAMES = 6
 """Most classes without a labeled pixel, and most cells with the same flag, that are named in a footnote."""
@@ -24,32 +28,31 @@ SPREAD = frozenset({"miou", "delta", "delta_mean", "pixel_acc", "miou_last", "mi
 TESTED = frozenset({"delta", "delta_mean", "delta_std", "p_value", "p_holm"})
 """Columns of the difference to the baseline."""
 
-MEASURED = frozenset({"images_per_s", "peak_memory", "device_hours", "train_seconds"})
-"""Columns that depend on the hardware."""
+COSTS = {
+    "images_per_s": "images/s during training",
+    "peak_memory": "memory: the largest peak of a trial, of the tensors on a GPU and of the process on the CPU",
+    "train_seconds": "train s: mean time of a trial's training without evaluation",
+    "device_hours": "device-hours of training and evaluation, summed over the cell's finished trials",
+}
+"""Descriptions of the columns that depend on the hardware."""
+
+SHARED = frozenset({"images_per_s", "train_seconds", "device_hours"})
+"""Columns that change if trials share a GPU."""
 
 EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch with the best mIoU on val"}
 
+CHECKPOINT_GAP = 0.01
+"""Difference in mIoU between the last and the best epoch from which a footnote gives it."""
 
-def write_footnotes(
-    grid: Grid,
-    trials: pd.DataFrame,
-    records: TrialRecords,
-    evaluated: EvaluatedImages,
-    significance: Significance,
-    best: Best,
-    columns: Collection[str],
-) -> list[str]:
+
+def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
     """Return the footnotes of a grid's table that concern the shown columns, one text per line.
 
     Args:
-        grid: the grid.
-        trials: frame with one row per trial.
-        records: records of the finished trials.
-        evaluated: the cells by the images on which they were evaluated.
-        significance: statistics of the cells.
-        best: the best cells.
+        report: report of the grid.
         columns: names of the shown columns.
     """
+    grid, trials, records, significance = report.grid, report.trials, report.records, report.significance
     finished = trials[trials["status"] == "finished"]
     miou = any(name.startswith("miou") or name in TESTED for name in columns)
     lines = [
@@ -57,9 +60,10 @@ def write_footnotes(
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
         *(describe_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
-        *(_test(grid, evaluated, significance, columns) if TESTED & set(columns) else ()),
+        *(_checkpoints(grid, report.cells, finished) if miou else ()),
+        *(_test(report, finished, columns) if TESTED & set(columns) else ()),
         *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
-        *((best.note,) if best.note and "miou" in columns else ()),
+        *((report.best.note,) if report.best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
         *_early(trials),
         *_damaged(trials),
@@ -72,8 +76,8 @@ def write_footnotes(
 def _flags(grid: Grid, significance: Significance) -> list[str]:
     """List the reasons why cells are not comparable, each once with the cells that it concerns."""
     cells: dict[str, list[str]] = {}
-    for cell, found in significance.flags.items():
-        for flag in found:
+    for cell, flags in significance.flags.items():
+        for flag in flags:
             cells.setdefault(flag.footnote, []).append(grid.display_name(cell))
     return [f"{FLAGGED} {_list_cells(names)}: {reason}." for reason, names in cells.items()]
 
@@ -110,6 +114,8 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) ->
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last" and any(recipe.stop_on_plateau is not None for recipe in grid.recipes):
         epoch = "the last trained epoch"
+    if grid.file.checkpoint == "best" and "val" in splits:
+        epoch += ", which is optimistic on val itself"
     return [
         f"Evaluated on {splits} at native size, at {epoch}; {metrics} from the summed counts of "
         "the split, without ignored pixels."
@@ -155,23 +161,53 @@ def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:
     ]
 
 
-def _test(grid: Grid, evaluated: EvaluatedImages, significance: Significance, columns: Collection[str]) -> list[str]:
+def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> list[str]:
+    """List the cells whose mIoU differs much between the last and the best epoch.
+
+    On val, the best epoch is better by selection. The difference is then given only where the best epoch is reported.
+    """
+    if grid.file.checkpoint == "last" and (finished["report_split"] != "test").any():
+        return []
+    reported, other = ("best", "last") if grid.file.checkpoint == "best" else ("last", "best")
+    gaps = cells.set_index("cell").eval(f"miou_{other} - miou_{reported}")
+    texts = [
+        f"{grid.display_name(str(cell))} {format_points(gap)}"
+        for cell, gap in gaps[gaps.abs() >= CHECKPOINT_GAP].items()
+    ]
+    if not texts:
+        return []
+    epochs = {"last": "the last epoch", "best": "the epoch with the best mIoU on val"}
+    return [
+        f"At {epochs[other]} instead, mIoU differs by {100 * CHECKPOINT_GAP:g} point or more: {_list_cells(texts)}."
+    ]
+
+
+def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
     """Describe the differences, their intervals and the markers."""
+    grid, evaluated, significance = report.grid, report.evaluated, report.significance
     if len(grid.cells) == 1:
         return []
     baseline = grid.display_name(grid.baseline.label)
+    if grid.baseline.label not in set(finished["cell"]):
+        return [f"Δ is the difference to {baseline}, of which no trial has finished."]
     unlike = evaluated.others if evaluated.reference == grid.baseline.label else ()
-    other_images = []
+    excluded = []
     if unlike:
         verb, whose = ("was", "its") if len(unlike) == 1 else ("were", "their")
-        other_images = [
+        excluded = [
             f"{_list_cells([*map(grid.display_name, unlike)])} {verb} evaluated on other images or classes than "
             f"{baseline}: {whose} Δ has no interval."
         ]
+    unpaired = list_unpaired_cells(report.cells)
+    if unpaired:
+        names = _list_cells([*map(grid.display_name, unpaired)])
+        excluded.append(f"{names}: no Δ without a finished seed in common with {baseline}.")
     if not significance.comparisons:
-        reason = "" if unlike and len(evaluated.cells) == 1 else "; there are no counts for an interval"
-        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *other_images]
-    claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
+        explained = {grid.baseline.label, *unlike, *unpaired}
+        has_no_counts = (report.cells["miou"].notna() & ~report.cells["cell"].isin(explained)).any()
+        reason = "; there are no counts for an interval" if has_no_counts else ""
+        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *excluded]
+    claims = significance.num_claims
     seeds = {one.difference.seeds for one in significance.comparisons.values()}
     parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
     lines = [
@@ -179,12 +215,21 @@ def _test(grid: Grid, evaluated: EvaluatedImages, significance: Significance, co
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
         f"resamples){parts}."
     ]
-    if claimed and not {"delta", "delta_mean"}.isdisjoint(columns):
-        corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
-        lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
-    if len(claimed) < len(significance.comparisons):
+    if claims and not {"delta", "delta_mean"}.isdisjoint(columns):
+        several = f" after Holm's correction over {claims} comparisons; the intervals are not corrected"
+        lines.append(f"{SIGNIFICANT}: significant at 5 %{several if claims > 1 else ''}.")
+    if min(seeds) < MIN_SEEDS:
         lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
-    return lines + other_images
+    return lines + excluded
+
+
+def list_unpaired_cells(cells: pd.DataFrame) -> list[str]:
+    """Return the labels of the cells with an mIoU that have no finished seed in common with the baseline.
+
+    Args:
+        cells: frame with one row per cell.
+    """
+    return [str(cell) for cell in cells["cell"][cells["miou"].notna() & (cells["delta_n"] == 0) & ~cells["baseline"]]]
 
 
 def _missing_counts(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
@@ -203,24 +248,23 @@ def _costs(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: C
     """Describe how the shown costs are measured, and on which hardware."""
     costs = [record.cost for cell in records.by_cell.values() for record in cell.values() if record.cost is not None]
     counted = [f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs if c.gmacs is not None]
-    texts = {
-        "gmacs": f"GMACs for one image of {' or '.join(distinct_texts(pd.Series(counted, dtype=str)))}",
-        "images_per_s": "images/s during training",
-        "device_hours": "device-hours of training and evaluation, summed over the cell's finished trials",
-    }
-    shown = [text for name, text in texts.items() if name in columns and (name != "gmacs" or counted)]
+    measured = [text for name, text in COSTS.items() if name in columns]
+    sizes = " or ".join(distinct_texts(pd.Series(counted, dtype=str)))
+    shown = [*([f"GMACs for one image of {sizes}"] if counted and "gmacs" in columns else []), *measured]
     if not costs or not shown:
         return []
-    hardware = f", on {', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}"
-    line = "; ".join(shown) + (hardware if MEASURED & set(columns) else "")
-    return [f"{line[0].upper()}{line[1:]}.", *(_shared(grid, records) if MEASURED & set(columns) else ())]
+    hardware = f"; on {', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}"
+    line = "; ".join(shown) + (hardware if measured else "")
+    return [f"{line[0].upper()}{line[1:]}.", *(_shared(grid, records) if SHARED & set(columns) else ())]
 
 
 def _shared(grid: Grid, records: TrialRecords) -> list[str]:
     """Name the cells whose trials shared a GPU, which slows each of them down."""
     cells: dict[int, list[str]] = {}
     for cell, by_seed in records.by_cell.items():
-        for count in sorted({record.environment.sharing for record in by_seed.values() if record.environment}):
+        for count in sorted(
+            {record.environment.trials_per_device for record in by_seed.values() if record.environment}
+        ):
             cells.setdefault(count, []).append(grid.display_name(cell))
     return [
         f"{count} trials shared a GPU{_list_unless_all(cells[count], records)}: images/s is the speed of one of them, "
@@ -253,15 +297,15 @@ def _damaged(trials: pd.DataFrame) -> list[str]:
 
 def _plateaus(records: TrialRecords) -> list[str]:
     """Describe the trials that stopped before the last epoch of their recipe."""
-    found = [record for by_seed in records.by_cell.values() for record in by_seed.values()]
-    stopped = [record for record in found if record.plateau is not None]
+    finished = [record for by_seed in records.by_cell.values() for record in by_seed.values()]
+    stopped = [record for record in finished if record.plateau is not None]
     if not stopped:
         return []
     epochs = sorted({record.trained_epochs for record in stopped})
     after = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
     biased = "val" in {record.report_split for record in stopped}
     return [
-        f"{len(stopped)} of {len(found)} trials stopped after {after}, when mIoU on val no longer improved"
+        f"{len(stopped)} of {len(finished)} trials stopped after {after}, when mIoU on val no longer improved"
         f"{', the split that is reported: their mIoU is optimistic' if biased else ''}."
     ]
 
@@ -301,8 +345,9 @@ def write_short_notes(
         notes.append("Bold: highest mean, and cells not significantly different." if best.compared else
                      "Bold: highest mean.")  # fmt: skip
     if SIGNIFICANT in text:
-        notes.append(f"{SIGNIFICANT} significant at 5 % after Holm's correction.")
+        corrected = " after Holm's correction" if significance.num_claims > 1 else ""
+        notes.append(f"{SIGNIFICANT} significant at 5 %{corrected}.")
     if NO_CLAIM in text:
         notes.append(f"{NO_CLAIM} fewer than {MIN_SEEDS} seeds: no claim of significance.")
-    flags = {flag.name: None for found in significance.flags.values() for flag in found}
-    return notes + ([f"{FLAGGED} differs from the baseline also in {', '.join(flags)}."] if flags else [])
+    names = dict.fromkeys(flag.name for flags in significance.flags.values() for flag in flags)
+    return notes + ([f"{FLAGGED} differs from the baseline also in {', '.join(names)}."] if names else [])

@@ -94,8 +94,8 @@ class Report:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes of the cells in `evaluated`, by label; empty where no trial has finished."""
-        found = self.records.by_cell.get(self.evaluated.reference, {})
-        return next((record.classes for record in found.values()), ())
+        by_seed = self.records.by_cell.get(self.evaluated.reference, {})
+        return next((record.classes for record in by_seed.values()), ())
 
     def select_cells(self, most: int) -> list[str]:
         """Return the labels of the baseline and the best other cells, in the order of the table of cells.
@@ -121,9 +121,7 @@ class Report:
         Args:
             columns: names of the shown columns.
         """
-        return write_footnotes(
-            self.grid, self.trials, self.records, self.evaluated, self.significance, self.best, columns
-        )
+        return write_footnotes(self, columns)
 
     @overload
     def table(
@@ -203,7 +201,7 @@ class Report:
     @property
     def flags(self) -> list[str]:
         """Reasons why cells are not comparable with the baseline, one text per reason."""
-        return [f"{cell}: {flag.footnote}" for cell, found in self.significance.flags.items() for flag in found]
+        return [f"{cell}: {flag.footnote}" for cell, flags in self.significance.flags.items() for flag in flags]
 
 
 def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
@@ -239,7 +237,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         cells=cells,
         cell_table=make_cell_table(cells, grid.axes, names),
         names=names,
-        summary_text=summarize(grid, trials, cells, significance),
+        summary_text=summarize(grid, trials, cells, significance, evaluated),
         significance=significance,
         best=best,
         records=records,

@@ -34,6 +34,11 @@ class Significance:
     flags: dict[str, list[Flag]]
     resamples: int
 
+    @property
+    def num_claims(self) -> int:
+        """Number of comparisons about which a claim is made, over which their p-values are corrected."""
+        return sum(one.significant is not None for one in self.comparisons.values())
+
     def rename(self, display: Callable[[str], str]) -> Significance:
         """Return the same statistics by the display names of the cells.
 
@@ -41,7 +46,7 @@ class Significance:
             display: function from the label of a cell to its display name.
         """
         comparisons = {display(cell): one for cell, one in self.comparisons.items()}
-        return Significance(comparisons, {display(cell): found for cell, found in self.flags.items()}, self.resamples)
+        return Significance(comparisons, {display(cell): flags for cell, flags in self.flags.items()}, self.resamples)
 
 
 def comparable_counts(grid: Grid, records: TrialRecords, evaluated: EvaluatedImages) -> dict[str, CellCounts]:
@@ -86,21 +91,21 @@ def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataF
         cells: frame with one row per cell.
         significance: statistics of the cells.
     """
-    found = [significance.comparisons.get(cell) for cell in cells["cell"]]
+    comparisons = [significance.comparisons.get(cell) for cell in cells["cell"]]
     columns = {
-        "delta_low": [one.difference.low if one else np.nan for one in found],
-        "delta_high": [one.difference.high if one else np.nan for one in found],
-        "p_value": [one.difference.p_value if one else np.nan for one in found],
-        "p_holm": [one.adjusted_p if one else np.nan for one in found],
-        "significant": pd.array([one.significant if one else None for one in found], dtype="boolean"),
+        "delta_low": [one.difference.low if one else np.nan for one in comparisons],
+        "delta_high": [one.difference.high if one else np.nan for one in comparisons],
+        "p_value": [one.difference.p_value if one else np.nan for one in comparisons],
+        "p_holm": [one.adjusted_p if one else np.nan for one in comparisons],
+        "significant": pd.array([one.significant if one else None for one in comparisons], dtype="boolean"),
         "flags": [", ".join(flag.name for flag in significance.flags.get(cell, ())) for cell in cells["cell"]],
     }
     own: dict[str, list[float]] = {
-        "delta": [one.difference.value if one else np.nan for one in found],
-        "delta_std": [pd.Series(one.difference.by_seed).std() if one else np.nan for one in found],
-        "delta_n": [one.difference.seeds if one else 0 for one in found],
+        "delta": [one.difference.value if one else np.nan for one in comparisons],
+        "delta_std": [pd.Series(one.difference.by_seed).std() if one else np.nan for one in comparisons],
+        "delta_n": [one.difference.seeds if one else 0 for one in comparisons],
     }
-    compared = np.array([one is not None for one in found], dtype=bool)
+    compared = np.array([one is not None for one in comparisons], dtype=bool)
     cells = cells.assign(**{name: np.where(compared, values, cells[name]) for name, values in own.items()})
     costs = list(cells.columns).index("params")
     return pd.concat([cells.iloc[:, :costs], pd.DataFrame(columns, index=cells.index), cells.iloc[:, costs:]], axis=1)

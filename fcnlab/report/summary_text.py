@@ -8,14 +8,18 @@ import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
+from fcnlab.report.evaluated_images import EvaluatedImages
+from fcnlab.report.footnotes import list_unpaired_cells
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import FLAGGED, format_points
+from fcnlab.report.tables.columns import FLAGGED, format_p_value, format_points
 
 MAX_COMPARISONS = 8
 """Most comparisons that are described; of more, only the significant ones with the largest differences."""
 
 
-def summarize(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance) -> list[str]:
+def summarize(
+    grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance, evaluated: EvaluatedImages
+) -> list[str]:
     """Return sentences on the best cell, the comparisons with the baseline, the order of cells and missing results.
 
     Args:
@@ -23,66 +27,102 @@ def summarize(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significanc
         trials: frame with one row per trial.
         cells: frame with one row per cell.
         significance: statistics of the cells.
+        evaluated: the cells by the images on which they were evaluated.
     """
-    cells, trials = (frame.assign(cell=frame["cell"].map(grid.display_name)) for frame in (cells, trials))
+    comparable = trials[trials["cell"].isin(evaluated.cells)]
+    cells, comparable = (frame.assign(cell=frame["cell"].map(grid.display_name)) for frame in (cells, comparable))
     significance = significance.rename(grid.display_name)
-    scored = cells[cells["n"] > 0]
-    if scored.empty:
+    if not cells["n"].any():
         return ["No trial has finished yet."]
     return [
-        _describe_best(scored),
+        _describe_best(cells[cells["miou"].notna()]),
         *_describe_comparisons(significance, grid.display_name(grid.baseline.label)),
-        *_describe_order(trials),
+        *_describe_unpaired(cells),
+        *_describe_order(comparable, among=" among the cells on the same images" if evaluated.others else ""),
         *_limits(cells, significance),
     ]
 
 
 def _describe_best(scored: pd.DataFrame) -> str:
+    if scored.empty:
+        return "There is no mIoU: no class has a labeled pixel in the evaluated split."
     best = scored.sort_values("miou", ascending=False, kind="stable").iloc[0]
     subject = "The only finished cell" if len(scored) == 1 else "The highest mean mIoU"
     text = f"{subject} is {_quote(best['cell'])} with {100 * best['miou']:.1f} %"
     text += f" ({best['n']} seeds)" if best["n"] > 1 else " (one seed)"
     others = int((scored["miou"] == best["miou"]).sum()) - 1
-    return f"{text}, and the same of {others} other cell{'s' if others > 1 else ''}." if others > 0 else f"{text}."
+    if others < 1:
+        return f"{text}."
+    return f"{text}; {others} other {'cells have' if others > 1 else 'cell has'} the same."
+
+
+def _describe_unpaired(cells: pd.DataFrame) -> list[str]:
+    """Name the cells that cannot be compared with the baseline, since they have no seed in common with it."""
+    baseline, unpaired = cells[cells["baseline"]].iloc[0], list_unpaired_cells(cells)
+    if not unpaired:
+        return []
+    if not baseline["n"]:
+        return [f"No trial of the baseline {_quote(baseline['cell'])} has finished, so no cell is compared with it."]
+    verb = "has" if len(unpaired) == 1 else "have"
+    return [f"{', '.join(map(_quote, unpaired))} {verb} no finished seed in common with {_quote(baseline['cell'])}."]
 
 
 def _describe_comparisons(significance: Significance, baseline: str) -> list[str]:
-    found = significance.comparisons
-    if len(found) <= MAX_COMPARISONS:
-        lines = [_describe_comparison(_quote(cell), _quote(baseline), one) for cell, one in found.items()]
-        untested = sum(one.difference.seeds < MIN_SEEDS for one in found.values())
-        if untested == len(found) > 0:
-            lines.append(f"No claim is made about these differences: fewer than {MIN_SEEDS} common seeds.")
+    comparisons, claims = significance.comparisons, significance.num_claims
+    if len(comparisons) <= MAX_COMPARISONS:
+        lines = [_describe_comparison(_quote(cell), _quote(baseline), one, claims) for cell, one in comparisons.items()]
+        untested = sum(one.difference.seeds < MIN_SEEDS for one in comparisons.values())
+        if untested == len(comparisons) > 0:
+            these = "this difference" if untested == 1 else "these differences"
+            lines.append(f"No claim is made about {these}: fewer than {MIN_SEEDS} common seeds.")
         elif untested:
             lines.append(f"No claim is made about cells with fewer than {MIN_SEEDS} common seeds.")
         return lines
-    clear = {cell: one for cell, one in found.items() if one.significant}
+    clear = {cell: one for cell, one in comparisons.items() if one.significant}
     ranked = sorted(clear, key=lambda cell: -abs(clear[cell].difference.value))[:MAX_COMPARISONS]
-    tested = sum(one.significant is not None for one in found.values())
-    few = len(found) - tested
-    lines = [f"No claim is made about {few} of {len(found)} cells: fewer than {MIN_SEEDS} common seeds."] if few else []
-    if tested:
+    few, lines = len(comparisons) - claims, []
+    if claims:
         more = f"; the {MAX_COMPARISONS} largest differences follow" if len(clear) > MAX_COMPARISONS else ""
-        lines.insert(0, f"{len(clear)} of {tested} cells differ significantly from {_quote(baseline)}{more}.")
-    return [*lines, *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell]) for cell in ranked)]
+        lines.append(f"{len(clear)} of {claims} cells differ significantly from {_quote(baseline)}{more}.")
+    if few:
+        lines.append(f"No claim is made about {few} of {len(comparisons)} cells: fewer than {MIN_SEEDS} common seeds.")
+    return [*lines, *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell], claims) for cell in ranked)]
 
 
-def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> str:
+def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claims: int) -> str:
+    """Describe a comparison in a sentence, with its p-value if the interval alone could mislead.
+
+    Args:
+        cell: name of the cell.
+        baseline: name of the baseline.
+        comparison: the comparison.
+        claims: number of comparisons over which p-values are corrected.
+    """
     one = comparison.difference
     if math.isnan(one.value):
         return f"{cell} and {baseline} have no mIoU to compare."
     points, way = f"{abs(100 * one.value):.1f} points", "more" if one.value >= 0 else "less"
     interval = f"95 % interval {format_points(one.low)} to {format_points(one.high)}"
+    corrected = " after Holm's correction" if claims > 1 else ""
     if comparison.significant:
         return (
-            f"{cell} reaches {points} of mIoU {way} than {baseline} ({interval}, {one.seeds} seeds): significant after "
-            f"Holm's correction, p = {comparison.adjusted_p:.2g}."
+            f"{cell} reaches {points} of mIoU {way} than {baseline} ({interval}, {one.seeds} seeds): significant"
+            f"{corrected}, {format_p_value(comparison.adjusted_p)}."
         )
+    if math.isnan(one.low):
+        return f"{cell} scored {points} of mIoU {way} than {baseline}; one image is too few for an interval."
     if comparison.significant is None:
         return f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)})."
+    finding = f"There is no significant difference between {cell} and {baseline}: {points} {way}"
+    if one.p_value < 1 - one.confidence:
+        return (
+            f"{finding} ({interval}, {one.seeds} seeds). The interval of this comparison excludes zero, but over "
+            f"{claims} comparisons that is no longer unlikely by chance ({format_p_value(comparison.adjusted_p)}"
+            f"{corrected})."
+        )
     return (
-        f"There is no significant difference between {cell} and {baseline}: {points} {way} ({interval}, {one.seeds} "
-        "seeds). This does not show that they are equal: all differences within the interval remain possible."
+        f"{finding} ({interval}, {one.seeds} seeds). This does not show that they are equal: all differences within "
+        "the interval remain possible."
     )
 
 
@@ -95,7 +135,7 @@ def _format_seeds(number: int) -> str:
     return "one seed, without the variance of training" if number == 1 else f"{number} seeds"
 
 
-def _describe_order(trials: pd.DataFrame) -> list[str]:
+def _describe_order(trials: pd.DataFrame, *, among: str) -> list[str]:
     """Describe the stability of the order of the cells over seeds."""
     finished = trials[trials["status"] == "finished"].dropna(subset="miou")
     by_cell = {
@@ -106,11 +146,14 @@ def _describe_order(trials: pd.DataFrame) -> list[str]:
     if math.isnan(stability.kendall_tau) or len(stability.seeds) < MIN_SEEDS:
         return []
     first = max(stability.first, key=lambda cell: stability.first[cell])
-    seeds = "the seeds" if len(stability.seeds) == finished["seed"].nunique() else "the seeds that all cells have"
+    number = len(stability.seeds)
+    seeds = "seeds" if number == finished["seed"].nunique() else "seeds that all cells have"
+    # Tied cells share a seed, so that the number of seeds need not be whole.
+    share = f"all {number}" if stability.first[first] == 1 else f"{number * stability.first[first]:.3g} of {number}"
     tied = ", where tied cells share a seed" if stability.tied else ""
     return [
-        f"{_quote(first)} has the highest mIoU in {100 * stability.first[first]:.0f} % of {seeds}{tied}; two seeds "
-        f"order two cells in the same way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
+        f"{_quote(first)} has the highest mIoU in {share} {seeds}{tied}{among}; two seeds order two cells in the same "
+        f"way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,21 @@ RIGHT = {"fcn32s": 0.70, "fcn16s": 0.701, "fcn8s": 0.80}
 """How much of each class a cell finds: fcn16s hardly more than the baseline, fcn8s much."""
 
 
-def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None = None) -> tuple[Grid, Lab]:
-    """A lab in which every trial of a grid has finished."""
+def finished_lab(
+    root: Path,
+    text: str = THREE,
+    right: dict[str, float] | None = None,
+    unfinished: Callable[[str, int], bool] = lambda _head, _seed: False,
+) -> tuple[Grid, Lab]:
+    """A lab in which every trial of a grid has finished, except those whose head and seed are `unfinished`."""
+    root.mkdir(parents=True, exist_ok=True)
     path = write_grid(root, text)
     lab = Lab.find(path)
     grid = lab.load_grid(path)
     for planned in make_plan(grid, lab).trials:
-        finish(planned, (right or RIGHT)[planned.trial.names["head"]])
+        head = planned.trial.names["head"]
+        if not unfinished(head, planned.trial.seed):
+            finish(planned, (right or RIGHT)[head])
     return grid, lab
 
 

@@ -220,12 +220,12 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
             finish(planned, 0.7 if head in ("fcn32s", "fcn16s") else 0.6)
     report = make_report(make_plan(grid, lab), lab, None)
     summary, footnotes = " ".join(report.summary_text), " ".join(report.footnotes)
-    assert "is fcn32s with 53.3 % (4 seeds), and the same of 1 other cell." in summary
+    assert "is fcn32s with 53.3 % (4 seeds); 1 other cell has the same." in summary
     assert "0.0 points more (95 % interval 0.0 to 0.0, 4 seeds)" in summary
     assert "in the same way" not in summary, "the cells have one seed in common"
     others = report.trials[report.trials["cell"] != "fcn4s"]
-    order = " ".join(summarize(grid, others, report.cells, report.significance))
-    assert "in 50 % of the seeds that all cells have, where tied cells share a seed; two seeds" in order
+    order = " ".join(summarize(grid, others, report.cells, report.significance, report.evaluated))
+    assert "in 1.5 of 3 seeds that all cells have, where tied cells share a seed; two seeds" in order
     assert "2 of 4 cells are incomplete" in summary
     assert "over the n finished seeds of a cell, 1 to 4 of 4." in footnotes
     assert "resamples), and of seeds if two are shared." in footnotes
@@ -234,12 +234,117 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
     few, enough = (report.significance.comparisons[head] for head in ("fcn4s", "fcn8s"))
     assert enough.significant and few.significant is None
     many = {str(index): enough for index in range(9)} | {"few": few}
-    found = " ".join(summarize(grid, report.trials, report.cells, replace(report.significance, comparisons=many)))
-    assert "9 of 9 cells differ significantly from fcn32s; the 8 largest" in found
-    assert "No claim is made about 1 of 10 cells" in found
+    significance = replace(report.significance, comparisons=many)
+    text = " ".join(summarize(grid, report.trials, report.cells, significance, report.evaluated))
+    assert "9 of 9 cells differ significantly from fcn32s; the 8 largest" in text
+    assert "No claim is made about 1 of 10 cells" in text
     sides = [load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn16s")]
     shown = describe_difference(compare(*sides))
     assert "0.00 points" in shown and "interval 0.00 to 0.00" in shown
+
+
+def test_cells_that_cannot_be_compared_are_named_with_the_reason(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path / "baseline", unfinished=lambda head, _: head == "fcn32s")
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert "No trial of the baseline fcn32s has finished, so no cell is compared with it." in report.summary_text
+    assert "Δ is the difference to fcn32s, of which no trial has finished." in report.footnotes
+    assert not any("counts" in note for note in report.footnotes if note.startswith("Δ"))
+
+    grid, lab = finished_lab(tmp_path / "seeds", unfinished=lambda head, seed: (head == "fcn8s") != (seed == 0))
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert "fcn8s has no finished seed in common with fcn32s." in report.summary_text
+    assert "fcn8s: no Δ without a finished seed in common with fcn32s." in report.footnotes
+    assert report.cell_table.rows[2][3] == "–"
+
+    grid, lab = finished_lab(tmp_path / "all", unfinished=lambda head, seed: (head == "fcn32s") == (seed == 0))
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert "Δ is the difference to fcn32s, paired by seed." in report.footnotes
+    assert "2 cells (fcn16s; fcn8s): no Δ without a finished seed in common with fcn32s." in report.footnotes
+
+
+def test_a_marker_is_only_shown_where_there_is_an_interval(tmp_path: Path) -> None:
+    product = "product: {upsampler: [bilinear, random], head"
+    text = THREE.replace(" upsampler: bilinear,", "").replace("product: {head", product)
+    text = text.replace("baseline: {head: fcn32s}", "baseline: {head: fcn32s, upsampler: bilinear}")
+    text = text.replace("seeds: 3", "seeds: 2")
+    grid, lab = finished_lab(tmp_path, text, unfinished=lambda head, _: head == "fcn8s")
+    report = make_report(make_plan(grid, lab), lab, None)
+    pivoted = View(pivot=("head", "upsampler")).make_table(report.cells, grid.axes, report.names)
+    assert [texts[1][-1] for texts in pivoted.rows] == ["4", "°", "–"]
+
+
+def test_an_interval_without_zero_that_is_not_significant_after_the_correction_is_explained(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    report = make_report(make_plan(grid, lab), lab, None)
+    one = report.significance.comparisons["fcn8s"]
+    corrected = replace(one, adjusted_p=0.08)
+    significance = replace(report.significance, comparisons=report.significance.comparisons | {"fcn8s": corrected})
+    text = " ".join(summarize(grid, report.trials, report.cells, significance, report.evaluated))
+    assert one.difference.low > 0 and "significant difference between fcn8s and fcn32s" in text
+    assert "excludes zero, but over 2 comparisons that is no longer unlikely by chance (p = 0.08 after Holm's" in text
+    assert text.count("within the interval remain possible") == 1, "of fcn16s"
+    assert any("the intervals are not corrected" in note for note in report.footnotes)
+    alone = replace(report.significance, comparisons={"fcn8s": replace(one, adjusted_p=0.0)})
+    text = " ".join(summarize(grid, report.trials, report.cells, alone, report.evaluated))
+    assert "3 seeds): significant, p < 0.0001." in text, "one comparison needs no correction"
+
+
+def test_a_split_with_labels_in_one_image_has_no_interval(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        counts = counted(RIGHT[planned.trial.names["head"]], planned.trial.seed)
+        counts[1:] = 0
+        finish(planned, 0.0, counts)
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert any("one image is too few for an interval" in sentence for sentence in report.summary_text)
+    assert row(report, "fcn8s")["significant"] is pd.NA and "[" not in report.cell_table.rows[2][3]
+
+
+def test_without_labeled_pixels_there_is_no_miou(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        finish(planned, 0.0, np.zeros((IMAGES, len(CLASSES), 3), dtype=np.int64))
+    report = make_report(make_plan(grid, lab), lab, None)
+    write_report(report, lab, predict=False)
+    assert report.summary_text[0] == "There is no mIoU: no class has a labeled pixel in the evaluated split."
+    assert "nan" not in " ".join([*report.summary_text, *report.footnotes, to_markdown(report.cell_table)]).lower()
+
+
+def test_a_large_difference_between_the_last_and_the_best_epoch_is_noted(tmp_path: Path) -> None:
+    at_last, at_best = "At the last epoch instead", "At the epoch with the best mIoU on val instead"
+    for checkpoint, changed, expected in (
+        ("best", {"miou_last": -0.2}, f"{at_last}, mIoU differs by 1 point or more: fcn8s -20.0."),
+        ("last", {"miou_best": 0.011}, f"{at_best}, mIoU differs by 1 point or more: fcn8s +1.1."),
+        ("last", {"miou_best": 0.009}, None),
+    ):
+        grid, lab = finished_lab(tmp_path / f"{checkpoint}{len(changed)}", f"{THREE}checkpoint: {checkpoint}\n")
+        report = make_report(make_plan(grid, lab), lab, None)
+        differs = report.cells["head"] == "fcn8s"
+        columns = {name: report.cells[name] + np.where(differs, gap, 0.0) for name, gap in changed.items()}
+        report = replace(report, cells=report.cells.assign(**columns))
+        assert [note for note in report.footnotes if "instead, mIoU" in note] == ([expected] if expected else [])
+        assert not any("instead" in note for note in report.write_footnotes(("n", "gmacs")))
+
+
+def test_each_shown_cost_has_a_footnote_with_the_hardware(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    for column, words in {
+        "peak_memory": "Memory: the largest peak of a trial",
+        "train_seconds": "Train s: mean time of a trial's training",
+        "images_per_s": "Images/s during training",
+        "device_hours": "Device-hours of training and evaluation",
+    }.items():
+        (note,) = (note for note in report.write_footnotes((column,)) if note.startswith(words))
+        assert note.endswith("; on a CPU.")
+
+
+def test_the_order_of_cells_is_of_those_on_the_same_images(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        if planned.trial.names["head"] == "fcn16s":
+            finish(planned, 0.9, image="street")
+    text = " ".join(make_report(make_plan(grid, lab), lab, None).summary_text)
+    assert "fcn8s has the highest mIoU in all 3 seeds among the cells on the same images; two seeds" in text
 
 
 def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:

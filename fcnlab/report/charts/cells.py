@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from fcnlab.analysis import MIN_SEEDS
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import (
     CellStyles,
@@ -20,7 +21,7 @@ from fcnlab.report.charts.style import (
     select_in_legend,
 )
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import format_mean_std, format_points
+from fcnlab.report.tables.columns import format_mean_std, format_p_value, format_points
 
 MAX_ROWS = 40
 """Most cells of a chart with one row per cell: the best by mean mIoU."""
@@ -92,11 +93,12 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
         styles: styles of the cells.
         name: display name of the baseline.
     """
-    found = significance.comparisons
-    shown = styles.list_best(scored[scored["cell"].isin(found)], MAX_ROWS)
+    comparisons, claims = significance.comparisons, significance.num_claims
+    holm = " (Holm)" if claims > 1 else ""
+    shown = styles.list_best(scored[scored["cell"].isin(comparisons)], MAX_ROWS)
     rows = []
     for cell in shown:
-        one, clear = found[cell].difference, found[cell].significant
+        one, clear = comparisons[cell].difference, comparisons[cell].significant
         row = _identify(cell, styles) | {
             "value": _points(one.value),
             "low": _points(one.low),
@@ -107,7 +109,7 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
             "seeds": one.seeds,
             "clear": bool(clear),
         }
-        row["holm"] = "no claim" if clear is None else f"p = {found[cell].adjusted_p:.2g} (Holm)"
+        row["holm"] = "no claim" if clear is None else f"{format_p_value(comparisons[cell].adjusted_p)}{holm}"
         rows.append(row)
     title = f"difference in mIoU to {name if len(name) <= MAX_TITLE else 'the baseline'} (points)"
     y, color = row_axis([styles.names[cell] for cell in shown]), styles.color(legend=False)
@@ -132,10 +134,18 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
         ),
         value,
     ]
-    caption = f"Differences in mIoU to {name} with 95 % intervals; filled: significant after Holm's correction."
-    caption += note_subset(shown, found, "cells with the highest mean mIoU")
+    caption = f"Differences in mIoU to {name} with 95 % intervals; {_describe_marks(claims, len(comparisons))}."
+    caption += note_subset(shown, comparisons, "cells with the highest mean mIoU")
     chart = arrange(*layers, height=28 * len(shown) + 10)
     return Plot("differences", "Differences to the baseline", caption, chart, min_width=_min_width(shown, styles))
+
+
+def _describe_marks(claims: int, comparisons: int) -> str:
+    """Describe the markers of the chart of differences."""
+    if not claims:
+        return f"no claim of significance is made with fewer than {MIN_SEEDS} seeds"
+    filled = "filled: significant" + (" after Holm's correction" if claims > 1 else "")
+    return f"{filled}; hollow: not significant" + (", or no claim" if claims < comparisons else "")
 
 
 def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
@@ -202,11 +212,11 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
         [0, 2]
     """
     order = sorted(range(len(cost)), key=lambda i: (cost[i], -value[i]))
-    found: list[int] = []
+    front: list[int] = []
     for index in order:
-        if not found or value[index] > value[found[-1]]:
-            found.append(index)
-    return found
+        if not front or value[index] > value[front[-1]]:
+            front.append(index)
+    return front
 
 
 def note_subset(shown: Sized, everything: Sized, kind: str) -> str:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.palette import read_palette
 from fcnlab.data.inspection.font import fit_text, load_font
-from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, legend
+from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, draw_legend
 from fcnlab.report.gallery.pictures import open_picture
 
 
@@ -37,7 +37,7 @@ def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows:
         columns.append((name, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
     sheet = _compose(columns)
     palette = read_palette(first / f"{ids[0]}.label.png")
-    key = legend([*range(len(classes)), IGNORE_INDEX], classes, sheet.width, palette)
+    key = draw_legend([*range(len(classes)), IGNORE_INDEX], classes, sheet.width, palette)
     page = Image.new("RGB", (sheet.width, sheet.height + key.height), "white")
     page.paste(sheet, (0, 0))
     page.paste(key, (0, sheet.height))

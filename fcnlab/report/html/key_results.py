@@ -48,7 +48,7 @@ def _describe_cells(report: Report) -> list[KeyResult]:
     if best["baseline"]:
         return [KeyResult("Best cell", _format_miou(best), f"{name}, the baseline")]
     delta = COLUMNS["delta"].text(best)
-    note = f"{name}: {delta} points to the baseline" if delta != MISSING else name
+    note = f"{name}: {delta} points against the baseline" if delta != MISSING else name
     return [KeyResult("Best cell", _format_miou(best), note), base]
 
 

@@ -82,6 +82,19 @@ def format_number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
+def format_p_value(p_value: float) -> str:
+    """Format a p-value in a sentence, with a bound for a very small one.
+
+    Args:
+        p_value: a p-value.
+
+    Example:
+        >>> format_p_value(0.0268), format_p_value(0.0)
+        ('p = 0.027', 'p < 0.0001')
+    """
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+
+
 def _format_trials(row: pd.Series) -> str:
     """Format the number of finished trials of a cell, and of the failed and pruned ones."""
     texts = [f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"]
@@ -104,15 +117,17 @@ def _format_delta_mean(row: pd.Series) -> str:
     """Format the difference to the baseline with its marker only."""
     if row["baseline"]:
         return "baseline"
-    return format_points(row["delta"]) + ("" if math.isnan(row["delta_low"]) else significance_marker(row))
+    return format_points(row["delta"]) + significance_marker(row)
 
 
 def significance_marker(row: pd.Series) -> str:
-    """Return the marker of a cell's difference: significant, no claim with few seeds, or none.
+    """Return the marker of a cell's difference: significant, no claim with few seeds, or none without an interval.
 
     Args:
         row: a row of the frame of cells.
     """
+    if math.isnan(row["delta_low"]):
+        return ""
     if row["delta_n"] < MIN_SEEDS:
         return NO_CLAIM
     return SIGNIFICANT if row["significant"] is True else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table as RichTable
+from rich.console import RenderableType
 
 from fcnlab.console import format_table
 from fcnlab.report.html.environment import render
@@ -37,7 +37,7 @@ def to_html(table: Table) -> str:
     return render("table.html.j2", table=table)
 
 
-def to_terminal(table: Table, title: str, width: int) -> RichTable:
+def to_terminal(table: Table, title: str, width: int) -> RenderableType:
     """Format a table for a terminal; the last columns are only named below it where they do not fit.
 
     Args:
