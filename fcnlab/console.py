@@ -12,8 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 from fcnlab.redaction import escape_control_characters
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
 GAP = 2
 """Spaces after each column of a table."""
@@ -75,7 +74,7 @@ def format_table(
     bold: Collection[tuple[int, int]] = (),
     group_starts: Collection[int] = (),
     title: str = "",
-) -> Table:
+) -> RenderableType:
     """Format a table that fits a terminal: optional columns are left out, and texts are broken between words.
 
     Args:
@@ -88,7 +87,11 @@ def format_table(
         bold: indices of row and column of the texts in bold.
         group_starts: indices of rows with an empty line above.
         title: title of the table.
+
+    Returns:
+        The table below its title and above the names of the columns that are left out.
     """
+    from rich.console import Group
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -107,22 +110,20 @@ def format_table(
             Column(texts[0], justify="right" if column in numbers else "left", overflow="fold")
             for column, texts in zip(shown, broken, strict=True)
         ),
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=None,
         padding=(0, GAP, 0, 0),
         pad_edge=False,
-        caption=f"more columns: {', '.join(omitted)}" if omitted else None,
-        caption_justify="left",
     )
     for index in range(len(rows)):
         if index in group_starts:
             table.add_row()
         texts = (column[index + 1] for column in broken)
         table.add_row(*(Text(t, "bold" if (index, n) in bold else "") for n, t in zip(shown, texts, strict=True)))
-    return table
+    # Not `title` and `caption` of the table, which rich wraps to the width of the table.
+    above = [Text(title, "bold")] if title else []
+    below = [Text(f"more columns: {', '.join(omitted)}", "italic dim")] if omitted else []
+    return Group(*above, table, *below)
 
 
 def format_count(number: int, noun: str) -> str:

@@ -86,6 +86,14 @@ def test_lines_of_a_pipe_do_not_end_with_spaces(monkeypatch: pytest.MonkeyPatch)
     assert lines[-1].split() == ["b", "short"]
 
 
+def test_a_title_is_as_wide_as_the_terminal_and_not_as_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = pipe(monkeypatch, "utf-8")
+    terminal = create_console()
+    title = "What do skips gain, and does the initialization matter?"
+    terminal.print(format_table(("a", "b"), [("1", "2")], terminal.width, title=title))
+    assert output.getvalue().decode().splitlines()[0] == title
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_characters_that_a_stream_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     output = pipe(monkeypatch, encoding)

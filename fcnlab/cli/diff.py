@@ -12,7 +12,7 @@ from fcnlab.cli.references import TrialName, find_named
 from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from fcnlab.trial.diff import Difference
     from fcnlab.trial.record import Record
@@ -54,7 +54,7 @@ def _title(record: Record) -> str:
     return f"{record.key[:12]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
 
 
-def _table(found: list[Difference], width: int) -> Table:
+def _table(found: list[Difference], width: int) -> RenderableType:
     rows: list[tuple[str, ...]] = []
     for section, group in groupby(found, lambda difference: difference.section):
         rows.append((section, "", "", ""))

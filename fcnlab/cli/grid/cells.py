@@ -10,7 +10,7 @@ from fcnlab.config.grid.axes import format_value
 from fcnlab.console import format_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from fcnlab.config.grid.grid import Cell
     from fcnlab.runner.plan import Plan
@@ -35,7 +35,7 @@ def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
     return [(cell, counts[id(cell)]) for cell in plan.grid.cells]
 
 
-def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> Table:
+def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> RenderableType:
     """Create a table with one row per cell, one column per axis, and the number of trials in each state.
 
     The names are those of the report: if every cell has its own, as in an ablation, one column replaces those of axes.
@@ -67,7 +67,7 @@ def _list_keys(keys: Sequence[str]) -> str:
     return " ".join(keys[:MAX_KEYS]) + (" ..." if len(keys) > MAX_KEYS else "")
 
 
-def create_axes_table(plan: Plan, width: int) -> Table:
+def create_axes_table(plan: Plan, width: int) -> RenderableType:
     """Create a table with one row per axis: the number of values and the first of them."""
     rows = []
     for axis in plan.grid.axes:
