@@ -25,16 +25,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @overload
-def validate(model: type[M], value: Any, where: str) -> M: ...
+def validate(model: type[M], value: Any, where: str, name: str = "") -> M: ...
 @overload
-def validate(model: Any, value: Any, where: str) -> Any: ...
-def validate(model: Any, value: Any, where: str) -> Any:
+def validate(model: Any, value: Any, where: str, name: str = "") -> Any: ...
+def validate(model: Any, value: Any, where: str, name: str = "") -> Any:
     """Validate a value.
 
     Args:
         model: a model, or a discriminated union of models.
         value: plain values, as YAML has them.
         where: start of each error, such as the path of the file.
+        name: key of the value itself, which precedes the keys inside: `recipe.epochs`.
 
     Returns:
         An instance of the model.
@@ -48,12 +49,12 @@ def validate(model: Any, value: Any, where: str) -> Any:
         problems = [_Problem.locate(model, item) for item in error.errors(include_url=False)]
         mistyped = _describe_mistyped_type(model, value, problems)
         if mistyped is not None:
-            raise ConfigError(f"{where}: {mistyped}") from None
+            raise ConfigError(f"{where}: {name}{'.' if name else ''}{mistyped}") from None
         renamed = {problem.new_key for problem in problems}
         # A value that matches no member of a plain union has an error per member: the first one is reported. A required
         # key that is given by its old name is not missing.
         lines = {
-            problem.key: f"{where}: {problem.text}"
+            problem.key: f"{where}: {problem.describe_below(name)}"
             for problem in reversed(problems)
             if not (problem.item["type"] == "missing" and problem.key in renamed)
         }
@@ -109,10 +110,10 @@ class _Problem:
     def key(self) -> str:
         return ".".join(self.path)
 
-    @property
-    def text(self) -> str:
-        """The line of the error, without the file."""
-        return f"{self.key}: {self._describe()}" if self.path else self._describe()
+    def describe_below(self, name: str) -> str:
+        """Return the line of the error, without the file; `name` is the key of the validated value, if it has one."""
+        key = ".".join(([name] if name else []) + list(self.path))
+        return f"{key}: {self._describe()}" if key else self._describe()
 
     @property
     def new_key(self) -> str | None:
@@ -136,7 +137,11 @@ class _Problem:
                 valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
                 return f"{_show(item['input'])} is not valid; {nearest(str(item['input']), valid)}"
             case "union_tag_not_found" | "model_attributes_type" | "model_type" if not isinstance(item["input"], dict):
-                return f"input should be a valid dictionary, not {_show(item['input'])}"
+                return f"input should be a mapping, such as {{key: value}}, not {_show(item['input'])}"
+            case "dict_type":
+                return f"input should be a mapping, such as {{key: value}}, not {_show(item['input'])}"
+            case "list_type" | "tuple_type":
+                return f"input should be a list, such as [a, b], not {_show(item['input'])}"
             case "union_tag_not_found":
                 return f"missing; this key is required{_list(self._literals())}"
             case "union_tag_invalid":

@@ -217,7 +217,7 @@ class Candidate:
                 mapping[name] = dict(inner) if isinstance(inner, dict) else {}
                 mapping = mapping[name]
             mapping[last] = changes[axis]
-        return validate(KINDS[component], content, f"{self._where}: {', '.join(changes)}: {component}")
+        return validate(KINDS[component], content, self._where, component)
 
     def _check_micro_batch(self, head: Head, recipe: Recipe) -> None:
         images = recipe.batch_size // recipe.grad_accum_steps

@@ -95,12 +95,13 @@ def _draw_valid_samples(
 
 
 def _find_component_error(candidate: Candidate, axis: str) -> str | None:
-    """Return the first error of the component of an axis, without the start of the message."""
+    """Return the first error of the component of an axis, without the file and the key."""
     component = axis.partition(".")[0]
     try:
         candidate.component(component)
     except ConfigError as error:
-        return str(error).splitlines()[0].rpartition(f": {component}: ")[2]
+        key_and_problem = str(error).splitlines()[0].partition(f": {component}")[2]
+        return key_and_problem.partition(": ")[2]
     return None
 
 

@@ -140,11 +140,11 @@ def test_axes_of_samples_may_be_conditional_and_cells_are_added_to_them(tmp_path
         ),
         (
             {"n": 9, **LR, "recipe.flip": {"uniform": [0, 1.5]}},
-            "sample: recipe.flip: flip: input should be less than or equal to 1, not 1.5",
+            "sample: recipe.flip: input should be less than or equal to 1, not 1.5",
         ),
         (
             {"n": 9, "recipe.epochs": {"uniform": [1, 5]}},
-            "sample: recipe.epochs: epochs: input should be a valid integer, not 1.0",
+            "sample: recipe.epochs: input should be a valid integer, not 1.0",
         ),
         (
             {"n": 9, **LR, "recipe.optimizer.lr": {"uniform": [1, 2]}},
