@@ -210,12 +210,18 @@ def read(path: Path) -> dict[str, Any]:
             )
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        present = sorted(p.name for p in path.parent.glob("*.yaml")) if is_folder(path.parent) else []
-        raise ConfigError(f"{path}: no such file; {nearest(path.name, present)}") from None
+        raise ConfigError(f"{path}: no such file; {_suggest_files(path)}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _suggest_files(path: Path) -> str:
+    """Return the end of the error of a missing file: the files in its folder or, if there are none, those of a lab."""
+    folder = path.parent
+    files = (sorted(folder.glob("*.yaml")) or sorted(folder.glob("experiments/*.yaml"))) if is_folder(folder) else []
+    return nearest(path.name, [file.relative_to(folder).as_posix() for file in files])
 
 
 def dump(value: Any, *, flow: bool | None = False, width: float = 110) -> str:

@@ -121,11 +121,13 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
         The run folder.
 
     Raises:
-        RunError: no key or more than one key begins with `name`.
+        RunError: no key or more than one key begins with `name`, or `name` is a grid file without a cell.
     """
     path = Path(name)
     if is_file(path / "trial.json"):
         return RunFolder(resolve_path(path).parent, resolve_path(path).name)
+    if is_file(path) and path.suffix in (".yaml", ".yml"):
+        raise RunError(f"{name}: is a grid file; add a cell, such as {name}:best")
     keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")

@@ -185,6 +185,14 @@ def test_a_missing_file_is_an_error_with_the_nearest_name(tmp_path: Path) -> Non
         read(tmp_path / "nowhere" / "x.yaml")
 
 
+def test_a_file_that_is_missing_in_a_lab_is_an_error_with_its_grid_files(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text("{}")
+    for name in ("mine", "mine.yaml"):
+        with pytest.raises(ConfigError, match=rf"{name}: no such file; .*experiments/mine\.yaml"):
+            read(tmp_path / name)
+
+
 def test_an_unreadable_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match=r"binary\.yaml: cannot be read"):
