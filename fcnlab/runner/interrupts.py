@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+SAME_WITHIN = 1.0
+"""Seconds in which a SIGTERM belongs to the signal before: `timeout` sends it to the process and to its group."""
 
 
 class Interrupts:
@@ -21,8 +26,15 @@ class Interrupts:
         received: whether there was a signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a handler that handles no signal yet.
+
+        Args:
+            clock: returns seconds.
+        """
         self.received = False
+        self._clock = clock
+        self._last = -math.inf  # time of the last signal
         self._defers = False
         self._former: dict[int, Any] = {}
         self._terminals: list[int] = []
@@ -52,6 +64,12 @@ class Interrupts:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._leave_terminals()
+        before, self._last = self._last, self._clock()
+        # The kernel and the shell both send SIGHUP when a terminal is closed.
+        if self.received and (
+            number == signal.SIGHUP or (number == signal.SIGTERM and self._last - before < SAME_WITHIN)
+        ):
+            return
         is_first, self.received = not self.received, True
         if not (is_first and self._defers):
             raise KeyboardInterrupt

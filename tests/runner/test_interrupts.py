@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from itertools import count
 
 import pytest
 
@@ -14,9 +15,9 @@ from fcnlab.runner.interrupts import SIGNALS, Interrupts
 from tests.patience import patience
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_only_the_first_signal_while_trials_run_is_deferred(number: signal.Signals) -> None:
-    with Interrupts() as interrupts:
+    with Interrupts(clock=count(step=2).__next__) as interrupts:
         with interrupts.deferred():
             signal.raise_signal(number)
             assert interrupts.received
@@ -24,9 +25,21 @@ def test_only_the_first_signal_while_trials_run_is_deferred(number: signal.Signa
                 signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_trials_run_stops_at_once(number: signal.Signals) -> None:
     with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
     assert interrupts.received
+
+
+def test_one_request_may_send_several_signals() -> None:
+    with Interrupts(clock=lambda: 0.0) as interrupts, interrupts.deferred():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)  # as the kernel and the shell, then `timeout`
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_hangup_stays_ignored_under_nohup() -> None:
