@@ -28,7 +28,8 @@ def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
         lab: its lab.
     """
     command = grid.command or f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
-    return TrackedGrid(grid.name, grid.file.question, grid.path, grid.file.checkpoint, command, lab)
+    names = grid.display_names
+    return TrackedGrid(grid.name, grid.file.question, grid.path, grid.file.checkpoint, command, lab, names)
 
 
 def check_trackers(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcnlab.config.trial import Trial
@@ -24,6 +24,7 @@ class TrackedGrid:
         checkpoint: the epoch that the grid reports, `last` or `best`.
         command: command that runs it again from the folder of the lab.
         lab: the lab.
+        display_names: display name of each cell by its label.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TrackedGrid:
     checkpoint: CheckpointChoice
     command: str
     lab: Lab
+    display_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,20 @@ def read_columns(published: Mapping[str, float]) -> dict[str, float]:
     return {column: value for column, value in found.items() if value is not None}
 
 
+_EARLIER_TAGS = {"fcnlab.trials_per_device": "fcnlab.sharing", "fcnlab.pruned_after": "fcnlab.stopped_after"}
+"""Names under which earlier versions have published tags, by the present name."""
+
+
+def read_tags(published: Mapping[str, str]) -> dict[str, str]:
+    """Return the published tags of a trial, with those of earlier versions of fcnlab under their present names.
+
+    Args:
+        published: tags by their names in the tracker.
+    """
+    earlier = {name: published[old] for name, old in _EARLIER_TAGS.items() if old in published}
+    return earlier | dict(published)
+
+
 def name_classes(classes: Sequence[str]) -> list[str]:
     """Return the names of classes as they can be part of the name of a metric.
 

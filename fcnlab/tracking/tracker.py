@@ -20,6 +20,7 @@ from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
+from fcnlab.tracking.names import read_tags
 from fcnlab.tracking.published_report import list_report_files
 from fcnlab.tracking.repeated_runs import delete_repeated_runs
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
@@ -76,13 +77,13 @@ class MlflowTracker(Tracker):
                     "status": run.info.status,
                     "params": dict(run.data.params),
                     "metrics": dict(run.data.metrics),
-                    "tags": dict(run.data.tags),
+                    "tags": read_tags(run.data.tags),
                 }
                 for run in self._search_trials()
             ]
 
     def start_grid(self, keys: Collection[str]) -> None:
-        """Write the grid's run, save the experiment's chart view, and mark the trials that it shows.
+        """Write the grid's run, save the experiment's chart view, mark the trials that it shows, and name their runs.
 
         Args:
             keys: keys of the trials that the grid has now.
@@ -101,6 +102,16 @@ class MlflowTracker(Tracker):
                 if run.current != (key in keys):
                     run.current = key in keys
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
+                self._rename_run(run)
+
+    def _rename_run(self, run: TrialRun) -> None:
+        """Name the run of an earlier driver by the present display name of its cell."""
+        if run.cell not in self._grid.display_names or not run.seed:
+            return
+        name = clean_tag(f"{self._grid.display_names[run.cell]}, seed {run.seed}")
+        if run.name != name:
+            run.name = name
+            self._client.update_run(run.run_id, name=name)
 
     def _find_parent(self) -> str:
         """Return the id of the grid's run, and create the run if it does not exist."""

@@ -42,6 +42,9 @@ class TrialRun:
         restarts: number of restarts of the trial before these epochs.
         current: whether the view shows it; None if it has no such tag.
         parent: id of the grid's run, to which it belongs; None if it has no such tag.
+        name: its name; empty for a run of this driver.
+        cell: label of the trial's cell; empty for a run of this driver.
+        seed: seed of the trial; empty for a run of this driver, or until its parameters are written.
         is_restored: true if an earlier driver created the run and may have written part of a record.
         params: names of the parameters that are written, until the record is published.
         pending_params: trial and axes, until its parameters are written.
@@ -56,6 +59,9 @@ class TrialRun:
     restarts: int = 0
     current: bool | None = None
     parent: str | None = None
+    name: str = ""
+    cell: str = ""
+    seed: str = ""
     is_restored: bool = False
     params: frozenset[str] = frozenset()
     pending_params: tuple[Trial, Mapping[str, str]] | None = None
@@ -75,6 +81,9 @@ class TrialRun:
             restarts=int(tags.get("fcnlab.restarts", 0)),
             current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
             parent=tags.get("mlflow.parentRunId"),
+            name=run.info.run_name or "",
+            cell=tags.get("fcnlab.cell", ""),
+            seed=run.data.params.get("seed", ""),
             is_restored=True,
             params=frozenset(run.data.params) if published is None else frozenset(),
             published=published,

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import open_tracker
+from fcnlab.runner.run import sync_grid
 from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_columns, extract_final_metrics
-from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
+from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns, read_tags
 from fcnlab.tracking.params import extract_params
 from tests.builders import build_trial, finished_record
 from tests.conftest import SMOKE, write_grid
@@ -61,7 +64,7 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_a
     record = finished_record(planned.trial)
     planned.folder.create()
     planned.folder.finish(record)
-    trial = TrackedTrial(planned.trial, "fcn32s", axes, "fcnlab ...", planned.folder, time.time())
+    trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", axes, "fcnlab ...", planned.folder, time.time())
 
     first = open_tracker(grid, lab)
     log_batch, requests = MlflowClient.log_batch, []
@@ -111,7 +114,7 @@ def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Pat
     discarded = [epoch.model_copy(update={"loss": 9.0}) for epoch in record.epochs]
     planned.folder.create()
     planned.folder.finish(record)
-    trial = TrackedTrial(planned.trial, "fcn32s", {}, "fcnlab ...", planned.folder, time.time())
+    trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", {}, "fcnlab ...", planned.folder, time.time())
     first = open_tracker(grid, lab)
     first.start_grid({planned.key})
     first.start_trial(trial)
@@ -129,3 +132,32 @@ def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Pat
     assert [(point.step, point.value) for point in history] == [(one.epoch, one.loss) for one in record.epochs]
     superseded = client.search_runs([second.experiment_id], "tags.`fcnlab.superseded` = 'true'")
     assert [(one.info.status, one.data.metrics["train/loss"]) for one in superseded] == [("FAILED", 9.0)]
+
+
+def test_runs_have_the_display_names_of_the_grid_file(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, f"{SMOKE}labels: {{values: {{head: {{fcn8s: FCN-8s}}}}}}\n")
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    for planned in make_plan(grid, lab).trials:
+        planned.folder.create()
+        planned.folder.finish(finished_record(planned.trial))
+    expected = ["FCN-8s, seed 0", "FCN-8s, seed 1", "fcn32s, seed 0", "fcn32s, seed 1"]
+    for _ in range(2):  # a second time, nothing is published again
+        assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
+        assert _list_run_names(grid, lab) == expected
+    write_grid(tmp_path, f"{SMOKE}labels: {{cells: {{fcn32s: the baseline}}}}\n")
+    renamed = lab.load_grid(path)
+    assert sync_grid(renamed, lab, ProgressReporter()).deferred == {}
+    baseline = ["the baseline, seed 0", "the baseline, seed 1"]
+    assert _list_run_names(renamed, lab) == ["fcn8s, seed 0", "fcn8s, seed 1", *baseline]
+
+
+def _list_run_names(grid: Grid, lab: Lab) -> list[str]:
+    return sorted(run["tags"]["mlflow.runName"] for run in open_tracker(grid, lab).list_trials())
+
+
+def test_tags_of_earlier_versions_are_read_under_their_present_names() -> None:
+    tags = {"fcnlab.sharing": "4", "fcnlab.stopped_after": "5", "fcnlab.devices": "1"}
+    present = {"fcnlab.trials_per_device": "4", "fcnlab.pruned_after": "5"}
+    assert read_tags(tags) == tags | present
+    assert read_tags(tags | {"fcnlab.pruned_after": "6"})["fcnlab.pruned_after"] == "6"
