@@ -314,7 +314,44 @@ def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
     assert entries()["mine"]["fractions"] == {"val": 0.3, "seed": 4} and "splits" not in entries()["mine"]
     output = add(call, "--test", "0.3", name="other")
     assert "splits: train 5, val 2, test 3" in output.out
-    assert "leave nothing to train on" in add(call, "--val", "0.5", "--test", "0.5", name="third").err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--val", "0.5", "--test", "0.5"),
+            "--val, --test, --group-by: val 0.5 and test 0.5 leave nothing to train on",
+        ),
+        (("--group-by", "("), "--val, --test, --group-by: group_by: '(' is not a regular expression: missing )"),
+    ],
+)
+def test_invalid_fractions_are_reported_before_the_masks_are_read(
+    call: Call, mine: Path, options: tuple[str, ...], message: str
+) -> None:
+    output = add(call, *options)
+    refused(output, message)
+    assert "pairs of an image and a mask" not in output.out
+
+
+def test_folders_of_splits_may_end_in_a_year(call: Call, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(root / "images" / "train2017", root / "masks" / "train2017", "a b c", [0, 1])
+    fill(root / "images" / "val2017", root / "masks" / "val2017", "d", [0, 1])
+    assert "splits: train2017 3, val2017 1" in add(call).out
+
+
+def test_folders_of_one_split_are_a_warning_if_others_are_beside_it(call: Call, tmp_path: Path) -> None:
+    root = tmp_path / "train" / "mine"
+    for split, ids in {"train": TEN, "valid": "k l"}.items():
+        fill(root / split / "images", root / split / "masks", ids, [0, 1])
+    folders = ("--images", root / "train" / "images", "--masks", root / "train" / "masks")
+    output = call("data", "add", "mine", *folders, "--dry-run")
+    suggested = f"--images '{root}/{{split}}/images' --masks '{root}/{{split}}/masks'"
+    assert "only images of 'train' are used, not those of valid beside it" in output.err and suggested in output.err
+    assert "not those of" not in call("data", "add", "mine", *folders, "--val", "0.2", "--dry-run").err
+    output = call("data", "add", "mine", "--images", f"{root}/{{split}}/images", "--masks", f"{root}/{{split}}/masks")
+    assert "splits: train 10, valid 2" in output.out and output.err == ""
 
 
 # --- files that do not fit -------------------------------------------------------------------------------------------

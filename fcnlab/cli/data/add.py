@@ -82,10 +82,12 @@ def add(
         find_warnings,
         list_splits,
     )
-    from fcnlab.config.dataset import AnyDataset
+    from fcnlab.config.dataset import AnyDataset, Fractions
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
+    from fcnlab.data.datasets.splits import SPLIT
     from fcnlab.data.inspection.pairing import find_splits
+    from fcnlab.data.inspection.split_warnings import warn_of_other_splits
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
@@ -100,6 +102,9 @@ def add(
         folders = find_splits(*folders)
     files = find_lists(lists) if lists is not None else {}
     pairing = _pair(folders, files.values())
+    splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
+    if "fractions" in splits:  # before the masks are read, which may take minutes
+        validate(Fractions, splits["fractions"], "--val, --test, --group-by")
     contents = _read_contents(pairing, channels)
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
@@ -112,8 +117,7 @@ def add(
             "add the masks, or pass --skip-unpaired to leave these images out"
         )
     entry = build_entry(lab_, folders, pairing, choice, skip_unpaired)
-    entry |= list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
-    entry |= describe_images(contents) | (describe_colors(pairing, choice) if contents.modes["P"] else {})
+    entry |= splits | describe_images(contents) | (describe_colors(pairing, choice) if contents.modes["P"] else {})
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
@@ -121,7 +125,10 @@ def add(
     typer.echo("splits: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
     typer.echo(f"\n{to_yaml(name, entry)}")
     whole = given[0] if folders != given else None
-    for warning in find_warnings(dataset, spec, contents, choice, whole):
+    warnings = find_warnings(dataset, spec, contents, choice, whole)
+    if lists is None and not random_splits and SPLIT not in folders[0]:
+        warnings += warn_of_other_splits(*folders)
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")

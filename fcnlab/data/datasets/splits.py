@@ -44,7 +44,7 @@ def find_split_names(folder: str) -> tuple[str, ...]:
     """
     if SPLIT not in folder:
         return ()
-    before, after = folder.split(SPLIT)
+    before, _, after = folder.partition(SPLIT)
     pattern = f"{glob.escape(before)}*{glob.escape(after)}/"
     found = sorted(glob.glob(pattern))  # noqa: PTH207 - the split may be a part of a folder's name
     whole = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}/?")
@@ -205,10 +205,10 @@ def find_group(id_: str, group_by: str) -> str:
     >>> find_group("video_07/frame_003", "video_[0-9]+")
     'video_07'
     """
-    found = re.search(group_by, id_)
-    if found is None:
+    match = re.search(group_by, id_)
+    if match is None:
         raise DataError(f"group_by: '{group_by}' does not match the id '{id_}', which is thus in no group")
-    return "\0".join(group or "" for group in found.groups()) if found.groups() else found[0]
+    return "\0".join(group or "" for group in match.groups()) if match.groups() else match[0]
 
 
 def count_groups(ids: Sequence[str], group_by: str) -> int:

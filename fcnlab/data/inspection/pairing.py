@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,10 @@ PURPOSES: Mapping[str, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""Common names of the sub-folders of splits."""
+"""Common names of the sub-folders of splits; a year may follow, as in `train2017` of COCO."""
+
+
+_YEAR = re.compile(r"(?<=[a-z])_?(19|20)[0-9]{2}$")
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def match_purposes(names: Iterable[str]) -> dict[str, str]:
     Returns:
         Names by `train`, `val` and `test`, as far as they exist.
     """
-    by_name = {name.lower(): name for name in names}
-    found = {
+    by_name = {_YEAR.sub("", name.lower()): name for name in names}
+    splits = {
         purpose: next((by_name[known] for known in known_as if known in by_name), None)
         for purpose, known_as in PURPOSES.items()
     }
-    return {purpose: name for purpose, name in found.items() if name is not None}
+    return {purpose: name for purpose, name in splits.items() if name is not None}
 
 
 def pair_listed(lists: Iterable[Path], images: str, masks: str) -> Pairing | None:
@@ -132,11 +136,11 @@ def pair_files(images: str, masks: str) -> Pairing:
 
 def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
     """Return the images of a folder by split and relative name."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for split in splits:
         path = split_folder(folder, split) if split else folder
-        found |= {f"{split}\0{file.relative_to(path).as_posix()}": file for file in list_images(path)}
-    return found
+        by_name |= {f"{split}\0{file.relative_to(path).as_posix()}": file for file in list_images(path)}
+    return by_name
 
 
 def _suffixes(images: Mapping[str, Path], *, one: bool) -> Iterator[tuple[str, str]]:
@@ -150,27 +154,27 @@ def _suffixes(images: Mapping[str, Path], *, one: bool) -> Iterator[tuple[str, s
 
 def _match(images: Mapping[str, Path], masks: Mapping[str, Path], image_suffix: str, mask_suffix: str) -> Pairing:
     """Pair the files with these suffixes by id, as `fcnlab.data.datasets.folder.index_pairs`."""
-    theirs = _strip(masks, mask_suffix) if mask_suffix or images.keys() != masks.keys() else {}
-    ours = _strip(images, image_suffix, {*theirs.values()})
-    if not theirs:
-        theirs = _strip(masks, mask_suffix, {*ours.values()})
-    assign_ids(theirs, ours, image_suffix)
-    ids = sorted(ours.keys() & theirs.keys())
+    masks_by_id = _strip(masks, mask_suffix) if mask_suffix or images.keys() != masks.keys() else {}
+    images_by_id = _strip(images, image_suffix, {*masks_by_id.values()})
+    if not masks_by_id:
+        masks_by_id = _strip(masks, mask_suffix, {*images_by_id.values()})
+    assign_ids(masks_by_id, images_by_id, image_suffix)
+    ids = sorted(images_by_id.keys() & masks_by_id.keys())
     return Pairing(
         image_suffix,
         mask_suffix,
-        {id_: (ours[id_], theirs[id_]) for id_ in ids},
-        [path for id_, path in ours.items() if id_ not in theirs],
-        [path for id_, path in theirs.items() if id_ not in ours],
+        {id_: (images_by_id[id_], masks_by_id[id_]) for id_ in ids},
+        [path for id_, path in images_by_id.items() if id_ not in masks_by_id],
+        [path for id_, path in masks_by_id.items() if id_ not in images_by_id],
     )
 
 
 def _strip(files: Mapping[str, Path], suffix: str, without: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the files with a suffix by id; the first of several files with one id."""
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     excluded = {*without}
     for name, path in files.items():
         stem = name if has_extension(suffix) else name.removesuffix(path.suffix)
         if stem.endswith(suffix) and path not in excluded:
-            found.setdefault(stem.removesuffix(suffix), path)
-    return found
+            by_id.setdefault(stem.removesuffix(suffix), path)
+    return by_id

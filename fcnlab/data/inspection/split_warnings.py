@@ -9,7 +9,9 @@ from fcnlab.console import format_count
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import open_header
+from fcnlab.data.datasets.splits import SPLIT, common_splits
 from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
+from fcnlab.data.inspection.pairing import match_purposes
 from fcnlab.data.inspection.propose import Contents
 from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, compare_palettes
 
@@ -82,3 +84,28 @@ def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str
             f"{format_count(len(unused), 'image')} outside of the sub-folders {', '.join(splits)}, not used, "
             f"such as {unused[0]}; for random splits of all images, pass --val and --test"
         )
+
+
+def warn_of_other_splits(images: str, masks: str) -> Iterator[str]:
+    """Yield a warning if both folders are below a folder of one split, such as `train`, with other splits beside it.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+    """
+    for split in dict.fromkeys(Path(images).parts):
+        if not match_purposes([split]) or split not in Path(masks).parts:
+            continue
+        templates = [_replace_last(folder, split) for folder in (images, masks)]
+        others = [name for name in match_purposes(common_splits(*templates)).values() if name != split]
+        if others:
+            yield (
+                f"only images of '{split}' are used, not those of {', '.join(others)} beside it; to use these folders "
+                f"as splits, pass --images '{templates[0]}' --masks '{templates[1]}'"
+            )
+
+
+def _replace_last(folder: str, split: str) -> str:
+    """Replace the last part of a path that is the name of a split by `{split}`."""
+    before, after = f"{folder}/".rsplit(f"/{split}/", 1)
+    return f"{before}/{SPLIT}/{after}".rstrip("/")
