@@ -33,7 +33,7 @@ NAME = "Name of a variant in the registry, backbone+head or backbone+head+upsamp
 
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
 def show(
-    variant: Annotated[str, typer.Argument(help=NAME, show_default=False)],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help=NAME, show_default=False)],
     num_classes: Classes = 21,
     size: SizeOption = "320x480",
     measure: Measure = False,
@@ -99,7 +99,7 @@ def _print_structure(title: str, maps: list[dict[str, Any]], sizes: list[dict[st
 
 @app.command(epilog="Example: fcnlab model compare fcn32s-resnet18 fcn8s-resnet18 dilated8-resnet50 --sort gmacs")
 def compare(
-    variants: Annotated[list[str], typer.Argument(help=NAME, show_default=False)],
+    variants: Annotated[list[str], typer.Argument(metavar="VARIANTS", help=NAME, show_default=False)],
     num_classes: Classes = 21,
     size: SizeOption = "320x480",
     sort: Annotated[str, typer.Option("--sort", help="Sort by this column; descending with a minus: -gmacs")] = "",

@@ -20,7 +20,7 @@ app = typer.Typer(help="List and show the entries of the registry.", no_args_is_
 @app.command("list", epilog="Example: fcnlab registry list heads")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="backbones, heads, upsamplers, variants, datasets or recipes")
+        str | None, typer.Argument(metavar="KIND", help="backbones, heads, upsamplers, variants, datasets or recipes")
     ] = None,
     search: Annotated[str, typer.Option("--search", help="Only entries whose name or description contains this")] = "",
     timm: Annotated[
@@ -75,8 +75,10 @@ def _timm_names() -> list[str]:
 
 @app.command(epilog="Example: fcnlab registry show recipe d2l")
 def show(
-    kind: Annotated[str, typer.Argument(help="Kind of the entry, such as head or recipe", show_default=False)],
-    name: Annotated[str, typer.Argument(help="Name of the entry", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="Kind of the entry, such as head or recipe", show_default=False)
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the entry", show_default=False)],
     as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:

@@ -36,7 +36,11 @@ EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --se
 def train(
     variant: Annotated[
         str,
-        typer.Argument(help="A variant of the registry, backbone+head or backbone+head+upsampler", show_default=False),
+        typer.Argument(
+            metavar="VARIANT",
+            help="A variant of the registry, backbone+head or backbone+head+upsampler",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the registry")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
