@@ -51,38 +51,40 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _resident_bytes(device: torch.device) -> int:
-    return sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device)
+    return sum(resident.layout.nbytes for (_, where), resident in _RESIDENT.items() if where == device)
 
 
 def _used_bytes(device: torch.device) -> int:
     """Return the bytes of resident splits that some object uses."""
-    return sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device and kept.users)
+    return sum(
+        resident.layout.nbytes for (_, where), resident in _RESIDENT.items() if where == device and resident.users
+    )
 
 
-def _resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resident | None:
+def _make_resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resident | None:
     """Return a split as one tensor on the device; None if the budget in bytes does not suffice.
 
     Splits that no object uses make room, the least recently used one first.
     """
     name = source.content_key
     if name is not None and (name, device) in _RESIDENT:
-        found = _RESIDENT[name, device] = _RESIDENT.pop((name, device))  # now the most recently used one
-        return found
+        resident = _RESIDENT[name, device] = _RESIDENT.pop((name, device))  # now the most recently used one
+        return resident
     layout = source.layout(budget - _used_bytes(device))
     if layout is None and _used_bytes(device):
         gc.collect()  # finished trials may still refer to their splits in reference cycles
         layout = source.layout(budget - _used_bytes(device))
     if layout is None:
         return None
-    idle = [key for key, kept in _RESIDENT.items() if key[1] == device and not kept.users]
+    idle = [key for key, other in _RESIDENT.items() if key[1] == device and not other.users]
     for key in idle:
         if _resident_bytes(device) + layout.nbytes <= budget and len(_RESIDENT) < MAX_RESIDENT_SPLITS:
             break
         del _RESIDENT[key]
-    made = _Resident(_upload(source.pieces(), layout.nbytes, device), layout)
+    resident = _Resident(_upload(source.pieces(), layout.nbytes, device), layout)
     if name is not None and len(_RESIDENT) < MAX_RESIDENT_SPLITS:
-        _RESIDENT[name, device] = made
-    return made
+        _RESIDENT[name, device] = resident
+    return resident
 
 
 def _host_buffer(nbytes: int, device: torch.device) -> Tensor:
@@ -151,7 +153,7 @@ class DeviceSplit(DecodedSplit):
         """
         self._source = source
         self._device = device
-        self._resident = _resident(source, device, budget)
+        self._resident = _make_resident(source, device, budget)
         if self._resident is not None:
             self._resident.users.add(self)
 

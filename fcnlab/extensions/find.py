@@ -65,12 +65,12 @@ class Extensions:
         if self.root is None or not exists(self.root / LISTING):
             return {}
         path = self.root / LISTING
-        found = {}
+        extensions = {}
         for name, target in getattr(validate(Listing, read(path), str(path)), f"{kind}s").items():
             file, _, class_name = target.rpartition(":")
-            found[name] = LabExtension(f"{path}: {kind}s: {name}", self.root, Path(file), class_name)
-            _check_not_builtin(kind, name, found[name])
-        return found
+            extensions[name] = LabExtension(f"{path}: {kind}s: {name}", self.root, Path(file), class_name)
+            _check_not_builtin(kind, name, extensions[name])
+        return extensions
 
     def list(self, kind: str) -> dict[str, Extension]:
         """Return all extensions of a kind.
@@ -84,16 +84,16 @@ class Extensions:
         Raises:
             ConfigError: a name is defined twice, or is that of a built-in class.
         """
-        found: dict[str, Extension] = dict(self.own(kind))
+        extensions: dict[str, Extension] = dict(self.own(kind))
         for entry in entry_points(group=f"fcnlab.{kind}s"):
             extension = PackageExtension(entry)
             _check_not_builtin(kind, entry.name, extension)
-            other = found.setdefault(entry.name, extension)
-            if other.where != extension.where:
+            existing = extensions.setdefault(entry.name, extension)
+            if existing.where != extension.where:
                 raise ConfigError(
-                    f"{kind} '{entry.name}' is defined twice, in {other.where} and in {extension.where}; rename one"
+                    f"{kind} '{entry.name}' is defined twice, in {existing.where} and in {extension.where}; rename one"
                 )
-        return found
+        return extensions
 
     def find(self, kind: str, name: str, where: str = "") -> Extension:
         """Return an extension without loading its code.
@@ -109,13 +109,13 @@ class Extensions:
         Raises:
             ConfigError: there is none with this name; or as `list`.
         """
-        found = self.list(kind)
-        if name not in found:
+        extensions = self.list(kind)
+        if name not in extensions:
             term = kind if kind in ("executor", "tracker") else f"{kind} type"
-            valid = nearest(name, [*BUILTIN[kind], *found])
+            valid = nearest(name, [*BUILTIN[kind], *extensions])
             problem = "is neither built in nor an extension" if BUILTIN[kind] else "is not an extension"
             raise ConfigError(f"{where}{term} '{name}' {problem}; {valid}")
-        return found[name]
+        return extensions[name]
 
     def load(self, kind: str, name: str, base: type[T]) -> type[T]:
         """Import the class of an extension.
@@ -132,11 +132,11 @@ class Extensions:
             ConfigError: no such extension, it cannot be imported, it is not allowed, or it is not a subclass of `base`.
         """
         extension = self.find(kind, name)
-        found = extension.load()
-        if not (isinstance(found, type) and issubclass(found, base)):
-            what = getattr(found, "__name__", repr(found))
-            raise ConfigError(f"{extension.where}: {what} is not a subclass of {base.__module__}.{base.__name__}")
-        return found
+        loaded = extension.load()
+        if not (isinstance(loaded, type) and issubclass(loaded, base)):
+            actual = getattr(loaded, "__name__", repr(loaded))
+            raise ConfigError(f"{extension.where}: {actual} is not a subclass of {base.__module__}.{base.__name__}")
+        return loaded
 
     def used(self, head: Head, dataset: Dataset | None = None, recipe: Recipe | None = None) -> dict[str, Extension]:
         """Return the extensions that a trial uses.

@@ -103,8 +103,8 @@ class LabExtension:
             )
         module = self._run(path, source)
         if not hasattr(module, self.class_name):
-            classes = [name for name, value in vars(module).items() if _is_defined_in(value, module)]
-            raise ConfigError(f"{self.where}: {path} has no '{self.class_name}'; {nearest(self.class_name, classes)}")
+            names = [name for name, value in vars(module).items() if _is_defined_in(value, module)]
+            raise ConfigError(f"{self.where}: {path} has no '{self.class_name}'; {nearest(self.class_name, names)}")
         return getattr(module, self.class_name)
 
     def _read(self) -> bytes:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcnlab.data.datasets.image_file import Pixels, to_display, to_pixels
 from fcnlab.data.datasets.palette import to_palette_image
-from fcnlab.data.inspection.preview import blend_with_gray, legend, overlay
+from fcnlab.data.inspection.preview import blend_label_colors, blend_with_gray, draw_legend
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel
 from fcnlab.paths import exists, resolve_path
@@ -81,9 +81,9 @@ def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str], pal
         classes: names of the classes, by label.
         palette: colors of the classes, uint8 [num_classes, 3].
     """
-    blended = overlay(image, Image.fromarray(palette[labels]))
+    blended = blend_label_colors(image, Image.fromarray(palette[labels]))
     occurring, width = [int(label) for label in np.unique(labels)], max(blended.width, MIN_LEGEND_WIDTH)
-    key = legend(occurring, classes, width, blend_with_gray(palette))
+    key = draw_legend(occurring, classes, width, blend_with_gray(palette))
     page = Image.new("RGB", (key.width, blended.height + key.height), "white")
     page.paste(blended, (0, 0))
     page.paste(key, (0, blended.height))

@@ -196,7 +196,7 @@ print(found.index.key, zlib.crc32(found.pixels))
 
 @pytest.mark.parametrize(
     "point",
-    ["build, 'check_estimate'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
+    ["build, 'check_estimate'", "build, '_PixelFile'", "build, 'seal'", "build.os, 'fsync'"],
     ids=["locked", "started", "samples written", "all written"],
 )
 def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> None:
@@ -313,7 +313,7 @@ def test_reserve_of_the_disk_remains_free(
 
 def test_too_large_split_is_not_started(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
-    monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(build, "_write_samples", lambda *_: pytest.fail("started"))
     check_unavailable(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
 
 

@@ -36,7 +36,7 @@ def preview(
 ) -> None:
     """Write an image with samples, their labels and, with --recipe, their augmentation."""
     from fcnlab.data.datasets.palette import find_palette
-    from fcnlab.data.inspection.preview import choose, rows, sheet
+    from fcnlab.data.inspection.preview import choose_samples, create_rows, draw_sheet
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
@@ -51,10 +51,12 @@ def preview(
     samples = dataset.split(split)
     if not len(samples):
         raise DataError(f"dataset {name}: the split '{split}' is empty")
-    shown = rows(samples, choose(samples, count, seed), augment=augment, transform=transform, draws=DRAWS, seed=seed)
+    shown = create_rows(
+        samples, choose_samples(samples, count, seed), augment=augment, transform=transform, draws=DRAWS, seed=seed
+    )
     path = out or Path(f"{name}-{split}.png")
     try:
-        sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG")
+        draw_sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG")
     except OSError as error:
         raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")

@@ -37,8 +37,8 @@ def find_room() -> int:
     budget = _budget()
     if budget is None:
         return int(SHARE * free)
-    taken = sum(path.stat().st_size for path in decoded_cache_folder().glob(f"*/{PIXELS}"))
-    return min(free, budget - taken)
+    used = sum(path.stat().st_size for path in decoded_cache_folder().glob(f"*/{PIXELS}"))
+    return min(free, budget - used)
 
 
 def _budget() -> int | None:

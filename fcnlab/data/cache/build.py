@@ -43,10 +43,10 @@ from fcnlab.paths import exists
 from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
 
-SYNCED = 64
+SAMPLES_PER_FLUSH = 64
 """Number of samples between two flushes to the disk."""
 
-ALIGNED = 64
+ALIGNMENT = 64
 """Alignment of samples in bytes: a cache line of the processor."""
 
 
@@ -84,17 +84,17 @@ def open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | 
     folder = decoded_cache_folder() / key
     ids = dataset.split(split).ids
     try:
-        found = _opened(folder, ids)
-        if found is None:
-            _refuse_others()
-            with _waited_for(folder, f"{_name(dataset)} {split}"):
-                found = _opened(folder, ids) or _made(dataset, split, folder, progress)
+        mapped = _open_matching(folder, ids)
+        if mapped is None:
+            _check_owner()
+            with _wait_for_lock(folder, f"{_name(dataset)} {split}"):
+                mapped = _open_matching(folder, ids) or _build(dataset, split, folder, progress)
     except (OSError, NotImplementedError, MemoryError) as error:  # a lock may be more than a file system can do
         raise CacheUnavailableError(
             f"{decoded_cache_folder()}: {getattr(error, 'strerror', None) or error or type(error).__name__}"
         ) from None
     _touch(folder)
-    return found
+    return mapped
 
 
 @cache
@@ -115,12 +115,12 @@ def _name(dataset: Dataset) -> str:
     return root.name if isinstance(root, Path) else type(dataset).__name__.lower()
 
 
-def _opened(folder: Path, ids: tuple[str, ...]) -> MappedCache | None:
+def _open_matching(folder: Path, ids: tuple[str, ...]) -> MappedCache | None:
     try:
-        found = open_cache(folder)
+        mapped = open_cache(folder)
     except (FileNotFoundError, BrokenCacheError):
         return None
-    return found if found.index.ids == ids else None
+    return mapped if mapped.index.ids == ids else None
 
 
 def _touch(folder: Path) -> None:
@@ -129,7 +129,7 @@ def _touch(folder: Path) -> None:
         os.utime(folder / INDEX)
 
 
-def _refuse_others() -> None:
+def _check_owner() -> None:
     """Raise CacheUnavailableError if the cache folder belongs to another user: such folders are only read."""
     for folder in (decoded_cache_folder(), cache_folder()):
         if exists(folder) and folder.stat().st_uid != os.geteuid():
@@ -137,7 +137,7 @@ def _refuse_others() -> None:
     decoded_cache_folder().mkdir(parents=True, exist_ok=True)
 
 
-def lock(folder: Path) -> FileLock:
+def create_lock(folder: Path) -> FileLock:
     """Return the lock that is held while a cache is built or removed.
 
     Args:
@@ -146,7 +146,7 @@ def lock(folder: Path) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
-def partial(folder: Path) -> Path:
+def partial_folder(folder: Path) -> Path:
     """Return the folder of a cache while it is built or removed.
 
     Args:
@@ -156,62 +156,66 @@ def partial(folder: Path) -> Path:
 
 
 @contextmanager
-def _waited_for(folder: Path, what: str) -> Iterator[None]:
-    held = lock(folder)
+def _wait_for_lock(folder: Path, name: str) -> Iterator[None]:
+    lock = create_lock(folder)
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        warn_once(f"waiting for another process that is decoding {what}")
-        held.acquire()
+        warn_once(f"waiting for another process that is decoding {name}")
+        lock.acquire()
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 
-def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | None) -> MappedCache:
+def _build(dataset: Dataset, split: str, folder: Path, progress: StartProgress | None) -> MappedCache:
     """Build a cache and open it. The caller holds the lock."""
-    sweep()
+    remove_interrupted_builds()
     discard(folder)
-    opened = dataset.split(split)
+    samples = dataset.split(split)
     limit = find_room()
-    check_estimate(opened, limit)
-    what = f"{_name(dataset)} {split}"
+    check_estimate(samples, limit)
+    name = f"{_name(dataset)} {split}"
     if progress is None:
-        warn_once(f"decoding {what} once ({len(opened)} images) into {folder}")
+        warn_once(f"decoding {name} once ({len(samples)} images) into {folder}")
     try:
-        partial(folder).mkdir()
-        with (partial(folder) / PIXELS).open("xb", buffering=0) as file:
-            out = _Out(file.fileno(), limit)
-            _write(opened, folder, (_name(dataset), split), out, progress(what, len(opened)) if progress else None)
+        partial_folder(folder).mkdir()
+        with (partial_folder(folder) / PIXELS).open("xb", buffering=0) as file:
+            out = _PixelFile(file.fileno(), limit)
+            _write_samples(
+                samples, folder, (_name(dataset), split), out, progress(name, len(samples)) if progress else None
+            )
             # A power cut after the rename must not leave a complete cache of zeros.
-            with _sent_to_disk(file.fileno()):
+            with _flush_in_background(file.fileno()):
                 if compute_cache_key(dataset, split) != folder.name:
                     raise CacheUnavailableError("its files changed while they were decoded")
-        partial(folder).rename(folder)
+        partial_folder(folder).rename(folder)
         return open_cache(folder)
     except BrokenCacheError as reason:
         raise CacheUnavailableError(f"the new cache is invalid: {reason}") from None
     finally:
-        shutil.rmtree(partial(folder), ignore_errors=True)
+        shutil.rmtree(partial_folder(folder), ignore_errors=True)
 
 
-def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advance: Advance | None) -> None:
+def _write_samples(
+    split: Split, folder: Path, names: tuple[str, str], out: _PixelFile, advance: Advance | None
+) -> None:
     places = []
     for entry in map_on_all_cores(lambda i: out.add(split[i]), len(split), advance):
         places.append(entry)
-        if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
+        if len(places) % SAMPLES_PER_FLUSH == 0:  # the disk works while the cores decode, and not all at the end
             os.fsync(out.file)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     table = np.array(places, dtype=np.int64).reshape(-1, 4)
-    index = CacheIndex(folder.name, *names, made, split.ids, table, split.channels)
+    index = CacheIndex(folder.name, *names, created, split.ids, table, split.channels)
     raw = index.dump()
-    (partial(folder) / INDEX).write_bytes(raw)
-    _put(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
+    (partial_folder(folder) / INDEX).write_bytes(raw)
+    _write_at(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
 
 
 @contextmanager
-def _sent_to_disk(file: int) -> Iterator[None]:
+def _flush_in_background(file: int) -> Iterator[None]:
     """Flush a file to the disk in the background, and wait for the end on exit."""
     with ThreadPoolExecutor(1, thread_name_prefix="disk") as pool:
         sent = pool.submit(os.fsync, file)
@@ -219,7 +223,7 @@ def _sent_to_disk(file: int) -> Iterator[None]:
         sent.result()
 
 
-class _Out:
+class _PixelFile:
     """The file of a cache, to which several threads append samples."""
 
     def __init__(self, file: int, limit: int) -> None:
@@ -237,19 +241,19 @@ class _Out:
         image, label = (np.ascontiguousarray(pixels).data.cast("B") for pixels in (sample.image, sample.label))
         with self._turn:
             offset = self._end
-            self._end += -(-(image.nbytes + label.nbytes) // ALIGNED) * ALIGNED
+            self._end += -(-(image.nbytes + label.nbytes) // ALIGNMENT) * ALIGNMENT
             if self._end > self._limit:
                 raise CacheUnavailableError(describe_excess(self._end, self._limit))
-        _put(self.file, image, offset)
-        _put(self.file, label, offset + image.nbytes)
+        _write_at(self.file, image, offset)
+        _write_at(self.file, label, offset + image.nbytes)
         return offset, height, width, zlib.crc32(label, zlib.crc32(image))
 
 
-def _put(file: int, data: bytes | memoryview, offset: int) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left, offset)
-        left, offset = left[written:], offset + written
+def _write_at(file: int, data: bytes | memoryview, offset: int) -> None:
+    remaining = memoryview(data)
+    while remaining:
+        written = os.pwrite(file, remaining, offset)
+        remaining, offset = remaining[written:], offset + written
 
 
 def restore_sample(cache: MappedCache, index: int, sample: Sample) -> None:
@@ -271,7 +275,7 @@ def restore_sample(cache: MappedCache, index: int, sample: Sample) -> None:
     cache.pixels[offset : offset + len(content)] = content
     warn_once(f"{folder}: '{id_}' differed from its checksum and was decoded again")
     with contextlib.suppress(OSError), (folder / PIXELS).open("r+b", buffering=0) as file:
-        _put(file.fileno(), content.data, offset)
+        _write_at(file.fileno(), content.data, offset)
         os.fsync(file.fileno())
 
 
@@ -281,18 +285,18 @@ def discard(folder: Path) -> None:
     Args:
         folder: folder of the cache.
     """
-    beside = partial(folder)
-    if exists(beside):
-        shutil.rmtree(beside)
+    incomplete = partial_folder(folder)
+    if exists(incomplete):
+        shutil.rmtree(incomplete)
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(beside)
-        shutil.rmtree(beside)
+        folder.rename(incomplete)
+        shutil.rmtree(incomplete)
 
 
-def sweep() -> None:
+def remove_interrupted_builds() -> None:
     """Remove the files of builds that were killed."""
-    for beside in decoded_cache_folder().glob("*.partial"):
-        if not KEY.fullmatch(beside.stem):
+    for incomplete in decoded_cache_folder().glob("*.partial"):
+        if not KEY.fullmatch(incomplete.stem):
             continue
-        with contextlib.suppress(OSError), lock(beside.with_suffix("")).acquire(timeout=0):
-            shutil.rmtree(beside, ignore_errors=True)
+        with contextlib.suppress(OSError), create_lock(incomplete.with_suffix("")).acquire(timeout=0):
+            shutil.rmtree(incomplete, ignore_errors=True)

@@ -155,7 +155,7 @@ def open_cache(folder: Path) -> MappedCache:
         pixels = _map(folder / PIXELS)
     except FileNotFoundError as error:
         raise BrokenCacheError(f"{Path(str(error.filename)).name} is missing") from None
-    index = _parsed(raw)
+    index = _parse_index(raw)
     if index.key != folder.name:
         raise BrokenCacheError(f"its index is that of {index.key[:64]}")
     _check_places(index, len(pixels))
@@ -182,7 +182,7 @@ def _map(path: Path) -> Pixels:
         raise BrokenCacheError(f"{path.name} is empty") from None
 
 
-def _parsed(raw: bytes) -> CacheIndex:
+def _parse_index(raw: bytes) -> CacheIndex:
     try:
         setting = json.loads(raw)
         places = np.array(setting.pop("places"), dtype=np.int64).reshape(-1, 4)

@@ -69,10 +69,10 @@ def load_label_counts(dataset: Dataset, split: str) -> Counts | None:
         DataError: the split or one of its files is missing.
     """
     key = compute_cache_key(dataset, split)
-    known = read_json(_file(key)).get("pixels")
-    if isinstance(known, dict):
+    stored = read_json(_file(key)).get("pixels")
+    if isinstance(stored, dict):
         counts = no_counts()
-        counts[[int(label) for label in known]] = list(known.values())
+        counts[[int(label) for label in stored]] = list(stored.values())
         return counts
     try:
         cache = open_cache(decoded_cache_folder() / key)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from fcnlab.data.cache.build import discard, lock, partial
+from fcnlab.data.cache.build import create_lock, discard, partial_folder
 from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, decoded_cache_folder, is_intact, open_cache
 from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError, nearest
@@ -58,20 +58,20 @@ def list_caches() -> list[CacheInfo]:
         DataError: the folder of the caches cannot be read.
     """
     try:
-        there = list(decoded_cache_folder().iterdir()) if is_folder(decoded_cache_folder()) else []
-        named = {path.with_suffix("") for path in there if is_folder(path) and KEY.fullmatch(path.stem)}
-        found = [info for info in map(_read_info, sorted(named)) if info is not None]
+        entries = list(decoded_cache_folder().iterdir()) if is_folder(decoded_cache_folder()) else []
+        folders = {path.with_suffix("") for path in entries if is_folder(path) and KEY.fullmatch(path.stem)}
+        caches = [info for info in map(_read_info, sorted(folders)) if info is not None]
     except OSError as error:
         raise DataError(f"{decoded_cache_folder()}: cannot be read: {error.strerror}") from None
-    return sorted(found, key=lambda info: info.used, reverse=True)
+    return sorted(caches, key=lambda info: info.used, reverse=True)
 
 
 def _read_info(folder: Path) -> CacheInfo | None:
     """Return the state of a cache, or None if it was removed in the meantime."""
     try:
         if not is_folder(folder):
-            unfinished = partial(folder)
-            state = "being built" if _held(folder) else "interrupted"
+            unfinished = partial_folder(folder)
+            state = "being built" if _is_locked(folder) else "interrupted"
             return CacheInfo(folder, state, _size(unfinished), _time(unfinished))
         try:
             index = open_cache(folder).index
@@ -83,9 +83,9 @@ def _read_info(folder: Path) -> CacheInfo | None:
         return None
 
 
-def _held(folder: Path) -> bool:
+def _is_locked(folder: Path) -> bool:
     try:
-        with lock(folder).acquire(timeout=0):
+        with create_lock(folder).acquire(timeout=0):
             return False
     except OSError:  # held (Timeout is a subclass), or owned by another user
         return True
@@ -108,18 +108,18 @@ def find_caches(keys: Iterable[str]) -> list[CacheInfo]:
     Raises:
         DataError: no cache or several caches match.
     """
-    there = {info.key: info for info in list_caches()}
+    caches = {info.key: info for info in list_caches()}
     chosen = {}
     for key in keys:
-        matching = [name for name in there if name.startswith(key)]
+        matching = [name for name in caches if name.startswith(key)]
         if len(matching) != 1:
             reason = (
                 f"matches {len(matching)} keys; use a longer prefix"
                 if matching
-                else f"no such cache; {nearest(key, there)}"
+                else f"no such cache; {nearest(key, caches)}"
             )
             raise DataError(f"{decoded_cache_folder()}: '{key}': {reason}")
-        chosen[matching[0]] = there[matching[0]]
+        chosen[matching[0]] = caches[matching[0]]
     return list(chosen.values())
 
 
@@ -154,7 +154,7 @@ def remove_cache(info: CacheInfo) -> bool:
         DataError: the cache cannot be removed.
     """
     try:
-        with lock(info.folder).acquire(timeout=0):
+        with create_lock(info.folder).acquire(timeout=0):
             discard(info.folder)
     except Timeout:
         return False

@@ -43,44 +43,44 @@ class Voc2012(FileDataset):
     def list_pairs(self, split: str) -> list[Pair]:
         images, own = self.root / "JPEGImages", self.root / "SegmentationClass"
         if split == "trainaug":
-            ids, masks = self._trainaug()
+            ids, masks = self._find_trainaug()
         elif split == "sbdtrain":
-            ids = _read_ids(self._sbd(split) / "train.txt", "it is in the archive of SBD")
-            masks = {id_: self._sbd(split) / "cls" / f"{id_}.mat" for id_ in ids}
+            ids = _read_ids(self._require_sbd(split) / "train.txt", "it is in the archive of SBD")
+            masks = {id_: self._require_sbd(split) / "cls" / f"{id_}.mat" for id_ in ids}
         else:
-            ids, masks = self._seg11valid() if split == "seg11valid" else self._listed(split), {}
+            ids, masks = self._read_seg11valid() if split == "seg11valid" else self._read_list(split), {}
         return [Pair(id_, images / f"{id_}.jpg", masks.get(id_, own / f"{id_}.png")) for id_ in ids]
 
-    def _list(self, split: str) -> Path:
+    def _list_file(self, split: str) -> Path:
         return self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
 
-    def _listed(self, split: str) -> list[str]:
-        return _read_ids(self._list(split), f"the expected layout is {self.expected_layout}")
+    def _read_list(self, split: str) -> list[str]:
+        return _read_ids(self._list_file(split), f"the expected layout is {self.expected_layout}")
 
-    def _trainaug(self) -> tuple[list[str], dict[str, Path]]:
+    def _find_trainaug(self) -> tuple[list[str], dict[str, Path]]:
         """Return the ids of `trainaug`, and the masks of the ids that have no mask in VOC."""
         added = self.root / "SegmentationClassAug"
         if is_folder(added):
             folder, suffix = added, "png"
             sbd_ids = sorted(path.stem for path in added.glob("*.png"))
         else:
-            sbd = self._sbd("trainaug")
+            sbd = self._require_sbd("trainaug")
             folder, suffix = sbd / "cls", "mat"
             sbd_ids = [
                 id_
                 for name in ("train", "val")
                 for id_ in _read_ids(sbd / f"{name}.txt", "it is in the archive of SBD")
             ]
-        if is_file(self._list("trainaug")):
-            ids = self._listed("trainaug")
+        if is_file(self._list_file("trainaug")):
+            ids = self._read_list("trainaug")
         else:
-            ids = sorted({*sbd_ids, *self._listed("train")} - {*self._listed("val")})
-        own = {path.stem for path in (self.root / "SegmentationClass").glob("*.png")} | {*self._listed("train")}
+            ids = sorted({*sbd_ids, *self._read_list("train")} - {*self._read_list("val")})
+        own = {path.stem for path in (self.root / "SegmentationClass").glob("*.png")} | {*self._read_list("train")}
         return ids, {id_: folder / f"{id_}.{suffix}" for id_ in ids if id_ not in own}
 
-    def _seg11valid(self) -> list[str]:
+    def _read_seg11valid(self) -> list[str]:
         """Return the ids of the list, or else of val of VOC 2011 without train of SBD."""
-        file = self._list("seg11valid")
+        file = self._list_file("seg11valid")
         val = self.root.parent / "VOC2011" / "ImageSets" / "Segmentation" / "val.txt"
         sbd = self._find_sbd()
         if not is_file(file) and is_file(val) and sbd is not None:
@@ -96,9 +96,9 @@ class Voc2012(FileDataset):
         beside = (folder / "benchmark_RELEASE" / "dataset" for folder in (self.root.parent, self.root.parent.parent))
         return next((folder for folder in beside if is_folder(folder)), None)
 
-    def _sbd(self, split: str) -> Path:
-        found = self._find_sbd()
-        if found is None:
+    def _require_sbd(self, split: str) -> Path:
+        folder = self._find_sbd()
+        if folder is None:
             kit = self.root.parent
             beside = (kit.parent if kit.name == "VOCdevkit" else kit) / "benchmark_RELEASE" / "dataset"
             images = f", nor is {self.root / 'SegmentationClassAug'}" if split == "trainaug" else ""
@@ -106,7 +106,7 @@ class Voc2012(FileDataset):
                 f"{beside}: no such folder{images}; the split '{split}' needs the Semantic Boundaries Dataset, whose "
                 "archive unpacks to benchmark_RELEASE/dataset/{train.txt,val.txt,cls}"
             )
-        return found
+        return folder
 
 
 class _VocSplit(FileSplit):

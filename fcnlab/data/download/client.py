@@ -99,14 +99,14 @@ def download(
     reasons = []
     for url in urls:
         try:
-            _whole(url, target, size, limit, has_checksum, progress, pauses, timeout)
+            _download_from(url, target, size, limit, has_checksum, progress, pauses, timeout)
             return url
         except Unreachable as error:
             reasons.append(f"{url}: {error}")
     raise Unreachable("; ".join(reasons))
 
 
-def _whole(
+def _download_from(
     url: str, target: Path, size: int | None, limit: int, has_checksum: bool, progress: Progress,
     pauses: tuple[float, ...], timeout: float,
 ) -> None:  # fmt: skip
@@ -132,30 +132,30 @@ def _transfer(
     if size is not None and have == size:
         return
     headers = {"User-Agent": f"fcnlab/{__version__}", "Accept-Encoding": "identity"}
-    headers |= _ask(have, url, target, has_checksum)
+    headers |= _create_range_headers(have, url, target, has_checksum)
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            start, whole = _range(response, have, part)
+            start, whole = _parse_range(response, have, part)
             if size is not None and whole is not None and whole != size:
                 raise Unreachable(f"the file has {whole:,} bytes instead of {size:,}")
-            _note(target, url, response.headers)
+            _save_origin(target, url, response.headers)
             _append(response, part, start, whole, limit, progress)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:
-                _past_the_end(error, part, have)
+                _check_complete(error, part, have)
                 return
             if error.code in _PASSING:
-                raise _Passing(f"HTTP {error.code} {error.reason}", _wait(error)) from None
+                raise _Passing(f"HTTP {error.code} {error.reason}", _parse_retry_after(error)) from None
             raise Unreachable(f"HTTP {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise _cause(error.reason) from None
+        raise _classify(error.reason) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Passing(f"the connection was closed: {error or type(error).__name__}") from None
 
 
-def _ask(have: int, url: str, target: Path, has_checksum: bool) -> dict[str, str]:
+def _create_range_headers(have: int, url: str, target: Path, has_checksum: bool) -> dict[str, str]:
     """Return the headers that request the missing bytes; none if the download must restart."""
     if not have:
         return {}
@@ -166,14 +166,14 @@ def _ask(have: int, url: str, target: Path, has_checksum: bool) -> dict[str, str
     return {"Range": f"bytes={have}-"} if has_checksum else {}
 
 
-def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
+def _parse_range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
     """Return the offset of the response in the file, and the size of the file."""
     if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != have:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
             part.unlink(missing_ok=True)
             raise _Passing("the server sent another range than requested")
-        return have, None if found[2] == "*" else int(found[2])
+        return have, None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length")
     return 0, int(length) if length is not None and length.isdecimal() else None
 
@@ -186,43 +186,43 @@ def _append(response: Any, part: Path, start: int, whole: int | None, limit: int
         Unreachable: the response is larger than `limit`.
         DataError: the disk cannot be written.
     """
-    here = start
-    with _writing(part, "ab" if start else "wb") as file:
-        progress(here, whole)
+    received = start
+    with _open_to_write(part, "ab" if start else "wb") as file:
+        progress(received, whole)
         while chunk := response.read(CHUNK):
-            here += len(chunk)
-            if here > limit:
+            received += len(chunk)
+            if received > limit:
                 raise Unreachable(f"received more than {limit:,} bytes, the maximum size")
             try:
                 file.write(chunk)
             except OSError as error:
                 raise DataError(f"{part}: cannot be written: {error.strerror}") from None
-            progress(here, whole)
-    if whole is not None and here < whole:
-        raise _Passing(f"the connection was closed after {here:,} of {whole:,} bytes")
+            progress(received, whole)
+    if whole is not None and received < whole:
+        raise _Passing(f"the connection was closed after {received:,} of {whole:,} bytes")
 
 
-def _writing(path: Path, mode: str) -> Any:
+def _open_to_write(path: Path, mode: str) -> Any:
     try:
         return path.open(mode, buffering=0)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _past_the_end(error: urllib.error.HTTPError, part: Path, have: int) -> None:
+def _check_complete(error: urllib.error.HTTPError, part: Path, have: int) -> None:
     """Handle a range after the end: the file is complete, or it has changed on the server."""
-    found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != have:
+    match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != have:
         part.unlink(missing_ok=True)
         raise _Passing("the file has changed on the server; the download restarts")
 
 
-def _wait(error: urllib.error.HTTPError) -> float:
-    asked = error.headers.get("Retry-After", "")
-    return min(60.0, float(asked)) if asked.isdecimal() else 0.0
+def _parse_retry_after(error: urllib.error.HTTPError) -> float:
+    seconds = error.headers.get("Retry-After", "")
+    return min(60.0, float(seconds)) if seconds.isdecimal() else 0.0
 
 
-def _cause(reason: object) -> Exception:
+def _classify(reason: object) -> Exception:
     """Return the error for a failed connection."""
     if isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError):
         return Unreachable(str(reason.strerror or reason))
@@ -231,7 +231,7 @@ def _cause(reason: object) -> Exception:
     return Unreachable(str(getattr(reason, "strerror", None) or reason))
 
 
-def _note(target: Path, url: str, headers: Any) -> None:
+def _save_origin(target: Path, url: str, headers: Any) -> None:
     """Save the URL and the validator of a partial download; the server detects a changed file by the validator."""
     tag = headers.get("ETag")
     validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")

@@ -70,18 +70,18 @@ def check_splits(
         progress: called when a split starts.
     """
     earlier = EarlierSplits()
-    used = [_check(dataset, name, progress, earlier) for name in splits]
+    used = [_check_split(dataset, name, progress, earlier) for name in splits]
     _add_absent_classes(dataset, used, earlier.counts)
     _add_mixed_masks(dataset, used, earlier.label_sets)
-    return [*used, *(_absence_noted(_check(dataset, name, progress, EarlierSplits())) for name in extra)]
+    return [*used, *(_convert_to_notes(_check_split(dataset, name, progress, EarlierSplits())) for name in extra)]
 
 
-def _check(dataset: Dataset, name: str, progress: StartProgress | None, earlier: EarlierSplits) -> CheckedSplit:
+def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, earlier: EarlierSplits) -> CheckedSplit:
     checked = CheckedSplit(name)
     try:
         split = dataset.split(name)
     except DataError as error:
-        checked.problems.append(_closed(name, error))
+        checked.problems.append(_describe_unreadable_split(name, error))
         return checked
     checked.images = len(split)
     if not len(split):
@@ -89,7 +89,7 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, earlier:
             Problem(name, name, "empty split", "it has no images", "add images, or remove the split")
         )
     advance = progress(name, len(split)) if progress is not None else None
-    facts = list(map_on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
+    facts = list(map_on_all_cores(lambda index: _examine_sample(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
         unpaired = [
             problem for problem in find_masks_without_image(name, split.pairs) if problem.where not in earlier.masks
@@ -99,9 +99,9 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, earlier:
     for sample in facts:
         checked.problems += sample.problems
         checked.notes += sample.notes
-    found = compare_samples(name, facts, earlier)
-    checked.problems += found.problems
-    checked.notes += found.notes
+    comparison = compare_samples(name, facts, earlier)
+    checked.problems += comparison.problems
+    checked.notes += comparison.notes
     _keep_label_counts(dataset, name, facts, earlier)
     return checked
 
@@ -145,21 +145,21 @@ def _shares_folders(dataset: Dataset) -> bool:
     return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
 
 
-def _absence_noted(checked: CheckedSplit) -> CheckedSplit:
+def _convert_to_notes(checked: CheckedSplit) -> CheckedSplit:
     """Turn the problems of an unused, missing split into notes."""
     if not checked.images:
         checked.notes, checked.problems = checked.notes + checked.problems, []
     return checked
 
 
-def _closed(name: str, error: DataError) -> Problem:
+def _describe_unreadable_split(name: str, error: DataError) -> Problem:
     where, _, what = str(error).partition(": ")
     if isinstance(error, EmptySplitError):
         return Problem(name, where, "empty split", what, "add images, or remove the split")
     return Problem(name, where, "unreadable split", what, "move the files to the expected layout")
 
 
-def _look(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
+def _examine_sample(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
     """Decode one sample as in training, and return the result."""
     id_ = split.ids[index]
     pair = split.pairs[index] if isinstance(split, FileSplit) else None
@@ -175,21 +175,23 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
         open_mask = split.open_mask if isinstance(split, FileSplit) else open_image
         return SampleFacts(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, open_mask)))
     if pair is None:
-        return SampleFacts(id_, where, _digest(sample), counts=count_labels(sample.label))
+        return SampleFacts(id_, where, _hash_pixels(sample), counts=count_labels(sample.label))
     with open_header(pair.image) as image:
         notes = tuple(find_exif_rotation(name, pair.image, image))
         conversion = describe_conversion(image, dataset.image_format)
     counts = count_labels(sample.label)
-    return SampleFacts(id_, where, _digest(sample), _colors(pair), notes=notes, counts=counts, conversion=conversion)
+    return SampleFacts(
+        id_, where, _hash_pixels(sample), _read_label_colors(pair), notes=notes, counts=counts, conversion=conversion
+    )
 
 
-def _digest(sample: Sample) -> bytes:
+def _hash_pixels(sample: Sample) -> bytes:
     """Return a digest of the pixels, which does not change when a picture is saved again without loss."""
     shape = repr(sample.image.shape).encode()
     return hashlib.blake2b(shape + np.ascontiguousarray(sample.image).tobytes(), digest_size=16).digest()
 
 
-def _colors(pair: Pair) -> LabelColors:
+def _read_label_colors(pair: Pair) -> LabelColors:
     try:
         with Image.open(pair.mask) as mask:
             palette = read_mask_palette(mask)

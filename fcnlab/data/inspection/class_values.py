@@ -57,13 +57,13 @@ def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> 
     if ignore is None and list(values) in ([0, IGNORE_INDEX], BLACK_AND_WHITE):
         return ClassChoice((("background", (values[0],)), ("foreground", (values[1],))), [])
     ignored: list[Value] = list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
-    left = [value for value in values if value not in ignored]
-    if not 2 <= len(left) <= MAX_CLASSES:
+    remaining = [value for value in values if value not in ignored]
+    if not 2 <= len(remaining) <= MAX_CLASSES:
         raise DataError(
-            f"the masks contain {_list(values)}, which gives {len(left)} classes; a dataset has 2 to {MAX_CLASSES}: "
-            "assign the values to classes with --classes a=0,b=1+2, or ignore some with --ignore"
+            f"the masks contain {_list(values)}, which gives {len(remaining)} classes; a dataset has 2 to "
+            f"{MAX_CLASSES}: assign the values to classes with --classes a=0,b=1+2, or ignore some with --ignore"
         )
-    return ClassChoice(tuple((_generate_name(value), (value,)) for value in left), ignored)
+    return ClassChoice(tuple((_generate_name(value), (value,)) for value in remaining), ignored)
 
 
 def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Value] | None) -> ClassChoice:
@@ -88,25 +88,25 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Valu
             f"color, such as {_format_option('--classes', f'{names[0]}={values[0]}')}, or in a YAML file with one "
             f"class per line, such as `{names[0]}: '{values[0]}'`"
         )
-    left = [value for value in values if value not in (ignore or ())]
+    remaining = [value for value in values if value not in (ignore or ())]
     ignored = [] if ignore is None else list(ignore)
-    void = [value for value in left if numbers[value] == IGNORE_INDEX]
-    if ignore is None and len(left) > 2 and void and not _is_class(names, [numbers[value] for value in left]):
-        left.remove(void[0])
+    void = [value for value in remaining if numbers[value] == IGNORE_INDEX]
+    if ignore is None and len(remaining) > 2 and void and not _is_class(names, [numbers[value] for value in remaining]):
+        remaining.remove(void[0])
         ignored = void
-    if len(names) != len(left) or len(names) == 1:
-        raise DataError(_explain_mismatch(names, left, ignored, numbers))
-    classes = tuple((name, (value,)) for name, value in zip(names, left, strict=True))
+    if len(names) != len(remaining) or len(names) == 1:
+        raise DataError(_explain_mismatch(names, remaining, ignored, numbers))
+    classes = tuple((name, (value,)) for name, value in zip(names, remaining, strict=True))
     return ClassChoice(classes, ignored, _describe_order(classes, numbers))
 
 
-def _is_class(names: Sequence[str], left: Sequence[int]) -> bool:
+def _is_class(names: Sequence[str], values: Sequence[int]) -> bool:
     """Return whether 255, the last value, is a class: all values have a name, and the others are not labels.
 
     Numbers below that of the names are labels, some of which may have no pixel: then 255 is a border as in PASCAL VOC.
     """
-    others = left[:-1]
-    return len(names) == len(left) and (len(others) == 1 or max(others) >= len(names))
+    others = values[:-1]
+    return len(names) == len(values) and (len(others) == 1 or max(others) >= len(names))
 
 
 def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
@@ -119,37 +119,37 @@ def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
 
 
 def _explain_mismatch(
-    names: Sequence[str], left: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
+    names: Sequence[str], values: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
 ) -> str:
     """Return the error for a mismatch between class names and mask values, with an assignment to edit."""
     besides = f" besides the ignored {_list(ignored)}" if ignored else ""
     message = (
         f"--classes lists {format_count(len(names), 'name')} ({_list(names)}), and the masks contain "
-        f"{format_count(len(left), 'value')}{besides}: {_list(left)}"
+        f"{format_count(len(values), 'value')}{besides}: {_list(values)}"
     )
     if len(names) == 1:
-        example = format_classes(["background", *names], left)
+        example = format_classes(["background", *names], values)
         return f"{message}; a dataset needs at least two classes, such as {example}"
-    if len(names) < len(left):
-        last, others = "+".join(str(value) for value in left[len(names) - 1 :]), left[len(names) :]
+    if len(names) < len(values):
+        last, others = "+".join(str(value) for value in values[len(names) - 1 :]), values[len(names) :]
         return (
             f"{message}; name every value, give a class several values, such as "
-            f"{format_classes(names, [*left[: len(names) - 1], last])}, or pass "
+            f"{format_classes(names, [*values[: len(names) - 1], last])}, or pass "
             f"{_format_option('--ignore', ','.join(map(str, others)))}"
         )
     void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
-    at = {numbers[value]: value for value in left}
+    at = {numbers[value]: value for value in values}
     absent = [f"{number} ({name})" for number, name in enumerate(names) if number not in at]
-    kept = [name for number, name in enumerate(names) if number in at]
-    remedy = f"no mask contains {_list(absent)}; name the values that occur: {format_classes(kept, left)}"
-    if len(names) == len(left) + len(void):
-        as_class = f"if {void[0]} is a class, pass {format_classes(names, [*left, *void])} without --ignore"
-        follows = [numbers[value] for value in left] == list(range(len(left)))
-        if follows or len(kept) < len(left):
+    present = [name for number, name in enumerate(names) if number in at]
+    remedy = f"no mask contains {_list(absent)}; name the values that occur: {format_classes(present, values)}"
+    if len(names) == len(values) + len(void):
+        as_class = f"if {void[0]} is a class, pass {format_classes(names, [*values, *void])} without --ignore"
+        follows = [numbers[value] for value in values] == list(range(len(values)))
+        if follows or len(present) < len(values):
             return f"{message}; {as_class}"
         return f"{message}; {remedy}; if {void[0]} is a class, assign values to all names, as in {names[-1]}={void[0]}"
-    if len(kept) < len(left):
-        return f"{message}; assign the values that occur, such as {format_classes(names, left)}"
+    if len(present) < len(values):
+        return f"{message}; assign the values that occur, such as {format_classes(names, values)}"
     return f"{message}; {remedy}"
 
 
@@ -165,17 +165,17 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         DataError: values are undefined (listed with their share of the pixels), or classes have numbers and masks
             colors.
     """
-    known = {value for _, values in classes for value in values} | {*ignore}
+    defined = {value for _, values in classes for value in values} | {*ignore}
     first = contents.values[0]
-    if not any(isinstance(value, type(first)) for value in known):
-        has, given = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
+    if not any(isinstance(value, type(first)) for value in defined):
+        has, listed = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
         raise DataError(
-            f"the masks contain {has} ({_list(contents.values)}), but --classes lists {given}; list the {has}, such as "
-            f"{_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per line"
+            f"the masks contain {has} ({_list(contents.values)}), but --classes lists {listed}; list the {has}, such "
+            f"as {_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per line"
         )
-    if any(isinstance(value, int) for value in known):
-        known |= {IGNORE_INDEX}
-    undefined = [value for value in contents.values if value not in known]
+    if any(isinstance(value, int) for value in defined):
+        defined |= {IGNORE_INDEX}
+    undefined = [value for value in contents.values if value not in defined]
     if undefined:
         total = sum(contents.pixels.values())
         shown = [f"{v!r} ({100 * contents.pixels[v] / total:.2f} % of the pixels)" for v in undefined[:SHOWN]]

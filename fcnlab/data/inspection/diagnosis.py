@@ -17,10 +17,10 @@ from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeEr
 from fcnlab.errors import DataError
 from fcnlab.paths import exists, is_folder
 
-SHOWN = 6
+MAX_SHOWN = 6
 """Maximum number of undefined values that are listed."""
 
-PROBED = 4096
+MAX_EXAMINED = 4096
 """Maximum number of distinct values of a mask that are examined; masks with blurred colors have many."""
 
 
@@ -70,20 +70,20 @@ def diagnose_pair(
         labels: decoder of the masks, if it is known.
         open_mask: function of the split that opens a mask.
     """
-    image, mask = _read(pair.image, open_image), _read(pair.mask, open_mask)
+    image, mask = _read_file(pair.image, open_image), _read_file(pair.mask, open_mask)
     if image.missing and mask.missing:
         what = f"there is neither {pair.image.name} nor {pair.mask.name}"
         return [Problem(split, pair.id, "id without files", what, "restore the files, or remove the id from the list")]
-    problems = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
+    problems = [*_describe_missing_file(split, image, "image"), *_describe_missing_file(split, mask, "mask")]
     message = str(error).removeprefix(f"{pair.mask}: ")
     if image.image is not None:
         if message.startswith(f"{pair.image}: "):
             what, _, remedy = message.removeprefix(f"{pair.image}: ").partition("; ")
             problems.append(Problem(split, str(pair.image), "image mode", what, remedy))
         if mask.image is not None:
-            problems += _sizes(split, pair, image.image, mask.image)
+            problems += _compare_sizes(split, pair, image.image, mask.image)
     if mask.image is not None:
-        problems += _values(split, pair.mask, mask.image, labels)
+        problems += _check_values(split, pair.mask, mask.image, labels)
     return problems or [Problem(split, str(pair.mask), "inconsistent", message, "fix the file")]
 
 
@@ -156,7 +156,7 @@ def select_colors(palette: bytes, numbers: Iterable[int]) -> dict[int, bytes]:
     return {number: palette[3 * number : 3 * number + 3] for number in numbers if number != IGNORE_INDEX}
 
 
-def _read(path: Path, open_: OpenMask) -> _File:
+def _read_file(path: Path, open_: OpenMask) -> _File:
     if not exists(path):
         return _File(path, None, missing=True)
     try:
@@ -169,7 +169,7 @@ def _read(path: Path, open_: OpenMask) -> _File:
 _UNSUITABLE = {MultiplePagesError: "multi-page", LossyMaskError: "lossy"}
 
 
-def _absent(split: str, file: _File, role: str) -> list[Problem]:
+def _describe_missing_file(split: str, file: _File, role: str) -> list[Problem]:
     if file.missing:
         remedy = f"restore the {role}, or remove its pair from the split"
         return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
@@ -182,7 +182,7 @@ def _absent(split: str, file: _File, role: str) -> list[Problem]:
     return []
 
 
-def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> list[Problem]:
+def _compare_sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> list[Problem]:
     if image.size == mask.size:
         return []
     (w, h), (mw, mh) = image.size, mask.size
@@ -208,9 +208,9 @@ def explain_mismatch(orientation: int) -> tuple[str, str]:
     )
 
 
-def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
+def _check_values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
     """Return a problem for an unexpected mode, or else for all undefined values with their numbers of pixels."""
-    error = _decoding_error(labels, mask, path)
+    error = _find_decoding_error(labels, mask, path)
     if error is None:
         return []
     message = str(error).removeprefix(f"{path}: ")
@@ -219,20 +219,20 @@ def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | No
     except DataError:
         return [Problem(split, str(path), "transparent mask", message, "save the mask without transparency")]
     if isinstance(error, MaskModeError):
-        return [_mode(split, path, mask, message)]
+        return [_describe_mode(split, path, mask, message)]
     values, pixels = np.unique(np.asarray(mask).reshape(mask.height * mask.width, -1), axis=0, return_counts=True)
-    strange = [
+    undefined = [
         f"{_format_value(value)} in {count:,} pixels"
-        for value, count in zip(values[:PROBED], pixels[:PROBED], strict=True)
-        if _decoding_error(labels, _one_pixel(value), path) is not None
+        for value, count in zip(values[:MAX_EXAMINED], pixels[:MAX_EXAMINED], strict=True)
+        if _find_decoding_error(labels, _create_pixel_mask(value), path) is not None
     ]
-    more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
-    known = re.search(r"neither .*$", message)
-    what = ", ".join(strange[:SHOWN]) + more + (f": {known[0]}" if known else "")
+    more = f" and {len(undefined) - MAX_SHOWN} more" if len(undefined) > MAX_SHOWN else ""
+    reason = re.search(r"neither .*$", message)
+    what = ", ".join(undefined[:MAX_SHOWN]) + more + (f": {reason[0]}" if reason else "")
     return [Problem(split, str(path), "undefined label", what, "assign the values to a class, or ignore them")]
 
 
-def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> DataError | None:
+def _find_decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> DataError | None:
     """Return the error of decoding a mask; None if it can be decoded or the decoder is unknown."""
     if labels is None:
         return None
@@ -243,14 +243,14 @@ def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) 
     return None
 
 
-def _mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
+def _describe_mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
     if mask.mode == "RGB":
         remedy = "define the classes by colors, such as `classes: {road: '#804080'}`, or convert colors to numbers"
         return Problem(split, str(path), "color mask", message, remedy)
     return Problem(split, str(path), "mask mode", message, "save the mask in the expected mode")
 
 
-def _one_pixel(value: Pixels) -> Image.Image:
+def _create_pixel_mask(value: Pixels) -> Image.Image:
     """Return a mask of one pixel: gray from [1], RGB from [3]."""
     return Image.fromarray(value.reshape((1, 1) if len(value) == 1 else (1, 1, -1)))
 
@@ -268,7 +268,7 @@ def read_orientation(image: Image.Image) -> int:
     if not image.info.get("exif"):
         return 1
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except IMAGE_ERRORS:  # a damaged tag is ignored
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1

@@ -39,7 +39,7 @@ Augment = Callable[["DecodedSample", np.random.Generator], "DecodedSample"]
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetItem:
     """One sample on the sheet, with the heading of its column and a caption below it."""
 
     heading: str
@@ -48,7 +48,7 @@ class Shown:
     label: Pixels
 
 
-def choose(split: Split, count: int, seed: int) -> list[int]:
+def choose_samples(split: Split, count: int, seed: int) -> list[int]:
     """Draw indices of samples, sorted.
 
     Args:
@@ -60,7 +60,7 @@ def choose(split: Split, count: int, seed: int) -> list[int]:
     return sorted(int(index) for index in chosen)
 
 
-def rows(
+def create_rows(
     split: Split,
     chosen: Sequence[int],
     *,
@@ -68,7 +68,7 @@ def rows(
     transform: SampleTransform | None = None,
     draws: int = 0,
     seed: int = 0,
-) -> list[list[Shown]]:
+) -> list[list[SheetItem]]:
     """Return one row per sample: the sample, and its augmented versions in the epochs 0, 1, ... of a trial.
 
     Args:
@@ -79,14 +79,14 @@ def rows(
         draws: number of epochs.
         seed: seed of the trial.
     """
-    return [_row(split[index], index, augment, transform, draws, seed) for index in chosen]
+    return [_create_row(split[index], index, augment, transform, draws, seed) for index in chosen]
 
 
-def _row(
+def _create_row(
     sample: Sample, index: int, augment: Augment | None, transform: SampleTransform | None, draws: int, seed: int
-) -> list[Shown]:
+) -> list[SheetItem]:
     height, width = sample.label.shape
-    row = [Shown("image", f"{sample.id}  {height}x{width}", sample.image, sample.label)]
+    row = [SheetItem("image", f"{sample.id}  {height}x{width}", sample.image, sample.label)]
     if augment is None:
         return row
     import torch
@@ -97,28 +97,28 @@ def _row(
     decoded = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1).contiguous(), torch.tensor(sample.label))
     for epoch in range(draws):
         transformed = transform(decoded, seed, epoch, index) if transform is not None else decoded
-        made = augment(transformed, augmentation_rng(seed, epoch, index))
-        image, label = made.image.permute(1, 2, 0).numpy(), made.label.numpy()
-        row.append(Shown(f"augmented in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
+        augmented = augment(transformed, augmentation_rng(seed, epoch, index))
+        image, label = augmented.image.permute(1, 2, 0).numpy(), augmented.label.numpy()
+        row.append(SheetItem(f"augmented in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
     return row
 
 
-def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pixels) -> Image.Image:
+def draw_sheet(rows: Sequence[Sequence[SheetItem]], classes: Sequence[str], palette: Pixels) -> Image.Image:
     """Draw each sample with its label overlay on the right, and a legend of the classes that occur.
 
     Args:
-        shown: rows of samples.
+        rows: rows of samples.
         classes: names of the classes.
         palette: colors of the labels, uint8 [256, 3].
     """
-    pictures = [[_pair(sample, palette) for sample in row] for row in shown]
+    pictures = [[_draw_pair(sample, palette) for sample in row] for row in rows]
     heights = [max(left.height for left, _ in row) + LINE + GAP for row in pictures]
     width = max(len(row) for row in pictures) * 2 * (WIDTH + GAP) + GAP
-    below = legend(_labels(shown), classes, width, blend_with_gray(palette))
-    page = Image.new("RGB", (width, HEADING + sum(heights) + below.height), "white")
+    legend = draw_legend(_find_labels(rows), classes, width, blend_with_gray(palette))
+    page = Image.new("RGB", (width, HEADING + sum(heights) + legend.height), "white")
     draw, font = ImageDraw.Draw(page), load_font(14)
     y = HEADING
-    for row, samples, height in zip(pictures, shown, heights, strict=True):
+    for row, samples, height in zip(pictures, rows, heights, strict=True):
         for column, (pair, sample) in enumerate(zip(row, samples, strict=True)):
             x = GAP + column * 2 * (WIDTH + GAP)
             if y == HEADING:
@@ -129,18 +129,20 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pix
             caption = fit_text(sample.caption, SMALL, WIDTH, keep_end=True)  # ids differ at their end
             draw.text((x, y + pair[0].height + 2), caption, fill="#444444", font=load_font(SMALL))
         y += height
-    page.paste(below, (0, y))
+    page.paste(legend, (0, y))
     return page
 
 
-def _pair(sample: Shown, palette: Pixels) -> tuple[Image.Image, Image.Image]:
+def _draw_pair(sample: SheetItem, palette: Pixels) -> tuple[Image.Image, Image.Image]:
     """Return the image and its overlay with the label, both with the width of the sheet's pictures."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
     image = to_display(sample.image).resize(size, Image.Resampling.BILINEAR)
-    return image, overlay(image, Image.fromarray(palette[sample.label]).resize(size, Image.Resampling.NEAREST))
+    return image, blend_label_colors(
+        image, Image.fromarray(palette[sample.label]).resize(size, Image.Resampling.NEAREST)
+    )
 
 
-def overlay(image: Image.Image, colors: Image.Image) -> Image.Image:
+def blend_label_colors(image: Image.Image, colors: Image.Image) -> Image.Image:
     """Blend the gray version of an image with the colors of its labels.
 
     Args:
@@ -150,12 +152,12 @@ def overlay(image: Image.Image, colors: Image.Image) -> Image.Image:
     return Image.blend(image.convert("L").convert("RGB"), colors, OPACITY)
 
 
-def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
-    counts = sum(np.bincount(sample.label.ravel(), minlength=256) for row in shown for sample in row)
+def _find_labels(rows: Sequence[Sequence[SheetItem]]) -> list[int]:
+    counts = sum(np.bincount(sample.label.ravel(), minlength=256) for row in rows for sample in row)
     return [int(label) for label in np.flatnonzero(counts)]
 
 
-def legend(labels: Sequence[int], classes: Sequence[str], width: int, palette: Pixels) -> Image.Image:
+def draw_legend(labels: Sequence[int], classes: Sequence[str], width: int, palette: Pixels) -> Image.Image:
     """Draw the colors of labels with the names of the classes.
 
     Args:

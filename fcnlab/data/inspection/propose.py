@@ -71,51 +71,51 @@ def read_contents(
     Raises:
         DataError: files cannot be read or used; one line per file.
     """
-    found = Contents(ImageContents(image_format))
+    contents = Contents(ImageContents(image_format))
     problems = []
     for image, mask in pairs.values():
         try:
-            _read_pair(image, mask, found)
+            _read_pair(image, mask, contents)
         except DataError as error:
             problems.append(str(error))
         advance()
-    if len({type(value) for value in found.pixels}) > 1:
-        modes = ", ".join(f"{count} of mode {mode}" for mode, count in sorted(found.modes.items()))
+    if len({type(value) for value in contents.pixels}) > 1:
+        modes = ", ".join(f"{count} of mode {mode}" for mode, count in sorted(contents.modes.items()))
         problems.append(
             f"{next(iter(pairs.values()))[1].parent}: masks with numbers and masks with colors are mixed: {modes}"
         )
     if problems:
         more = [f"{len(problems) - SHOWN} more files cannot be used"] if len(problems) > SHOWN else []
         raise DataError("\n".join(problems[:SHOWN] + more))
-    return found
+    return contents
 
 
-def _read_pair(image: Path, mask: Path, found: Contents) -> None:
-    height, width = found.images.add(image)
+def _read_pair(image: Path, mask: Path, contents: Contents) -> None:
+    height, width = contents.images.add(image)
     picture = open_mask(mask)
     if picture.size != (width, height):
-        stored, remedy = explain_mismatch(found.images.rotated.get(image, 1))
+        stored, remedy = explain_mismatch(contents.images.rotated.get(image, 1))
         raise DataError(
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
             f"{height}x{width}{stored}; {remedy}"
         )
-    found_mode = picture.mode
+    mode = picture.mode
     picture = simplify_mode(picture, mask)
     if picture.mode not in (*NUMBER_MODES, "RGB"):
         raise DataError(f"{mask}: the mask has mode {picture.mode}; {EXPECTED_NUMBERS}, or colors (mode RGB)")
     values = np.asarray(picture)
     colors = picture.mode == "RGB"
     found_values, counts = np.unique(pack_rgb(values) if colors else values, return_counts=True)
-    named = [f"#{value:06x}" if colors else int(value) for value in found_values]
-    if len({*found.pixels, *named}) > MAX_VALUES:
+    names = [f"#{value:06x}" if colors else int(value) for value in found_values]
+    if len({*contents.pixels, *names}) > MAX_VALUES:
         what = "colors; is it a photograph?" if colors else "values; are these numbers of objects, or depths?"
         raise DataError(f"{mask}: the masks up to this one have more than {MAX_VALUES} {what}")
     if not colors and not 0 <= int(values.min()) <= int(values.max()) <= MAX_NUMBER:
         raise DataError(
             f"{mask}: values from {values.min()} to {values.max()}; class numbers are from 0 to {MAX_NUMBER}"
         )
-    found.sizes[height, width] += 1
-    found.modes[found_mode] += 1
-    found.by_mask[mask] = dict(zip(named, counts.tolist(), strict=True))
-    found.pixels.update(found.by_mask[mask])
-    found.masks.update(named)
+    contents.sizes[height, width] += 1
+    contents.modes[mode] += 1
+    contents.by_mask[mask] = dict(zip(names, counts.tolist(), strict=True))
+    contents.pixels.update(contents.by_mask[mask])
+    contents.masks.update(names)

@@ -104,11 +104,11 @@ def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSpl
 
 
 def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
-    met: set[str] = set()
+    seen: set[str] = set()
     for sample in facts:
-        if sample.id in met:
+        if sample.id in seen:
             yield Problem(name, sample.id, "id twice", f"occurs twice in {name}", "remove one of them")
-        met.add(sample.id)
+        seen.add(sample.id)
 
 
 def _describe_shared_ids(name: str, shared: Sequence[tuple[str, str]]) -> Problem:
@@ -154,28 +154,28 @@ def compare_palettes(masks: Iterable[tuple[str, LabelColors]], first: FirstColor
     Returns:
         The id of the first mask that differs from earlier ones, and the description; None if no mask differs.
     """
-    other: dict[str, tuple[int, bytes]] = {}
+    different: dict[str, tuple[int, bytes]] = {}
     for id_, colors in masks:
         for number, color in colors.items():
             if color != first.setdefault(number, (color, id_))[0]:
-                other.setdefault(id_, (number, color))
-    if not other:
+                different.setdefault(id_, (number, color))
+    if not different:
         return None
-    id_, (number, color) = next(iter(other.items()))
-    before, of = first[number]
+    id_, (number, color) = next(iter(different.items()))
+    before, first_id = first[number]
     return id_, (
-        f"{len(other)} palette masks assign another color to a number than earlier masks: {number} is "
-        f"{tuple(before)} in {of} and {tuple(color)} in {id_}"
+        f"{len(different)} palette masks assign another color to a number than earlier masks: {number} is "
+        f"{tuple(before)} in {first_id} and {tuple(color)} in {id_}"
     )
 
 
 def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
     """Yield one note per kind of images whose bands are changed."""
-    found: dict[str, list[str]] = {}
+    by_conversion: dict[str, list[str]] = {}
     for sample in facts:
         if sample.conversion is not None:
-            found.setdefault(sample.conversion, []).append(sample.where)
-    for conversion, where in found.items():
+            by_conversion.setdefault(sample.conversion, []).append(sample.where)
+    for conversion, where in by_conversion.items():
         what = count_conversions(len(where), conversion)
         yield Problem(name, where[0], "converted images", what, _suggest_channels(conversion))
 

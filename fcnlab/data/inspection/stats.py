@@ -58,12 +58,12 @@ class SplitStats:
     @property
     def height(self) -> Spread:
         """The heights of the images."""
-        return _spread(self.sizes[:, 0])
+        return _summarize(self.sizes[:, 0])
 
     @property
     def width(self) -> Spread:
         """The widths of the images."""
-        return _spread(self.sizes[:, 1])
+        return _summarize(self.sizes[:, 1])
 
     @property
     def distinct_sizes(self) -> int:
@@ -115,28 +115,30 @@ def compute_split_stats(
     Raises:
         DataError: a split is missing, or a sample cannot be decoded.
     """
-    return [_compute(dataset, name, progress) for name in splits]
+    return [_compute_split(dataset, name, progress) for name in splits]
 
 
-def _compute(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
+def _compute_split(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
     split = dataset.split(name)
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
     levels = np.zeros((split.channels, 256), np.int64)
-    for index, (size, labels, colors) in enumerate(map_on_all_cores(lambda i: _count(split[i]), len(split), advance)):
+    for index, (size, labels, colors) in enumerate(
+        map_on_all_cores(lambda i: _count_sample(split[i]), len(split), advance)
+    ):
         sizes[index], pixels[index] = size, labels
         levels += colors
     return SplitStats(name, len(dataset.classes), sizes, pixels, levels)
 
 
-def _count(sample: Sample) -> tuple[tuple[int, int], Counts, Counts]:
+def _count_sample(sample: Sample) -> tuple[tuple[int, int], Counts, Counts]:
     height, width = sample.label.shape
     planes = np.moveaxis(sample.image, 2, 0)
     colors = [np.bincount(plane.ravel(), minlength=256) for plane in planes]
     return (height, width), np.bincount(sample.label.ravel(), minlength=256), np.stack(colors)
 
 
-def _spread(lengths: Counts) -> Spread:
+def _summarize(lengths: Counts) -> Spread:
     if not len(lengths):
         return Spread(0, 0.0, 0)
     return Spread(int(lengths.min()), float(np.median(lengths)), int(lengths.max()))
@@ -154,11 +156,11 @@ def median_frequency_weights(pixels: Counts) -> Floats:
     Returns:
         Weights, float64 [num_classes].
     """
-    own = pixels.sum(0)
+    class_pixels = pixels.sum(0)
     total = ((pixels > 0) * pixels.sum(1, keepdims=True)).sum(0)
     weights = np.ones(pixels.shape[1])
-    present = own > 0
+    present = class_pixels > 0
     if present.any():
-        frequency = own[present] / total[present]
+        frequency = class_pixels[present] / total[present]
         weights[present] = np.median(frequency) / frequency
     return weights
