@@ -13,38 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.io import savemat
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.ade20k import Ade20k
-from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.cityscapes import Cityscapes
 from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.table import FILE_DATASETS
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
+from tests.data.images import HEIGHT, WIDTH, random_image, random_mask, save_image
 from tests.data.test_matlab import damages
-
-HEIGHT, WIDTH = 6, 8
-
-
-def image_of(seed: int) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def mask_of(seed: int, values: list[int]) -> Pixels:
-    return np.random.default_rng(seed).choice(np.array(values, dtype=np.uint8), (HEIGHT, WIDTH))
-
-
-def save(pixels: np.ndarray, path: Path, *, palette: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if palette:
-        image.putpalette([(37 * i) % 256 for i in range(768)])
-    image.save(path)
 
 
 def write(path: Path, ids: list[str]) -> None:
@@ -62,8 +44,8 @@ def save_mat(mask: np.ndarray, path: Path, field: str = "Segmentation", *, compr
 
 def make_camvid(root: Path) -> FileDataset:
     for number, (split, id_) in enumerate([("train", "a1"), ("train", "a2"), ("val", "b1"), ("test", "c1")]):
-        save(image_of(number), root / split / f"{id_}.png")
-        save(mask_of(number, list(range(12))), root / f"{split}annot" / f"{id_}.png")
+        save_image(random_image(number), root / split / f"{id_}.png")
+        save_image(random_mask(number, list(range(12))), root / f"{split}annot" / f"{id_}.png")
     return CamVid(root)
 
 
@@ -77,13 +59,13 @@ def make_voc(root: Path) -> Voc2012:
     for split, ids in VOC.items():
         write(kit / "ImageSets/Segmentation" / f"{split}.txt", ids)
     for number, id_ in enumerate(sorted({*VOC["trainval"], *SBD["train"], *SBD["val"], "2009_07"})):
-        save(image_of(number), kit / "JPEGImages" / f"{id_}.jpg")
+        save_image(random_image(number), kit / "JPEGImages" / f"{id_}.jpg")
         if id_ in VOC["trainval"]:
-            save(mask_of(number, [*range(21), 255]), kit / "SegmentationClass" / f"{id_}.png", palette=True)
+            save_image(random_mask(number, [*range(21), 255]), kit / "SegmentationClass" / f"{id_}.png", palette=True)
     for split, ids in SBD.items():
         write(sbd / f"{split}.txt", ids)
         for number, id_ in enumerate(ids):
-            save_mat(mask_of(100 + number, list(range(21))), sbd / "cls" / f"{id_}.mat")
+            save_mat(random_mask(100 + number, list(range(21))), sbd / "cls" / f"{id_}.mat")
     write(kit / "ImageSets/Segmentation/seg11valid.txt", ["2007_03"])
     return Voc2012(kit)
 
@@ -97,17 +79,17 @@ def make_cityscapes(root: Path) -> FileDataset:
             for number in range(count):
                 stem = f"{city}_{number:06d}_000019"
                 fine = root / "gtFine" / split / city
-                save(image_of(number), root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
-                save(mask_of(number, list(range(34))), fine / f"{stem}_gtFine_labelIds.png")
-                save(mask_of(number, list(range(3))), fine / f"{stem}_gtFine_instanceIds.png")  # not ours
+                save_image(random_image(number), root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+                save_image(random_mask(number, list(range(34))), fine / f"{stem}_gtFine_labelIds.png")
+                save_image(random_mask(number, list(range(3))), fine / f"{stem}_gtFine_instanceIds.png")  # not ours
     return Cityscapes(root)
 
 
 def make_ade20k(root: Path) -> FileDataset:
     for split, ids in {"training": ["ADE_train_01", "ADE_train_02"], "validation": ["ADE_val_01"]}.items():
         for number, id_ in enumerate(ids):
-            save(image_of(number), root / "images" / split / f"{id_}.jpg")
-            save(mask_of(number, list(range(151))), root / "annotations" / split / f"{id_}.png")
+            save_image(random_image(number), root / "images" / split / f"{id_}.jpg")
+            save_image(random_mask(number, list(range(151))), root / "annotations" / split / f"{id_}.png")
     return Ade20k(root)
 
 
@@ -118,8 +100,8 @@ def make_folder(root: Path) -> FileDataset:
     """Numbers with gaps, one class of two numbers, masks with a suffix, folders below."""
     for split, ids in {"train": ["x/a", "x/b", "c"], "val": ["d"]}.items():
         for number, id_ in enumerate(ids):
-            save(image_of(number), root / "images" / split / f"{id_}.jpg")
-            save(mask_of(number, [0, 7, 9, 30, 255]), root / "masks" / split / f"{id_}_mask.png")
+            save_image(random_image(number), root / "images" / split / f"{id_}.jpg")
+            save_image(random_mask(number, [0, 7, 9, 30, 255]), root / "masks" / split / f"{id_}_mask.png")
     files = FolderLayout(f"{root}/images/{{split}}", f"{root}/masks/{{split}}", mask_suffix="_mask")
     return Folder(files, [("ground", [0]), ("road", [7, 9])], [30])
 
@@ -128,8 +110,8 @@ def make_colored(root: Path) -> FileDataset:
     """Write RGB masks, with random splits."""
     table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS.values()], dtype=np.uint8)
     for number in range(6):
-        save(image_of(number), root / "images" / f"{number}.png")
-        save(table[mask_of(number, [0, 1, 2])], root / "masks" / f"{number}.png")
+        save_image(random_image(number), root / "images" / f"{number}.png")
+        save_image(table[random_mask(number, [0, 1, 2])], root / "masks" / f"{number}.png")
     files = FolderLayout(f"{root}/images", f"{root}/masks", fractions={"train": 0.5, "val": 0.5})
     return Folder(files, [("road", ["#804080"]), ("tree", ["#6b8e23"])], ["#000000"])
 
@@ -151,7 +133,7 @@ CASES: dict[str, Case] = {
     "cityscapes": Case(make_cityscapes, ("train", "val"), out_of_range),
     "ade20k": Case(make_ade20k, ("training", "validation"), out_of_range),
     "folder": Case(make_folder, ("train", "val"), out_of_range),
-    "folder of colors": Case(make_colored, ("train", "val"), lambda: image_of(77)),
+    "folder of colors": Case(make_colored, ("train", "val"), lambda: random_image(77)),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -241,7 +223,7 @@ def test_wrong_mask_size_or_value_error_is_one_line(case: Case, tmp_path: Path) 
         (case.bad_mask()[:5], r"the mask is 5x8 \(height x width\), its image .* is 6x8"),
         (case.bad_mask(), "neither a class"),
     ):
-        save(pixels, path)
+        save_image(pixels, path)
         with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{message}") as caught:
             dataset.split(name)[0]
         assert len(str(caught.value).splitlines()) == 1
@@ -287,7 +269,7 @@ def test_trainaug_is_the_same_with_masks_of_sbd_as_images(tmp_path: Path) -> Non
     voc = make_voc(tmp_path)
     shutil.rmtree(tmp_path / "benchmark_RELEASE")
     for id_ in [*AUG, *VOC["val"]]:  # as the archive has it: val too
-        save(mask_of(0, [0, 5]), voc.root / "SegmentationClassAug" / f"{id_}.png")
+        save_image(random_mask(0, [0, 5]), voc.root / "SegmentationClassAug" / f"{id_}.png")
     assert list(masks_of(voc, "trainaug")) == AUG
     folders = {id_: Path(mask).parent.name for id_, mask in masks_of(voc, "trainaug").items()}
     assert folders == {id_: "SegmentationClass" if id_ < "2008" else "SegmentationClassAug" for id_ in AUG}
@@ -304,7 +286,7 @@ def test_sbdtrain_has_the_list_and_the_masks_of_sbd(tmp_path: Path) -> None:
     split = make_voc(tmp_path).split("sbdtrain")
     assert split.ids == tuple(SBD["train"])
     for number, sample in enumerate(split):
-        np.testing.assert_array_equal(sample.label, mask_of(100 + number, list(range(21))))
+        np.testing.assert_array_equal(sample.label, random_mask(100 + number, list(range(21))))
 
 
 def test_seg11valid_follows_its_definition_or_its_list_is_requested(tmp_path: Path) -> None:
@@ -332,11 +314,11 @@ def test_missing_sbd_error_names_its_folder(split: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda path: save_mat(mask_of(0, [1]), path, field="Other"),
-        lambda path: savemat(path, {"GTinst": {"Segmentation": mask_of(0, [1])}}),
-        lambda path: savemat(path, {"GTcls": mask_of(0, [1])}),
-        lambda path: save_mat(mask_of(0, [1]).astype(np.float64), path),
-        lambda path: save_mat(image_of(0), path),
+        lambda path: save_mat(random_mask(0, [1]), path, field="Other"),
+        lambda path: savemat(path, {"GTinst": {"Segmentation": random_mask(0, [1])}}),
+        lambda path: savemat(path, {"GTcls": random_mask(0, [1])}),
+        lambda path: save_mat(random_mask(0, [1]).astype(np.float64), path),
+        lambda path: save_mat(random_image(0), path),
     ],
     ids=["another field", "another variable", "no structure", "floats", "three channels"],
 )
@@ -356,7 +338,7 @@ def test_a_damaged_matlab_file_decodes_or_is_a_data_error(
 ) -> None:
     voc = make_voc(tmp_path_factory.mktemp("harmed"))
     path = voc.list_pairs("sbdtrain")[0].mask
-    save_mat(mask_of(100, list(range(21))), path, compressed=compressed)
+    save_mat(random_mask(100, list(range(21))), path, compressed=compressed)
     path.write_bytes(damage(path.read_bytes()))
     try:
         assert voc.split("sbdtrain")[0].label.shape == (HEIGHT, WIDTH)
@@ -370,8 +352,8 @@ def test_a_damaged_matlab_file_decodes_or_is_a_data_error(
 def decoded(dataset: FileDataset, split: str, values: range, path: Path) -> list[int]:
     """Return the labels of these values of a mask."""
     pair = dataset.list_pairs(split)[0]
-    save(np.zeros((1, len(values), 3), dtype=np.uint8), pair.image)
-    save(np.array([values], dtype=np.uint8), pair.mask)
+    save_image(np.zeros((1, len(values), 3), dtype=np.uint8), pair.image)
+    save_image(np.array([values], dtype=np.uint8), pair.mask)
     return dataset.split(split)[0].label[0].tolist()
 
 

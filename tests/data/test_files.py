@@ -17,43 +17,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.data.datasets import fingerprint
-from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
+from tests.data.images import HEIGHT, WIDTH, random_image, random_mask, save_image
 
-HEIGHT, WIDTH = 6, 8
 CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
 VOC = {"train": ("2007_01", "2007_02", "2007_03"), "val": ("2007_04",)}
 
 
-def image_of(seed: int) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def mask_of(seed: int, labels: list[int]) -> Pixels:
-    return np.random.default_rng(seed).choice(np.array(labels, dtype=np.uint8), (HEIGHT, WIDTH))
-
-
-def save(pixels: np.ndarray, path: Path, *, palette: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if palette:
-        image = image.copy()
-        image.putpalette([(37 * i) % 256 for i in range(768)])
-    image.save(path)
-
-
 @pytest.fixture
 def camvid(tmp_path: Path) -> CamVid:
-    """Image n and mask n are `image_of(n)` and `mask_of(n, 0..11)`, numbered over all splits."""
+    """Image n and mask n are `random_image(n)` and `random_mask(n, 0..11)`, numbered over all splits."""
     root = tmp_path / "camvid"
     ids = [(split, id_) for split, names in CAMVID.items() for id_ in names]
     for number, (split, id_) in enumerate(ids):
-        save(image_of(number), root / split / f"{id_}.png")
-        save(mask_of(number, list(range(12))), root / f"{split}annot" / f"{id_}.png")
+        save_image(random_image(number), root / split / f"{id_}.png")
+        save_image(random_mask(number, list(range(12))), root / f"{split}annot" / f"{id_}.png")
     return CamVid(root)
 
 
@@ -66,8 +49,8 @@ def voc(tmp_path: Path) -> Voc2012:
     for split, names in VOC.items():
         lists.joinpath(f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     for number, id_ in enumerate(id_ for names in VOC.values() for id_ in names):
-        save(image_of(number), root / "JPEGImages" / f"{id_}.jpg")
-        save(mask_of(number, [*range(21), 255]), root / "SegmentationClass" / f"{id_}.png", palette=True)
+        save_image(random_image(number), root / "JPEGImages" / f"{id_}.jpg")
+        save_image(random_mask(number, [*range(21), 255]), root / "SegmentationClass" / f"{id_}.png", palette=True)
     return Voc2012(root)
 
 
@@ -75,8 +58,8 @@ def test_camvid_decodes_to_its_pixels_with_label_11_ignored(camvid: CamVid) -> N
     split = camvid.split("val")
     assert split.ids == ("b1", "b2")
     for number, sample in enumerate(split, start=3):
-        mask = mask_of(number, list(range(12)))
-        np.testing.assert_array_equal(sample.image, image_of(number))
+        mask = random_mask(number, list(range(12)))
+        np.testing.assert_array_equal(sample.image, random_image(number))
         np.testing.assert_array_equal(sample.label, np.where(mask == 11, 255, mask))
         assert sample.image.dtype == sample.label.dtype == np.uint8
 
@@ -87,7 +70,7 @@ def test_voc_decodes_palette_masks_to_their_numbers_with_void_ignored(voc: Voc20
     for number, sample in enumerate(split):
         with Image.open(voc.root / "JPEGImages" / f"{sample.id}.jpg") as jpeg:
             np.testing.assert_array_equal(sample.image, np.asarray(jpeg))
-        np.testing.assert_array_equal(sample.label, mask_of(number, [*range(21), 255]))
+        np.testing.assert_array_equal(sample.label, random_mask(number, [*range(21), 255]))
 
 
 def test_voc_keeps_the_order_of_its_lists(voc: Voc2012) -> None:
@@ -96,8 +79,8 @@ def test_voc_keeps_the_order_of_its_lists(voc: Voc2012) -> None:
 
 
 def test_a_gray_or_palette_image_decodes_to_three_channels(camvid: CamVid) -> None:
-    gray = mask_of(0, [0, 100, 200])
-    save(gray, camvid.root / "train/a1.png")
+    gray = random_mask(0, [0, 100, 200])
+    save_image(gray, camvid.root / "train/a1.png")
     np.testing.assert_array_equal(camvid.split("train")[0].image, np.repeat(gray[:, :, None], 3, axis=2))
 
 
@@ -111,28 +94,28 @@ PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a missing mask": (MASK, Path.unlink, "no such file"),
     "a mask of another size": (
         MASK,
-        lambda path: save(np.zeros((5, 8), np.uint8), path),
+        lambda path: save_image(np.zeros((5, 8), np.uint8), path),
         r"the mask is 5x8 \(height x width\), its image .*train/a2\.png is 6x8",
     ),
     "a truncated image": (IMAGE, lambda path: path.write_bytes(path.read_bytes()[:80]), "cannot be decoded"),
     "an undefined label": (
         MASK,
-        lambda path: save(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
+        lambda path: save_image(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
         r"label 12 occurs in 48 pixels and is neither a class \(0\.\.10\) nor ignored \(11, 255\)",
     ),
     "a color mask": (
         MASK,
-        lambda path: save(image_of(0), path),
+        lambda path: save_image(random_image(0), path),
         "mode RGB; expected class numbers: one channel of 8 or 16 bits",
     ),
     "a 16-bit mask with other values": (
         MASK,
-        lambda path: save(np.full((HEIGHT, WIDTH), 300, np.uint16), path),
+        lambda path: save_image(np.full((HEIGHT, WIDTH), 300, np.uint16), path),
         f"label 300 occurs in {HEIGHT * WIDTH} pixels",
     ),
     "a transparent mask": (
         MASK,
-        lambda path: save(np.zeros((HEIGHT, WIDTH, 4), np.uint8), path),
+        lambda path: save_image(np.zeros((HEIGHT, WIDTH, 4), np.uint8), path),
         f"{HEIGHT * WIDTH} pixels of the mask are transparent",
     ),
     "a mask that is no image": (MASK, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
@@ -159,9 +142,9 @@ def test_a_cut_or_overwritten_file_decodes_or_is_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes, format_: str
 ) -> None:
     folder = tmp_path_factory.mktemp("harmed")
-    save(mask_of(0, [0, 1]), folder / "trainannot/x.png")
+    save_image(random_mask(0, [0, 1]), folder / "trainannot/x.png")
     path = folder / f"train/x.{format_}"
-    save(image_of(0), path)
+    save_image(random_image(0), path)
     whole = path.read_bytes()
     path.write_bytes(whole[:cut] + junk)
     try:
@@ -171,10 +154,10 @@ def test_a_cut_or_overwritten_file_decodes_or_is_a_data_error(
 
 
 def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:
-    mask = mask_of(0, [0, 1])
+    mask = random_mask(0, [0, 1])
     mask[2, 3] = 21
     path = voc.root / "SegmentationClass/2007_04.png"
-    save(mask, path, palette=True)
+    save_image(mask, path, palette=True)
     with pytest.raises(
         DataError, match=rf"^{re.escape(str(path))}: label 21 occurs in 1 pixels .*\(0\.\.20\).*\(255\)"
     ):
