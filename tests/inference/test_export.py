@@ -26,6 +26,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the ex
 
 @pytest.fixture
 def model(half_scale: FinishedTrial, lab: Lab) -> TrainedModel:
+    """A model with `score_scale`, which resizes images to half their size."""
     return load(half_scale.trial.key, lab=lab)
 
 
@@ -51,17 +52,18 @@ def test_onnx_predicts_the_same_and_contains_the_description(model: TrainedModel
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_torch_program_predicts_the_same_and_contains_the_description(
-    full_scale: FinishedTrial, lab: Lab, tmp_path: Path
+def test_torch_program_predicts_the_same_at_odd_and_even_sizes_and_contains_the_description(
+    model: TrainedModel, tmp_path: Path
 ) -> None:
-    model = load(full_scale.trial.key, lab=lab)
     path = tmp_path / "model.pt2"
     comparison = export(model, "torch", path)
-    assert comparison is not None and comparison.max_difference < 1e-5 and comparison.changed_labels == 0
+    assert comparison is not None and comparison.max_difference < 1e-4 and comparison.changed_labels == 0
     extra = {"fcnlab.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
-    images = random_images(3, 66, 91)
-    assert np.allclose(program(torch.from_numpy(images)).detach().numpy(), expected(model, images), atol=1e-5)
+    for batch, height, width in ((1, 66, 70), (2, 67, 71), (3, 90, 81), (1, 127, 128)):
+        images = random_images(batch, height, width)
+        actual = program(torch.from_numpy(images)).detach().numpy()
+        assert np.allclose(actual, expected(model, images), atol=1e-5)
     assert type(model.description).model_validate_json(extra["fcnlab.json"]) == model.description
 
 
@@ -111,16 +113,6 @@ def test_error_of_a_failed_export_is_one_line_with_the_remedy(
         export(model, file_format, tmp_path / "model")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_program_with_score_scale_accepts_odd_and_even_sizes(model: TrainedModel, tmp_path: Path) -> None:
-    path = tmp_path / "model.pt2"
-    export(model, "torch", path)
-    program = torch.export.load(path).module()
-    for batch, height, width in ((1, 66, 70), (2, 67, 71), (3, 90, 81), (1, 127, 128)):
-        images = random_images(batch, height, width)
-        actual = program(torch.from_numpy(images)).detach().numpy()
-        assert np.allclose(actual, expected(model, images), atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.14, 0.5, 0.6, 0.75, 1.1, 1.25, 1.5, 2.0])

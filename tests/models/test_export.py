@@ -64,12 +64,14 @@ def exported(model: nn.Module, dynamic: dict[int, Any] | None) -> ExportedProgra
         return export(model, (traced,), dynamic_shapes={"images": dynamic} if dynamic else None)
 
 
-HEADS = [(head, "tiny-scratch", up) for head in ("fcn32s", "fcn8s", "fcn8s-concat", "fcn4s") for up in UPSAMPLERS]
+HEADS = [("fcn8s", "tiny-scratch", upsampler) for upsampler in UPSAMPLERS]
+HEADS += [(head, "tiny-scratch", up) for head in ("fcn32s", "fcn8s-concat", "fcn4s") for up in ("bilinear", "resize")]
 HEADS += [("dilated16", "resnet10t-scratch", "bilinear"), ("dilated16", "resnet10t-scratch", "resize")]
 HEADS += [(head, "resnet10t-scratch", "resize") for head in ("deeplabv3plus", "upernet")]
 HEADS += [
     ("fcn8s", backbone, "bilinear") for backbone in ("resnet18-scratch", "mobilenetv2-scratch", "regnetx002-scratch")
 ]
+"""Each upsampler with one head, and each head with an upsampler that has weights and one without."""
 
 
 @pytest.mark.parametrize(("head", "backbone", "upsampler"), HEADS)
