@@ -105,8 +105,8 @@ def find_grid_file(*references: str) -> Path | None:
     Args:
         references: names of trials or cells.
     """
-    found = (_IN_A_FILE.fullmatch(reference) for reference in references)
-    return next((Path(named[1]) for named in found if named is not None), None)
+    matches = (_IN_A_FILE.fullmatch(reference) for reference in references)
+    return next((Path(match[1]) for match in matches if match is not None), None)
 
 
 def find_reference(name: str, lab: Lab) -> Reference:

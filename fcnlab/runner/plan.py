@@ -67,8 +67,8 @@ class PlannedTrial:
     @property
     def damage(self) -> str | None:
         """The damaged file and its problem; None if there is none."""
-        found = self.folder.inspect()[1]
-        return _describe(self, found) if found is not None else None
+        damage = self.folder.inspect()[1]
+        return _describe(self, damage) if damage is not None else None
 
     @property
     def short_key(self) -> str:
@@ -114,9 +114,10 @@ class Plan:
         """One line per trial with damaged files, or with files that cannot be used but may be intact and are kept."""
         damaged = [planned for planned in self.all_trials if planned.state == "damaged"]
         return [
-            f"{'unusable' if isinstance(found, KeptError) else 'damaged'}: {one.description}: {_describe(one, found)}"
-            for one in damaged
-            if (found := one.folder.inspect()[1]) is not None  # a driver may have repaired it
+            f"{'unusable' if isinstance(damage, KeptError) else 'damaged'}: {planned.description}: "
+            + _describe(planned, damage)
+            for planned in damaged
+            if (damage := planned.folder.inspect()[1]) is not None  # a driver may have repaired it
         ]
 
     def records(self) -> Iterator[tuple[PlannedTrial, Record]]:
@@ -224,12 +225,12 @@ def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
         The number of trials by the name of the grid; grids with none are left out.
     """
     finished = {planned.key for planned in plan.all_trials if planned.status == "finished"}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for file in sorted(lab.results.glob("**/provenance.json")) if finished else ():
         with suppress(OSError, ValueError, KeyError, TypeError):  # it cannot be read, or is not one of fcnlab
             trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
-            found[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
-    return +found
+            counts[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
+    return +counts
 
 
 class RunIndex:

@@ -150,11 +150,10 @@ def _run_grid(
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
-            is_exiting = interrupts.received and not scheduler.is_done
             publisher.close(
                 complete=scheduler.is_done,
-                timeout=EXIT_TIMEOUT if is_exiting else CLOSE_TIMEOUT,
-                exiting=is_exiting,
+                timeout=EXIT_TIMEOUT if interrupts.received else CLOSE_TIMEOUT,
+                exiting=interrupts.received and not scheduler.is_done,
             )
     after = make_plan(grid, lab)
     return Outcome(

@@ -121,8 +121,8 @@ def test_trial_fails_with_out_of_memory_at_the_smallest_micro_batch(
     monkeypatch.undo()
     with pytest.raises(ConfigError, match="tensorbord"):  # nothing is cleared for a run that is refused
         clear_failed(fcnlab.load_grid(path), Lab.find(path, trackers="tensorbord"))
-    assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
-    assert serial(path) == Outcome(finished=4, failed=0, reused=2)
+    assert serial(path) == Outcome(finished=2, failed=2, reused=4), "failed trials are not retried unasked"
+    assert serial(path, retry_failed=True) == Outcome(finished=4, failed=0, reused=2)
 
 
 @pytest.mark.parametrize(("fail_fast", "ended"), [(True, 2), (False, 4)])

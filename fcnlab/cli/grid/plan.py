@@ -55,17 +55,17 @@ def plan(
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
     options = RunOptions(workers=workers, threads=threads, per_gpu=per_gpu, device=device)
-    found_lab = Lab.find(file, root=lab, data_root=data_root)
-    made = make_plan(found_lab.load_grid(file), found_lab)
-    data = OpenedData(found_lab)
-    warnings = check_trials(made.remaining, found_lab, file, data)
-    remarks = check_plan_weights(made, found_lab)
-    warnings += check_class_presence(made, found_lab, data)
-    cost = _estimate(made, found_lab, options, probe) if made.remaining else None
+    lab_ = Lab.find(file, root=lab, data_root=data_root)
+    grid_plan = make_plan(lab_.load_grid(file), lab_)
+    data = OpenedData(lab_)
+    warnings = check_trials(grid_plan.remaining, lab_, file, data)
+    remarks = check_plan_weights(grid_plan, lab_)
+    warnings += check_class_presence(grid_plan, lab_, data)
+    cost = _estimate(grid_plan, lab_, options, probe) if grid_plan.remaining else None
     if as_json:
-        _print_values(made, cost, warnings, remarks, found_lab)
+        _print_values(grid_plan, cost, warnings, remarks, lab_)
     else:
-        _print(made, cost, found_lab, data, every, device)
+        _print(grid_plan, cost, lab_, data, every, device)
         for text in remarks:
             typer.echo(text)
         for warning in warnings:

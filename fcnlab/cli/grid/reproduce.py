@@ -106,17 +106,16 @@ def _compare(recorded: Record, again: Record) -> None:
     if have_equal_metrics(recorded, again):
         typer.echo("identical: all metrics, losses and learning rates equal the record bit for bit")
         return
-    found = diff_records(recorded, again)
-    for one in found:
-        if one.section == "metrics" and one.delta is not None:
-            typer.echo(
-                f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({format_points(one.delta, 2)})"
-            )
+    differences = diff_records(recorded, again)
+    for difference in differences:
+        if difference.section == "metrics" and difference.delta is not None:
+            values = f"{100 * difference.a:.2f} recorded, {100 * difference.b:.2f} now"
+            typer.echo(f"{difference.field}: {values} ({format_points(difference.delta, 2)})")
     epoch = find_divergence(recorded, again)
     typer.echo(f"the losses differ from epoch {epoch} on" if epoch is not None else "the losses are equal")
-    for one in found:
-        if one.section in ("code", "environment", "run"):
-            typer.echo(f"differs: {one.field}: {one.a} recorded, {one.b} now")
+    for difference in differences:
+        if difference.section in ("code", "environment", "run"):
+            typer.echo(f"differs: {difference.field}: {difference.a} recorded, {difference.b} now")
     typer.echo(_reason(recorded, again))
     raise typer.Exit(1)
 

@@ -75,5 +75,5 @@ def run(
         log_every=log_every,
         hang_timeout=parse_hang_timeout(hang_timeout),
     )
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
-    run_and_conclude(found.load_grid(file), found, options, strict=strict, as_json=as_json)
+    lab_ = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
+    run_and_conclude(lab_.load_grid(file), lab_, options, strict=strict, as_json=as_json)

@@ -69,20 +69,20 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     from fcnlab.tracking.store import is_installed
 
     tracker = OptionalTracker(grid, lab, outcome.deferred.get("mlflow"))
-    made = create_report(grid, lab, tracker, predict=False)
+    report = create_report(grid, lab, tracker, predict=False)
     if tracker.error is not None:
         outcome = dataclasses.replace(outcome, deferred={**outcome.deferred, "mlflow": tracker.error})
     if strict:
-        refuse_flagged([made])
+        refuse_flagged([report])
     if as_json:
-        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(made.folder)}))
+        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(report.folder)}))
     else:
-        _print_summary(outcome, made, grid, lab)
+        _print_summary(outcome, report, grid, lab)
     if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):
         raise typer.Exit(1)
 
 
-def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None:
+def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
     from fcnlab.extensions import fcnlab_command
 
@@ -90,8 +90,8 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     fcnlab = fcnlab_command(*grid.cells)
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
-    show_table(made, made.cell_table)
-    typer.echo(f"report: {made.folder / 'report.html'}")
+    show_table(report, report.cell_table)
+    typer.echo(f"report: {report.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
         curves = quote(str(relative_to_cwd(lab.root / "tensorboard" / grid.name)))
         typer.echo(f"curves in TensorBoard: tensorboard --logdir {curves}")

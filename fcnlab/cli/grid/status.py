@@ -49,8 +49,8 @@ def status(
 
     if watch and as_json:
         raise RunError("--watch and --json cannot be combined; choose one")
-    found = Lab.find(file, root=lab, data_root=data_root)
-    reader = StatusReader(make_plan(found.load_grid(file), found), found)
+    lab_ = Lab.find(file, root=lab, data_root=data_root)
+    reader = StatusReader(make_plan(lab_.load_grid(file), lab_), lab_)
     if as_json:
         _print_values(reader)
     elif watch:

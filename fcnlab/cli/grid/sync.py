@@ -32,18 +32,18 @@ def sync(
     from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.run import sync_grid
 
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
-    grid = found.load_grid(file)
-    outcome = sync_grid(grid, found, PlainReporter(create_console()))
+    lab_ = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
+    grid = lab_.load_grid(file)
+    outcome = sync_grid(grid, lab_, PlainReporter(create_console()))
     if models and "mlflow" not in outcome.deferred:
         from fcnlab.inference.mlflow_model import log_models
 
-        new = log_models(grid, found, lambda label: typer.echo(f"model: {label}"))
+        new = log_models(grid, lab_, lambda label: typer.echo(f"model: {label}"))
         typer.echo(f'{new} models logged; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
     if register is not None and "mlflow" not in outcome.deferred:
         from fcnlab.inference.mlflow_model import register_best_model
 
-        label, version = register_best_model(grid, found, register)
+        label, version = register_best_model(grid, lab_, register)
         state = f"version {version}" if version is not None else "the newest version is this model"
         typer.echo(f"registered model {register}: {label}: {state}")
-    conclude(outcome, grid, found)
+    conclude(outcome, grid, lab_)

@@ -57,8 +57,8 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
         if setup not in checked:
-            found = find_error(setup, lab) if _may_be_built(trial, lab) else None
-            checked[setup] = [found] if found is not None else []
+            error = find_error(setup, lab) if _may_be_built(trial, lab) else None
+            checked[setup] = [error] if error is not None else []
         transform_errors = transforms.find_errors(trial, data.dataset(trial))
         for message in [*_find_batch_errors(trial, data), *checked[setup], *transform_errors]:
             cells.setdefault(message, {})[planned.cell.label] = None

@@ -79,8 +79,8 @@ def _is_builtin(executor: str) -> bool:
 
 
 def _load_extension(executor: str, lab: Lab) -> Callable[[Lab, list[Slot]], Executor]:
-    found = lab.extensions.load("executor", executor, Executor)  # type: ignore[type-abstract]
-    return cast(Callable[[Lab, list[Slot]], Executor], found)
+    executor_class = lab.extensions.load("executor", executor, Executor)  # type: ignore[type-abstract]
+    return cast(Callable[[Lab, list[Slot]], Executor], executor_class)
 
 
 def _create_ray_executor(options: RunOptions, lab: Lab, recipes: Sequence[Recipe]) -> Executor:

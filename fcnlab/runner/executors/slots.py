@@ -41,9 +41,9 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a process in this slot."""
-        found = {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
-        found[DEVICE_VARIABLE] = "cpu" if self.gpu is None else "cuda"
-        return found if self.verify else found | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
+        variables = {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        variables[DEVICE_VARIABLE] = "cpu" if self.gpu is None else "cuda"
+        return variables if self.verify else variables | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 
 def plan_slots(recipes: Iterable[Recipe], options: RunOptions = DEFAULT_OPTIONS) -> list[Slot]:

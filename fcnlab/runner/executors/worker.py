@@ -188,9 +188,9 @@ class _Lines:
 
     def take(self, line: bytes) -> bool:
         """Remove a line from the buffer; return whether it was there."""
-        found = line + b"\n" in self._buffer
+        is_buffered = line + b"\n" in self._buffer
         self._buffer = self._buffer.replace(line + b"\n", b"")
-        return found
+        return is_buffered
 
 
 class _End(NamedTuple):

@@ -114,11 +114,11 @@ class ProgressReporter:
         Returns:
             Whether there is a new epoch.
         """
-        one = self.running[planned.key]
-        if len(epochs) <= len(one.epochs):
+        trial = self.running[planned.key]
+        if len(epochs) <= len(trial.epochs):
             return False
         self.eta.update(planned, epochs)
-        one.epochs, one.seen = epochs, time.monotonic()
+        trial.epochs, trial.seen = epochs, time.monotonic()
         return True
 
     def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
@@ -202,7 +202,7 @@ class ProgressReporter:
     @property
     def pause_time_left(self) -> float | None:
         """Estimated seconds until all running trials have finished their epoch; None without an estimate."""
-        left = [one.epoch_time_left(self.eta.epoch_seconds(one.planned)) for one in self.running.values()]
+        left = [trial.epoch_time_left(self.eta.epoch_seconds(trial.planned)) for trial in self.running.values()]
         known = [seconds for seconds in left if seconds is not None]
         return max(known) if known and len(known) == len(left) else None
 

@@ -185,12 +185,14 @@ class EtaEstimator:
             speed = done / (now - self._training_start)
         else:  # before the first epoch has finished, each running trial is assumed to train without a break
             speed = float(max(1, len(running)))
-        longest = max((one.time_left(self.epoch_seconds(one.planned)) or 0.0 for one in running), default=0.0)
+        longest = max((trial.time_left(self.epoch_seconds(trial.planned)) or 0.0 for trial in running), default=0.0)
         return max(longest, (self._work_left() - partial) / speed)
 
     def _partial_epochs(self, running: Collection[Running], now: float, since: float) -> float:
         """Return the seconds of training after `since` in epochs that have not finished."""
-        return math.fsum(min(now - max(one.seen, since), self.epoch_seconds(one.planned) or 0.0) for one in running)
+        return math.fsum(
+            min(now - max(trial.seen, since), self.epoch_seconds(trial.planned) or 0.0) for trial in running
+        )
 
     @property
     def fraction(self) -> float:

@@ -102,7 +102,9 @@ class NotebookReporter(ProgressReporter):
             self._show(self._render())
 
     def _render(self) -> str:
-        rows = [format_row(one, one.time_left(self.eta.epoch_seconds(one.planned))) for one in self.running.values()]
+        rows = [
+            format_row(trial, trial.time_left(self.eta.epoch_seconds(trial.planned))) for trial in self.running.values()
+        ]
         bar = f'<progress max="1" value="{self.eta.fraction:.4f}" style="width: 30em"></progress>'
         table = render_html(self.describe_counts(), headings=("running", *COLUMNS), rows=rows)
         return table + bar + "".join(render_html("", note=text) for text in self._messages[-MAX_MESSAGES:])

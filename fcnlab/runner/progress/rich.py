@@ -52,8 +52,8 @@ class RichReporter(PlainReporter):
         running = list(self.running.values())
         shown = running[: max(1, self._console.height - RESERVED_LINES)]
         table = create_running_table(self._console.width)
-        for one in shown:
-            table.add_row(*format_row(one, one.time_left(self.eta.epoch_seconds(one.planned))))
+        for trial in shown:
+            table.add_row(*format_row(trial, trial.time_left(self.eta.epoch_seconds(trial.planned))))
         hidden = len(running) - len(shown)
         blocks: list[RenderableType] = [table] if running else []
         blocks += [Text(f"and {hidden} more", style="dim")] if hidden else []
@@ -79,22 +79,22 @@ def create_running_table(width: int, *, idle: bool = False) -> Table:
     return table
 
 
-def format_row(one: Running, left: float | None) -> tuple[str, ...]:
+def format_row(trial: Running, left: float | None) -> tuple[str, ...]:
     """Format a running trial as a row of `create_running_table`.
 
     Args:
-        one: the trial.
+        trial: the trial.
         left: its estimated time left in seconds, or None.
     """
-    last, val_miou = one.last, one.val_miou
+    last, val_miou = trial.last, trial.val_miou
     return (
-        one.planned.cell_name,
-        str(one.planned.trial.seed),
-        f"{len(one.epochs)}/{one.planned.trial.recipe.epochs}",
+        trial.planned.cell_name,
+        str(trial.planned.trial.seed),
+        f"{len(trial.epochs)}/{trial.planned.trial.recipe.epochs}",
         f"{last.loss:.3f}" if last is not None else "",
         f"{100 * val_miou:.1f}" if val_miou is not None else "",
         f"{last.images_per_s:.1f}" if last is not None else "",
-        format_clock(one.seconds),
+        format_clock(trial.seconds),
         format_clock(left),
     )
 
