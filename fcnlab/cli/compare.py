@@ -32,15 +32,17 @@ def compare(
     from fcnlab.report import comparison as comparing
     from fcnlab.report.tables.formats import to_terminal
 
-    found = comparing.compare(*(comparing.load_side(reference, lab_) for reference in named))
+    comparison = comparing.compare(*(comparing.load_side(reference, lab_) for reference in named))
     if as_json:
-        print_json(comparing.to_values(found))
+        print_json(comparing.to_values(comparison))
         return
     terminal = create_console()
-    terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.describe_difference(found)}\n")
+    terminal.print(f"A: {comparison.a.name}\nB: {comparison.b.name}\n\n{comparing.describe_difference(comparison)}\n")
     tables = {
-        "IoU by class in points, with 95 % intervals of single classes": comparing.make_class_differences_table(found),
-        "\nImages that differ most": comparing.make_images_table(found),
+        "IoU by class in points, with 95 % intervals of single classes": comparing.make_class_differences_table(
+            comparison
+        ),
+        "\nImages that differ most": comparing.make_images_table(comparison),
     }
     for title, table in tables.items():
         terminal.print(to_terminal(table, title, terminal.width))

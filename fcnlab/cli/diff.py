@@ -38,14 +38,14 @@ def diff(
 
     from fcnlab.trial.diff import diff_records
 
-    found = diff_records(*records)
+    differences = diff_records(*records)
     if as_json:
-        _print_values(records, found)
+        _print_values(records, differences)
     else:
         terminal = create_console()
         for name, record in zip("AB", records, strict=True):
             terminal.print(f"{name}: {_title(record)}", soft_wrap=True)
-        terminal.print(_table(found, terminal.width) if found else "no field differs")
+        terminal.print(_table(differences, terminal.width) if differences else "no field differs")
 
 
 def _title(record: Record) -> str:
@@ -54,9 +54,9 @@ def _title(record: Record) -> str:
     return f"{record.key[:12]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
 
 
-def _table(found: list[Difference], width: int) -> RenderableType:
+def _table(differences: list[Difference], width: int) -> RenderableType:
     rows: list[tuple[str, ...]] = []
-    for section, group in groupby(found, lambda difference: difference.section):
+    for section, group in groupby(differences, lambda difference: difference.section):
         rows.append((section, "", "", ""))
         rows += [tuple(_row(difference)) for difference in group]
     return format_table(("", "A", "B", "B - A"), rows, width, numbers=[3])
@@ -91,12 +91,12 @@ def _text(value: Any, percent: bool) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
 
 
-def _print_values(records: tuple[Record, Record], found: list[Difference]) -> None:
+def _print_values(records: tuple[Record, Record], differences: list[Difference]) -> None:
     import dataclasses
 
     trials = {
         name: {"key": record.key, "names": record.trial.get("names", {}), "seed": record.trial["seed"]}
         for name, record in zip("ab", records, strict=True)
     }
-    fields = [dataclasses.asdict(difference) | {"delta": difference.delta} for difference in found]
+    fields = [dataclasses.asdict(difference) | {"delta": difference.delta} for difference in differences]
     print_json({**trials, "differences": fields})

@@ -83,19 +83,19 @@ def report(
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     plans = [make_plan(grid, lab_) for grid in grids]
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
-    made = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
+    reports = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
     if strict:
-        refuse_flagged(made)
-    tables = [view.make_table(one.cells, one.grid.axes, one.names) for one in made]
-    seed_tables = [_make_seed_table(one, power) for one in made] if power is not None else []
-    sections = [write_report(one, lab_, predict=True) for one in made]
-    for one, tracker in zip(made, trackers, strict=True):
+        refuse_flagged(reports)
+    tables = [view.make_table(one.cells, one.grid.axes, one.names) for one in reports]
+    seed_tables = [_make_seed_table(one, power) for one in reports] if power is not None else []
+    sections = [write_report(one, lab_, predict=True) for one in reports]
+    for one, tracker in zip(reports, trackers, strict=True):
         publish_report(one, tracker)
-    folders = [one.folder for one in made]
-    if len(made) > 1:
+    folders = [one.folder for one in reports]
+    if len(reports) > 1:
         folders.append(write_combined(sections, lab_))
 
-    _print(made, tables, view, output, wide=wide)
+    _print(reports, tables, view, output, wide=wide)
     for seed_table in seed_tables:
         _print_seed_table(seed_table, stderr=output != "terminal")
     for folder in folders:
@@ -106,33 +106,33 @@ def report(
     report_damage(*plans)
 
 
-def refuse_flagged(made: list[Report]) -> None:
+def refuse_flagged(reports: list[Report]) -> None:
     """Raise RunError with one line per flag if cells are not comparable."""
     from fcnlab.errors import RunError
 
-    lines = [f"{one.grid.path}: {flag}" for one in made for flag in one.flags]
+    lines = [f"{one.grid.path}: {flag}" for one in reports for flag in one.flags]
     if lines:
         raise RunError("\n".join([*lines, "these cells are not comparable; without --strict the table marks them"]))
 
 
-def _print(made: list[Report], tables: list[Table], view: View, output: Format, *, wide: bool) -> None:
+def _print(reports: list[Report], tables: list[Table], view: View, output: Format, *, wide: bool) -> None:
     from fcnlab.report.tables.export import format_report, to_values
 
     if output == "json":
-        values = [to_values(one, view) for one in made]
+        values = [to_values(one, view) for one in reports]
         print_json(values if len(values) > 1 else values[0])
         return
-    for one, table in zip(made, tables, strict=True):
+    for one, table in zip(reports, tables, strict=True):
         if output == "terminal":
             show_table(one, table, pivoted=view.pivot is not None)
         else:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
 
 
-def _make_seed_table(made: Report, points: float) -> Table:
+def _make_seed_table(report: Report, points: float) -> Table:
     from fcnlab.report.tables.seed_plan import make_seed_table
 
-    return make_seed_table(made, points)
+    return make_seed_table(report, points)
 
 
 def _print_seed_table(table: Table, *, stderr: bool) -> None:
@@ -154,11 +154,11 @@ def show_not_published(errors: Iterable[str], grid: Grid) -> None:
     typer.echo(f"publish later with: {sync}", err=True)
 
 
-def show_table(made: Report, table: Table, *, pivoted: bool = False) -> None:
+def show_table(report: Report, table: Table, *, pivoted: bool = False) -> None:
     """Print a table of a report with the footnotes of its columns; a pivoted table has the markers of Δ."""
     from fcnlab.report.tables.formats import to_terminal
 
     terminal = create_console()
-    terminal.print(to_terminal(table, made.grid.file.question, terminal.width))
+    terminal.print(to_terminal(table, report.grid.file.question, terminal.width))
     columns = {*table.columns, "delta"} if pivoted else table.columns
-    terminal.print("\n".join(made.write_footnotes(columns)), style="dim")
+    terminal.print("\n".join(report.write_footnotes(columns)), style="dim")

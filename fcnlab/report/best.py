@@ -95,13 +95,15 @@ def find_best(
         return Best()
     best = str(row["cell"])
     if best == baseline:
-        found: Mapping[str, Comparison] = comparisons
+        differences: Mapping[str, Comparison] = comparisons
     elif best in counts:
         enough = {label: one for label, one in counts.items() if len(one.keys() & counts[best].keys()) >= MIN_SEEDS}
-        found = compare_to_baseline(enough, best, resamples=RESAMPLES, confidence=confidence) if best in enough else {}
+        differences = (
+            compare_to_baseline(enough, best, resamples=RESAMPLES, confidence=confidence) if best in enough else {}
+        )
     else:
-        found = {}
-    claims = {label: one.significant for label, one in found.items() if one.significant is not None}
+        differences = {}
+    claims = {label: one.significant for label, one in differences.items() if one.significant is not None}
     level = {*means.index[means == means.max()], *(label for label, clear in claims.items() if not clear)}
     other_images = int(means.index.isin(list(unlike)).sum())
     others = len(means) - 1 - len(claims) - other_images

@@ -162,14 +162,14 @@ def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.D
 def _summarize(finished: pd.DataFrame) -> dict[str, float]:
     """Summarize the metrics of the finished seeds at the reported, the last and the best epoch."""
     miou = finished["miou"]
-    found = {"miou": miou.mean(), "miou_std": miou.std(), "miou_median": miou.median()}
-    found |= {"miou_min": miou.min(), "miou_max": miou.max()}
-    found |= {"pixel_acc": finished["pixel_acc"].mean(), "pixel_acc_std": finished["pixel_acc"].std()}
+    summary = {"miou": miou.mean(), "miou_std": miou.std(), "miou_median": miou.median()}
+    summary |= {"miou_min": miou.min(), "miou_max": miou.max()}
+    summary |= {"pixel_acc": finished["pixel_acc"].mean(), "pixel_acc_std": finished["pixel_acc"].std()}
     on_test = (finished["report_split"] == "test").all()
     for epoch, suffix in (("last", ""), ("best", "_best")):
         values = finished[f"{'test' if on_test else 'val'}_miou{suffix}"]
-        found |= {f"miou_{epoch}": values.mean(), f"miou_{epoch}_std": values.std()}
-    return found
+        summary |= {f"miou_{epoch}": values.mean(), f"miou_{epoch}_std": values.std()}
+    return summary
 
 
 def _difference(finished: pd.DataFrame, reference: pd.Series[float]) -> dict[str, float]:

@@ -50,14 +50,14 @@ def describe_provenance(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str
         grid: the grid.
         trials: frame with one row per trial.
     """
-    found = collect_provenance(grid, trials)
-    named = [(name, _joined(found[name])) for name in ("hardware", "precision", "system", "versions", "commit")]
+    provenance = collect_provenance(grid, trials)
+    named = [(name, _joined(provenance[name])) for name in ("hardware", "precision", "system", "versions", "commit")]
     seconds = trials["train_seconds"].sum()
     return [
         *named,
         *_describe_transforms(grid),
         ("training time", f"{seconds:,.0f} s, summed over the trials"),
-        ("data", _joined(found["data"])),
+        ("data", _joined(provenance["data"])),
     ]
 
 

@@ -40,18 +40,18 @@ def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:
     Returns:
         Accuracies as fractions of 1, and the cost.
     """
-    found: dict[str, float | None] = {}
+    columns: dict[str, float | None] = {}
     for metrics in record.metrics:
         suffix = "_best" if metrics.checkpoint == "best" else ""
-        found |= {f"{metrics.split}_{name}{suffix}": getattr(metrics, name) for name in ACCURACIES}
+        columns |= {f"{metrics.split}_{name}{suffix}": getattr(metrics, name) for name in ACCURACIES}
         if metrics.checkpoint == "best":
-            found["best_epoch"] = metrics.epoch
+            columns["best_epoch"] = metrics.epoch
     reported = record.find_metrics(record.report_split, checkpoint)
     if reported is not None:
-        found |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
+        columns |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
     if record.cost is not None:
-        found |= {name: getattr(record.cost, name) for name in COST_METRICS}
-    return {name: float(value) for name, value in found.items() if value is not None}
+        columns |= {name: getattr(record.cost, name) for name in COST_METRICS}
+    return {name: float(value) for name, value in columns.items() if value is not None}
 
 
 def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
@@ -68,15 +68,15 @@ def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
         Metrics by the names under which they are published.
     """
     columns = extract_columns(record, checkpoint)
-    found = {PUBLISHED_NAMES[column]: value for column, value in columns.items()}
+    published = {PUBLISHED_NAMES[column]: value for column, value in columns.items()}
     for metrics in record.metrics:
         suffix = "_best" if metrics.checkpoint == "best" else ""
         if metrics.boundary_iou is not None:
-            found[f"{metrics.split}/boundary_iou{suffix}"] = metrics.boundary_iou
+            published[f"{metrics.split}/boundary_iou{suffix}"] = metrics.boundary_iou
         if metrics.checkpoint in ("last", checkpoint):
-            found |= _extract_class_iou(record, metrics, f"{metrics.split}/iou{suffix}")
+            published |= _extract_class_iou(record, metrics, f"{metrics.split}/iou{suffix}")
     curves = {name for epoch in record.epochs for name in extract_epoch_metrics(epoch)}
-    return {name: value for name, value in found.items() if name not in curves}
+    return {name: value for name, value in published.items() if name not in curves}
 
 
 def _extract_class_iou(record: Record, metrics: SplitMetrics, prefix: str) -> dict[str, float]:

@@ -55,8 +55,8 @@ def read_columns(published: Mapping[str, float]) -> dict[str, float]:
     Returns:
         Metrics by column.
     """
-    found = {column: published.get(name, published.get(column)) for column, name in PUBLISHED_NAMES.items()}
-    return {column: value for column, value in found.items() if value is not None}
+    columns = {column: published.get(name, published.get(column)) for column, name in PUBLISHED_NAMES.items()}
+    return {column: value for column, value in columns.items() if value is not None}
 
 
 _EARLIER_TAGS = {"fcnlab.trials_per_device": "fcnlab.sharing", "fcnlab.pruned_after": "fcnlab.stopped_after"}

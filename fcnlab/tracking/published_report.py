@@ -72,7 +72,7 @@ def read_report_digest(uri: str, grid: str) -> str | None:
         return None
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as store:
-            found = store.execute(_QUERY, (TAG, f"fcnlab/{grid}")).fetchall()
+            rows = store.execute(_QUERY, (TAG, f"fcnlab/{grid}")).fetchall()
     except sqlite3.Error:
         return None
-    return str(found[0][0]) if len(found) == 1 else None
+    return str(rows[0][0]) if len(rows) == 1 else None

@@ -196,11 +196,11 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
     Raises:
         TrackingError: the experiment has been deleted.
     """
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage != "active":
-            raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        if experiment.lifecycle_stage != "active":
+            raise TrackingError(describe_deleted(uri, name, str(experiment.experiment_id)))
+        return str(experiment.experiment_id)
     local = (artifacts / name).as_uri() if artifacts is not None and uri.startswith("sqlite:") else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -241,9 +241,9 @@ def check_experiment(uri: str, name: str, artifacts: Path) -> None:
         TrackingError: the experiment is deleted, or the store cannot be reached.
     """
     with convert_errors(uri):
-        found = open_client(uri, artifacts).get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage != "active":
-        raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
+        experiment = open_client(uri, artifacts).get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        raise TrackingError(describe_deleted(uri, name, str(experiment.experiment_id)))
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class MlflowTracker(Tracker):
             artifacts = grid.lab.artifacts
             self._client = open_client(self._uri, artifacts)
             self._experiment = open_experiment(self._client, f"fcnlab/{grid.name}", self._uri, artifacts)
-            found = [(run.data.tags["fcnlab.key"], TrialRun.restore(run)) for run in reversed(self._search_trials())]
-            self._runs = dict(sorted(found, key=lambda pair: pair[1].published is not None))
+            runs = [(run.data.tags["fcnlab.key"], TrialRun.restore(run)) for run in reversed(self._search_trials())]
+            self._runs = dict(sorted(runs, key=lambda pair: pair[1].published is not None))
 
     @property
     def experiment_id(self) -> str:
@@ -116,8 +116,8 @@ class MlflowTracker(Tracker):
     def _find_parent(self) -> str:
         """Return the id of the grid's run, and create the run if it does not exist."""
         if self._parent is None:
-            found = self._search("tags.`fcnlab.role` = 'grid'")
-            run = str(found[0].info.run_id) if found else create_grid_run(self._client, self._experiment, self._grid)
+            runs = self._search("tags.`fcnlab.role` = 'grid'")
+            run = str(runs[0].info.run_id) if runs else create_grid_run(self._client, self._experiment, self._grid)
             self._parent = run
         return self._parent
 
@@ -308,14 +308,14 @@ class MlflowTracker(Tracker):
         return self._search("tags.`fcnlab.role` = 'trial' and tags.`fcnlab.superseded` = 'false'")
 
     def _search(self, condition: str) -> list[Run]:
-        found: list[Run] = []
+        runs: list[Run] = []
         token = None
         while True:
             page = self._client.search_runs([self._experiment], condition, max_results=1000, page_token=token)
-            found += page
+            runs += page
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _create_run(self, trial: TrackedTrial) -> TrialRun:
         parent = self._find_parent()

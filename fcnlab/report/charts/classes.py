@@ -36,14 +36,14 @@ def draw_classes(
     """
     comparisons = significance.comparisons
     shown = styles.list_best(scored[scored["cell"].isin(comparisons)], MAX_SQUARES[0])
-    found = [comparisons[cell].difference.classes for cell in shown]
-    values = 100 * np.array([one.value for one in found])
+    by_cell = [comparisons[cell].difference.classes for cell in shown]
+    values = 100 * np.array([one.value for one in by_cell])
     limit = max(float(np.nanmax(np.abs(values), initial=0.0)), 0.1)
     largest = np.nan_to_num(np.abs(values)).max(0)
     listed = sorted(np.argsort(-largest, kind="stable")[: MAX_SQUARES[1]].tolist())
     names = _distinct_names([classes[index] for index in listed])
     rows = []
-    for (down, one), (across, index) in product(enumerate(found), enumerate(listed)):
+    for (down, one), (across, index) in product(enumerate(by_cell), enumerate(listed)):
         value, low, high = (float(part[index]) for part in (one.value, one.low, one.high))
         rows.append(
             {"cell": styles.names[shown[down]], "class": names[across], "text": format_points(value)}

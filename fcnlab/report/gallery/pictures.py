@@ -70,8 +70,8 @@ def encode_error_map(prediction: Path, truth: Path, width: int) -> str:
         truth: palette image of the labels.
         width: greatest width in pixels.
     """
-    found, labels = _labels(prediction, width), _labels(truth, width)
-    error = np.where(found == labels, RIGHT, WRONG).astype(np.uint8)
+    predicted, labels = _labels(prediction, width), _labels(truth, width)
+    error = np.where(predicted == labels, RIGHT, WRONG).astype(np.uint8)
     rows, columns = np.indices(error.shape)
     hatched = (rows + columns) % _PERIOD < _LINE
     error[labels == IGNORE_INDEX] = IGNORED

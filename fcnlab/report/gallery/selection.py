@@ -118,8 +118,8 @@ def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> GalleryCell | Non
     folder = records.folders[cell][seed]
     miou = compute_image_miou(counts[seed])
     cache = _cache_folder(lab, folder.key, records.checkpoint)
-    found = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
-    return GalleryCell(cell, seed, found, (cache, folder.samples))
+    miou_by_id = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
+    return GalleryCell(cell, seed, miou_by_id, (cache, folder.samples))
 
 
 def _cache_folder(lab: Lab, key: str, checkpoint: str) -> Path:
@@ -166,8 +166,8 @@ def _predict_missing(candidates: Sequence[GalleryCell], plan: Plan, records: Tri
 
 def _wanted_ids(candidates: Sequence[GalleryCell]) -> list[str]:
     """Return the images of the gallery if all could be shown."""
-    found = _gallery(candidates, list(candidates[0].miou), "")
-    return list(dict.fromkeys([*found.disagreements, *(id_ for pair in found.extremes.values() for id_ in pair)]))
+    gallery = _gallery(candidates, list(candidates[0].miou), "")
+    return list(dict.fromkeys([*gallery.disagreements, *(id_ for pair in gallery.extremes.values() for id_ in pair)]))
 
 
 def _gallery(candidates: Sequence[GalleryCell], ids: Sequence[str], note: str) -> Gallery:
@@ -183,8 +183,8 @@ def _disagreements(candidates: Sequence[GalleryCell], ids: Iterable[str]) -> lis
     """Return the images whose mIoU differs most between the best and the worst cell."""
 
     def spread(id_: str) -> float:
-        found = [shown.miou.get(id_, np.nan) for shown in candidates]
-        return 0.0 if np.isnan(found).any() else max(found) - min(found)
+        values = [shown.miou.get(id_, np.nan) for shown in candidates]
+        return 0.0 if np.isnan(values).any() else max(values) - min(values)
 
     return sorted((id_ for id_ in ids if spread(id_) > 0), key=lambda id_: -spread(id_))[:DISAGREEMENTS]
 

@@ -125,10 +125,10 @@ def _make_row(id_: str, cells: Sequence[GalleryCell], caption: str, palette: Pix
     for cell in cells:
         prediction = cell.find_picture(id_, "prediction.png")
         assert prediction is not None, "the gallery selects only images with predictions"
-        found, errors = encode_label_map(prediction, palette, width), encode_error_map(prediction, label, width)
+        colors, errors = encode_label_map(prediction, palette, width), encode_error_map(prediction, label, width)
         miou = f"mIoU {100 * cell.miou[id_]:.0f} %"
         pairs.append(
-            (_make_tile("prediction", cell.name, found, miou), _make_tile("error", cell.name, errors, "errors"))
+            (_make_tile("prediction", cell.name, colors, miou), _make_tile("error", cell.name, errors, "errors"))
         )
     return {"caption": caption, "pairs": pairs}
 

@@ -135,7 +135,7 @@ def _make_pivot_table(
         raise ConfigError(f"--pivot: needs two different axes, got '{down}' twice")
     left = [down, *(axis for axis in axes if axis not in pivot)]
     values = list(dict.fromkeys(names.values[str(cell)][across] for cell in cells["cell"]))
-    found: dict[tuple[str, ...], dict[str, str]] = {}
+    texts_by_row: dict[tuple[str, ...], dict[str, str]] = {}
     marks: set[tuple[int, int]] = set()
     labels: dict[tuple[tuple[str, ...], str], str] = {}
     for _, row in cells.iterrows():
@@ -147,15 +147,15 @@ def _make_pivot_table(
                 f"--pivot: the cells '{first}' and '{row['cell']}' have the same place, since values of an axis have "
                 "equal display names; give these different names in the grid file, under labels: values"
             )
-        found.setdefault(key, {})[value] = _pivot_text(row, column)
+        texts_by_row.setdefault(key, {})[value] = _pivot_text(row, column)
         if row["best"] and column == MARKED:
-            marks.add((list(found).index(key), len(left) + values.index(value)))
+            marks.add((list(texts_by_row).index(key), len(left) + values.index(value)))
     return Table(
         headings=(
             *(names.axes[axis] for axis in left),
             *(f"{names.axes[across]} {value}, {COLUMNS[column].heading}" for value in values),
         ),
-        rows=tuple((*key, *(texts.get(value, "") for value in values)) for key, texts in found.items()),
+        rows=tuple((*key, *(texts.get(value, "") for value in values)) for key, texts in texts_by_row.items()),
         text_columns=len(left),
         marks=frozenset(marks),
         columns=(column,) * len(values),

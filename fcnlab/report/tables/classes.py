@@ -65,10 +65,12 @@ def make_class_table(report: Report, results: ClassResults) -> Table:
 def _make_iou_frames(report: Report, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return a frame of the IoU of each class for each cell, with one row per seed and one column per class."""
     by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
-    found = {cell: [one.find_metrics(one.report_split, checkpoint) for one in by_cell[cell].values()] for cell in cells}
+    by_trial = {
+        cell: [one.find_metrics(one.report_split, checkpoint) for one in by_cell[cell].values()] for cell in cells
+    }
     return {
         cell: pd.DataFrame([one.class_iou for one in metrics if one is not None]).astype(float)
-        for cell, metrics in found.items()
+        for cell, metrics in by_trial.items()
     }
 
 
