@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,6 +13,9 @@ from fcnlab.cli.options import parse_size
 if TYPE_CHECKING:
     from fcnlab.training.evaluate import OnProgress
     from fcnlab.training.protocol import Protocol
+
+PROGRESS_SECONDS = 10.0
+"""Seconds between two lines of progress in a log."""
 
 CheckpointOption = Annotated[
     Literal["last", "best"] | None,
@@ -53,14 +57,16 @@ def parse_protocol(flip: bool, scales: str | None, tta: bool, window: str | None
 def create_progress(label: str) -> OnProgress:
     """Return a callback that prints the number of finished images to standard error.
 
-    In a terminal it updates one line; otherwise it prints a line after every tenth of the images.
+    In a terminal it updates one line; otherwise it prints a line every ten seconds and after the last image.
     """
-    live = sys.stderr.isatty()
+    live, printed = sys.stderr.isatty(), time.monotonic()
 
     def print_progress(done: int, images: int) -> None:
+        nonlocal printed
         if live:
             typer.echo(f"\r{label}: {done} of {images} images", err=True, nl=done == images)
-        elif done == images or done % max(1, images // 10) == 0:
+        elif done == images or time.monotonic() - printed >= PROGRESS_SECONDS:
+            printed = time.monotonic()
             typer.echo(f"{label}: {done} of {images} images", err=True)
 
     return print_progress

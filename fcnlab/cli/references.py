@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.paths import is_folder, relative_to_cwd
+from fcnlab.errors import RunError
+from fcnlab.paths import is_file, is_folder, relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
@@ -127,5 +128,7 @@ def find_model(name: str, checkpoint: CheckpointChoice | None, lab: Path | None,
     found = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
     if Path(name).suffix == ".safetensors":
         return ModelSource(found, Path(name), checkpoint or "last")
+    if Path(name).suffix in (".onnx", ".pt2") and is_file(Path(name)):
+        raise RunError(f"{name}: only trials and exported .safetensors files can be loaded; export --to safetensors")
     reference = find_named(name, found)
     return ModelSource(found, reference.read_finished(), checkpoint or reference.checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fcnlab import load
+from fcnlab.cli import inference_options
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
 from fcnlab.trial.run import run_trial
@@ -108,11 +110,15 @@ def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tup
 def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
     folder.weights.unlink()
+    program = file.with_name("model.pt2")
+    program.touch()
     cases = {
         ("evaluate", folder.key): "weights are missing",
         ("evaluate", "f" * 64): "no key of a trial begins with",
         ("evaluate", folder.key, "--dataset", "shapes-mini", "--split", "absent"): "absent",
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
+        ("predict", file, file): "is a grid file; add a cell, such as",
+        ("predict", program, file): "only trials and exported .safetensors files can be loaded",
         ("predict", folder.key, file.with_name("absent")): "weights are missing",
         ("export", folder.key, "--to", "onnx", "--out", "model.pt2"): ".onnx",
         ("evaluate", file, "--scales", "big"): "--scales",
@@ -208,3 +214,14 @@ def test_weights_of_another_network_are_one_error_line(fcnlab: Call, ran: tuple[
             assert code == 2 and err.count("\n") == 1, err
             assert f"{folder.weights}: these are not weights of the trial's network: {expected}" in err
             assert "Traceback" not in err and "torch.Size" not in err
+
+
+def test_progress_in_a_log_is_a_line_every_ten_seconds_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0.0, *(4.0 * image for image in range(1, 20))])
+    monkeypatch.setattr(inference_options, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    print_progress = inference_options.create_progress("fcn8s")
+    for done in range(1, 5):
+        print_progress(done, 4)
+    assert capsys.readouterr().err == "fcn8s: 3 of 4 images\nfcn8s: 4 of 4 images\n"
