@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from tests.leftovers import OWNER, end_processes, find_changes, read_state, rest
 from tests.patience import patience
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+TESTS = count()
+"""Numbers of the tests of this process."""
 
 HIDDEN = pytest.StashKey[bool]()
 """Whether this run hides the machine's GPUs."""
@@ -80,7 +84,8 @@ def _isolate(
     for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "FCNLAB_TRACKER", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_PROBE", "0")
-    cache = tmp_path_factory.mktemp("cache")
+    cache = tmp_path_factory.getbasetemp() / "cache" / str(next(TESTS))  # mktemp reads the folders of all earlier tests
+    cache.mkdir(parents=True)
     (cache / "javascript").symlink_to(_shared_scripts(tmp_path_factory))
     monkeypatch.setenv("FCNLAB_CACHE", str(cache))
     if request.node.get_closest_marker("gpu"):
