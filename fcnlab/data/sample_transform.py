@@ -48,11 +48,11 @@ class SampleTransform:
         """
         rng = np.random.default_rng(derive_seed(seed, "transform", epoch, index))
         image, mask = sample.image.permute(1, 2, 0).numpy().copy(), sample.label.numpy().copy()
-        made = self.transform(image, mask, rng)
-        problem = _find_problem(made, image.shape[2], self.num_classes)
+        result = self.transform(image, mask, rng)
+        problem = _find_problem(result, image.shape[2], self.num_classes)
         if problem is not None:
             raise DataError(f"recipe.transform: {self.name}: {problem}")
-        image, mask = made
+        image, mask = result
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return DecodedSample(pixels, torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8)))
 
@@ -87,11 +87,11 @@ def create_sample_transform(
         raise ConfigError(f"{where}: its class cannot be created: {type(error).__name__}: {error}") from error
 
 
-def _find_problem(made: Any, channels: int, num_classes: int) -> str | None:
+def _find_problem(result: Any, channels: int, num_classes: int) -> str | None:
     """Return the reason for which a result of a transform is invalid; None if it is valid."""
-    if not isinstance(made, tuple) or len(made) != 2:
-        return f"returned {type(made).__name__}; return a tuple of image and mask"
-    image, mask = made
+    if not isinstance(result, tuple) or len(result) != 2:
+        return f"returned {type(result).__name__}; return a tuple of image and mask"
+    image, mask = result
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         return (
             f"the image is {_describe(image)}, not a NumPy array of uint8; leave out the conversion to tensors and the "

@@ -87,15 +87,17 @@ def load_weights_of_trial(model: FCN, state: Mapping[str, Tensor], source: str) 
     Raises:
         ModelError: keys or shapes differ; one line names the first key of each difference.
     """
-    own = model.state_dict()
-    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    other = [key for key in own if key in state and state[key].shape != own[key].shape]
-    differences = [f"{len(missing)} of {len(own)} keys are missing, first '{missing[0]}'"] if missing else []
-    differences += [f"the network has no key for {len(strange)}, first '{strange[0]}'"] if strange else []
-    if other:
-        shapes = f"has shape {tuple(state[other[0]].shape)}, the network's is {tuple(own[other[0]].shape)}"
-        more = f" ({len(other) - 1} more keys differ)" if len(other) > 1 else ""
-        differences.append(f"'{other[0]}' {shapes}{more}")
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    mismatched = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    differences = [f"{len(missing)} of {len(expected)} keys are missing, first '{missing[0]}'"] if missing else []
+    differences += [f"the network has no key for {len(unexpected)}, first '{unexpected[0]}'"] if unexpected else []
+    if mismatched:
+        shapes = (
+            f"has shape {tuple(state[mismatched[0]].shape)}, the network's is {tuple(expected[mismatched[0]].shape)}"
+        )
+        more = f" ({len(mismatched) - 1} more keys differ)" if len(mismatched) > 1 else ""
+        differences.append(f"'{mismatched[0]}' {shapes}{more}")
     if differences:
         raise ModelError(
             f"{source}: these are not weights of the trial's network: {'; '.join(differences)}; restore the file, or "
@@ -117,13 +119,13 @@ def load_matching_weights(model: FCN, state: Mapping[str, Tensor]) -> None:
     Raises:
         ModelError: the backbones differ; the message names the first key that does not match.
     """
-    own = model.state_dict()
-    fitting = {key: state[key] for key, value in own.items() if key in state and state[key].shape == value.shape}
-    other = [key for key in own if key.startswith("backbone.") and key not in fitting]
-    if other:
-        found = f"has shape {tuple(state[other[0]].shape)}" if other[0] in state else "is missing"
+    expected = model.state_dict()
+    fitting = {key: state[key] for key, value in expected.items() if key in state and state[key].shape == value.shape}
+    unmatched = [key for key in expected if key.startswith("backbone.") and key not in fitting]
+    if unmatched:
+        problem = f"has shape {tuple(state[unmatched[0]].shape)}" if unmatched[0] in state else "is missing"
         raise ModelError(
-            f"init_from: the other trial has a different backbone: {len(other)} keys do not match; the first, "
-            f"'{other[0]}', {found}"
+            f"init_from: the other trial has a different backbone: {len(unmatched)} keys do not match; the first, "
+            f"'{unmatched[0]}', {problem}"
         )
     model.load_state_dict(fitting, strict=False)

@@ -48,7 +48,7 @@ def crop(scores: Tensor, size: Sequence[int], offset: int = 0) -> Tensor:
     """
     if torch.compiler.is_exporting():
         # An exported slice is valid either for sizes that it crops or for all others; padding is valid for both.
-        below, right = (offset + wanted - there for wanted, there in zip(size, scores.shape[-2:], strict=True))
+        below, right = (offset + target - current for target, current in zip(size, scores.shape[-2:], strict=True))
         return F.pad(scores, (-offset, right, -offset, below))
     return scores[..., offset : offset + size[0], offset : offset + size[1]]
 

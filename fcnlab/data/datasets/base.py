@@ -200,7 +200,8 @@ class FileSplit(Split):
 class FileDataset(Dataset):
     """A dataset whose splits are files below one folder.
 
-    A subclass sets the attributes and implements `list_pairs`.
+    A subclass sets `classes`, `expected_layout` and `split_names`, and implements `list_pairs`. It overrides
+    `label_decoder` if the values of the masks are not the labels.
 
     Attributes:
         expected_layout: description of the folder's content, for error messages.

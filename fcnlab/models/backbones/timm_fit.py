@@ -83,109 +83,111 @@ def find_fit(name: str, output_stride: int) -> TimmFit:
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = _plain_fit(name)
-        return plain if output_stride == 32 else _dilated_fit(name, plain, output_stride)
+        plain = _find_plain_fit(name)
+        return plain if output_stride == 32 else _find_dilated_fit(name, plain, output_stride)
 
 
-def _plain_fit(name: str) -> TimmFit:
+def _find_plain_fit(name: str) -> TimmFit:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise ModelError(f"timm has no model '{architecture}'; {nearest(architecture, timm.list_models(), MAX_LISTED)}")
     try:
-        body, options = _with_stride_32(name)
+        body, options = _create_with_stride_32(name)
     except REFUSALS as error:
-        raise ModelError(f"timm's '{name}' has no multi-scale features: {_reason(error)}") from error
-    reductions = list(_nominal(body))
+        raise ModelError(f"timm's '{name}' has no multi-scale features: {_describe_error(error)}") from error
+    reductions = list(_read_nominal_maps(body))
     if len(reductions) == 1 or 32 not in reductions:
         have = ", ".join(map(str, sorted(reductions)))
         raise ModelError(
             f"timm's '{name}' has maps at stride {have} only; a backbone needs several strides, one of them 32"
         )
-    fits = list(_free_fits(name, body, options))
-    return min(fits, key=lambda fit: (fit.multiple, fit.margin)) if fits else _fixed_fit(name, body, options)
+    fits = list(_find_free_fits(name, body, options))
+    return min(fits, key=lambda fit: (fit.multiple, fit.margin)) if fits else _find_fixed_fit(name, body, options)
 
 
-def _with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
+def _create_with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
     """Return the model with its map of stride 32, which a few models have as a sixth, and its options."""
-    body = _on_meta(name)
+    body = _create_on_meta(name)
     info: Any = body.feature_info
     if 32 in info.reduction() or all(entry["reduction"] != 32 for entry in info.info):
         return body, {}
     options = {"out_indices": tuple(range(len(info.info)))}
-    return _on_meta(name, **options), options
+    return _create_on_meta(name, **options), options
 
 
-def _free_fits(name: str, body: nn.Module, options: dict[str, Any]) -> Iterator[TimmFit]:
+def _find_free_fits(name: str, body: nn.Module, options: dict[str, Any]) -> Iterator[TimmFit]:
     """Yield the smallest padding for images of every size, without and with each option that the model has."""
     for freedom in _FREEDOMS:
         if freedom:
             try:
-                body = _on_meta(name, **options, **freedom)
+                body = _create_on_meta(name, **options, **freedom)
             except TypeError as error:
                 if not any(option in str(error) for option in freedom):
                     raise
                 continue  # the model has no such option
-        fit = _least_padding(body, {**options, **freedom})
+        fit = _find_least_padding(body, {**options, **freedom})
         if fit is not None:
             yield fit
             if fit.multiple <= 32:  # the stride of the deepest map; a smaller multiple saves little
                 return
 
 
-def _least_padding(body: nn.Module, options: dict[str, Any]) -> TimmFit | None:
-    wanted = _nominal(body)
+def _find_least_padding(body: nn.Module, options: dict[str, Any]) -> TimmFit | None:
+    nominal = _read_nominal_maps(body)
     # Models with attention windows need multiples of their training size: windows have 1/32 of it at stride 32.
-    own = max(_own_size(body))
-    for multiple, margin in [(m, 0) for m in sorted({*_MULTIPLES, own})] + [(32, margin) for margin in _MARGINS]:
-        found = [_maps(body, wanted, size, margin) for size in _sizes(multiple)]
-        if len(found[0]) == len(wanted) and all(maps == found[0] for maps in found):
-            return TimmFit(options, found[0], multiple, margin)
+    training_size = max(_read_training_size(body))
+    for multiple, margin in [(m, 0) for m in sorted({*_MULTIPLES, training_size})] + [
+        (32, margin) for margin in _MARGINS
+    ]:
+        maps_by_size = [_find_covering_maps(body, nominal, size, margin) for size in _choose_probe_sizes(multiple)]
+        if len(maps_by_size[0]) == len(nominal) and all(maps == maps_by_size[0] for maps in maps_by_size):
+            return TimmFit(options, maps_by_size[0], multiple, margin)
     return None
 
 
-def _fixed_fit(name: str, body: nn.Module, options: dict[str, Any]) -> TimmFit:
-    size = _own_size(body)
-    maps = _maps(body, _nominal(body), size)
+def _find_fixed_fit(name: str, body: nn.Module, options: dict[str, Any]) -> TimmFit:
+    size = _read_training_size(body)
+    maps = _find_covering_maps(body, _read_nominal_maps(body), size)
     if 32 not in maps:
         raise ModelError(f"timm's '{name}' has a map at stride 32 that does not cover the image")
     return TimmFit(options, maps, fixed_size=size)
 
 
-def _dilated_fit(name: str, plain: TimmFit, output_stride: int) -> TimmFit:
+def _find_dilated_fit(name: str, plain: TimmFit, output_stride: int) -> TimmFit:
     refused = f"timm's '{name}' cannot be dilated to stride {output_stride}: "
     options = {**plain.options, "output_stride": output_stride}
-    wanted = {reduction: (map_.index, min(reduction, output_stride)) for reduction, map_ in plain.maps.items()}
-    sizes = [plain.fixed_size] if plain.fixed_size is not None else _sizes(plain.multiple)
+    nominal = {reduction: (map_.index, min(reduction, output_stride)) for reduction, map_ in plain.maps.items()}
+    sizes = [plain.fixed_size] if plain.fixed_size is not None else _choose_probe_sizes(plain.multiple)
     try:
-        body = _on_meta(name, **options)
-        height = _shapes(body, sizes[0], plain.margin)[wanted[32][0]][0]
+        body = _create_on_meta(name, **options)
+        height = _measure_shapes(body, sizes[0], plain.margin)[nominal[32][0]][0]
     except REFUSALS as error:
         unknown = isinstance(error, TypeError) or not str(error)
-        raise ModelError(f"{refused}{'timm has no dilation for it' if unknown else _reason(error)}") from error
+        raise ModelError(f"{refused}{'timm has no dilation for it' if unknown else _describe_error(error)}") from error
     if height < sizes[0][0] // output_stride:
         raise ModelError(f"{refused}it accepts the argument and ignores it")
-    found = [_maps(body, wanted, size, plain.margin) for size in sizes]
-    if len(found[0]) < len(wanted) or any(maps != found[0] for maps in found):
+    maps_by_size = [_find_covering_maps(body, nominal, size, plain.margin) for size in sizes]
+    if len(maps_by_size[0]) < len(nominal) or any(maps != maps_by_size[0] for maps in maps_by_size):
         raise ModelError(f"{refused}its maps no longer cover the image")
-    return TimmFit(options, found[0], plain.multiple, plain.margin, plain.fixed_size)
+    return TimmFit(options, maps_by_size[0], plain.multiple, plain.margin, plain.fixed_size)
 
 
-def _nominal(body: nn.Module) -> dict[int, tuple[int, int]]:
+def _read_nominal_maps(body: nn.Module) -> dict[int, tuple[int, int]]:
     """Return index and stride of the deepest map of each reduction, the end of its stage."""
     info: Any = body.feature_info
     return {reduction: (index, reduction) for index, reduction in enumerate(info.reduction())}
 
 
-def _maps(
-    body: nn.Module, wanted: Mapping[int, tuple[int, int]], size: tuple[int, int], margin: int = 0
+def _find_covering_maps(
+    body: nn.Module, nominal: Mapping[int, tuple[int, int]], size: tuple[int, int], margin: int = 0
 ) -> dict[int, FeatureMap]:
     """Return the maps that cover an image of a size; none if the model does not accept the size."""
     try:
-        shapes = _shapes(body, size, margin)
+        shapes = _measure_shapes(body, size, margin)
     except REFUSALS:
         return {}
     maps = {}
-    for reduction, (index, stride) in wanted.items():
+    for reduction, (index, stride) in nominal.items():
         excess = [have - -(-side // stride) for have, side in zip(shapes[index], size, strict=True)]
         # Pooling with `ceil_mode` adds one row or column to those of the margin.
         if all(0 <= e <= 2 * margin // stride + 1 for e in excess):
@@ -194,26 +196,26 @@ def _maps(
     return maps
 
 
-def _shapes(body: nn.Module, size: tuple[int, int], margin: int = 0) -> list[tuple[int, int]]:
+def _measure_shapes(body: nn.Module, size: tuple[int, int], margin: int = 0) -> list[tuple[int, int]]:
     """Return height and width of each map for images of a size with a margin on all sides."""
     maps: list[Tensor] = body(torch.empty(1, 3, size[0] + 2 * margin, size[1] + 2 * margin, device="meta"))
     return [(map_.shape[1], map_.shape[2]) if is_nhwc(body) else (map_.shape[2], map_.shape[3]) for map_ in maps]
 
 
-def _sizes(multiple: int) -> list[tuple[int, int]]:
+def _choose_probe_sizes(multiple: int) -> list[tuple[int, int]]:
     """Return image sizes for trying a multiple: those multiples that are least divisible, between 128 and 384."""
     if multiple < 64:
         return [(128 + multiple, 384 - multiple)]
     return [(multiple, 2 * multiple), (3 * multiple, multiple)]
 
 
-def _on_meta(name: str, **options: Any) -> nn.Module:
+def _create_on_meta(name: str, **options: Any) -> nn.Module:
     with torch.device("meta"):
         body: nn.Module = timm.create_model(name, features_only=True, **options)
     return body.eval()
 
 
-def _own_size(body: nn.Module) -> tuple[int, int]:
+def _read_training_size(body: nn.Module) -> tuple[int, int]:
     """Return the height and width of the model's training images in timm."""
     config: Any = body.pretrained_cfg
     height, width = (config.get("input_size") or (3, 224, 224))[1:]
@@ -229,5 +231,5 @@ def is_nhwc(body: nn.Module) -> bool:
     return getattr(body, "output_fmt", "NCHW") == "NHWC"
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return first_line(error) if str(error) else f"timm raises {type(error).__name__}"

@@ -77,18 +77,18 @@ def match_weights(tensors: State, own: State, rename: Rename, source: str, prefi
     Raises:
         ModelError: keys are missing, a shape differs, the prefix does not occur, or several prefixes fit.
     """
-    found = _find_prefixes(tensors, own, rename)
+    by_prefix = _find_prefixes(tensors, own, rename)
     if prefix is not None:
         given = f"{prefix.removesuffix('.')}." if prefix else ""
         if given and not any(name.startswith(given) for name in tensors):
             raise ModelError(
-                f"{source}: weights_prefix: no name in the file begins with '{given}'; {nearest(given, found)}"
+                f"{source}: weights_prefix: no name in the file begins with '{given}'; {nearest(given, by_prefix)}"
             )
-        found = {given: found.get(given, {})}
-    needed = {key for key in own if not key.endswith(f".{COUNTER}")}
-    fitting = {one: names for one, names in found.items() if needed <= names.keys()}
+        by_prefix = {given: by_prefix.get(given, {})}
+    required = {key for key in own if not key.endswith(f".{COUNTER}")}
+    fitting = {candidate: names for candidate, names in by_prefix.items() if required <= names.keys()}
     if not fitting:
-        raise ModelError(f"{source}: does not fit: {_describe_missing(tensors, own, needed, found)}")
+        raise ModelError(f"{source}: does not fit: {_describe_missing(tensors, own, required, by_prefix)}")
     chosen = _choose(tensors, fitting, source)
     names = fitting[chosen]
     state = {key: _to_shape(tensors[names[key]], value) for key, value in own.items() if key in names}
@@ -107,15 +107,15 @@ def match_weights(tensors: State, own: State, rename: Rename, source: str, prefi
 
 def _find_prefixes(tensors: State, own: State, rename: Rename) -> dict[str, dict[str, str]]:
     """Return for each prefix in the file the network's keys that follow it, with their full names in the file."""
-    found: dict[str, dict[str, str]] = {}
+    by_prefix: dict[str, dict[str, str]] = {}
     for name in tensors:
         parts = name.split(".")
         for length in range(len(parts)):
             key = rename(".".join(parts[length:]))
             if key in own:
                 prefix = "".join(f"{part}." for part in parts[:length])
-                found.setdefault(prefix, {}).setdefault(key, name)
-    return found
+                by_prefix.setdefault(prefix, {}).setdefault(key, name)
+    return by_prefix
 
 
 def _choose(tensors: State, fitting: Mapping[str, Mapping[str, str]], source: str) -> str:
@@ -146,11 +146,13 @@ def _are_equal(tensors: State, names: Mapping[str, str], others: Mapping[str, st
     )
 
 
-def _describe_missing(tensors: State, own: State, needed: set[str], found: Mapping[str, Mapping[str, str]]) -> str:
-    best = max(found, key=lambda prefix: len(found[prefix]), default="")
-    if 2 * len(found.get(best, {})) < len(needed):  # a few equal names are a coincidence
+def _describe_missing(
+    tensors: State, own: State, required: set[str], by_prefix: Mapping[str, Mapping[str, str]]
+) -> str:
+    best = max(by_prefix, key=lambda prefix: len(by_prefix[prefix]), default="")
+    if 2 * len(by_prefix.get(best, {})) < len(required):  # a few equal names are a coincidence
         best = ""
-    missing = sorted(needed - found.get(best, {}).keys())
+    missing = sorted(required - by_prefix.get(best, {}).keys())
     after = f" after the prefix '{best}'" if best else ""
     begins = next(iter(tensors), "nothing")
     return (

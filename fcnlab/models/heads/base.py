@@ -32,6 +32,10 @@ class MakeUpsampler(Protocol):
 class Head(nn.Module):
     """Base class of the modules that compute class scores from feature maps.
 
+    A subclass is constructed with `channels`, `num_classes`, `make_upsampler` and the options of its registry entry. It
+    sets `output_stride` and implements `forward`. Maps are named by their reduction r: their stride if the backbone is
+    not dilated.
+
     Attributes:
         output_stride: stride of the scores before the last upsampling.
         auxiliary_map: reduction of the map of the auxiliary head; None if there is none.
@@ -68,6 +72,9 @@ class Head(nn.Module):
 class CoarseHead(Head):
     """Base class of heads that compute coarse scores and upsample them to the size of the image in one step.
 
+    Loss and prediction of these heads can be computed in blocks of the coarse scores, without the scores of all pixels
+    (`fcnlab.training.fused_loss`). A subclass implements `coarse` instead of `forward`.
+
     Attributes:
         upsample: (scores [B, num_classes, h, w], size) -> [B, num_classes, *size].
         offset: rows and columns that are cropped from the upsampled scores at the top and left.
@@ -87,6 +94,7 @@ class CoarseHead(Head):
             Logits [B, num_classes, H, W].
         """
         coarse = self.coarse(features)
+        # With an offset, the upsampler must not crop: it would keep the upper left.
         scores: Tensor = self.upsample(coarse) if self.offset else self.upsample(coarse, size)
         return crop(scores, size, self.offset) if self.offset else scores
 

@@ -94,6 +94,7 @@ class _Classifier(nn.Module):
         hidden = hidden or max(1, channels // 4)
         self.convs = nn.Sequential(*(_conv(channels if i == 0 else hidden, hidden) for i in range(convs)))
         self.concat = _conv(channels + hidden, hidden) if concat_input else None
+        # mmsegmentation drops whole channels, torchvision single features.
         self.dropout = nn.Dropout2d(dropout) if concat_input else nn.Dropout(dropout)
         self.score = nn.Conv2d(hidden, num_classes, kernel_size=1)
 

@@ -44,8 +44,10 @@ class Decoder:
     def load(self) -> Callable[..., nn.Module]:
         """Import the class, only where it is used, because smp takes a second to import."""
         module, _, name = self.name.rpartition(".")
-        found: Callable[..., nn.Module] = getattr(import_module(f"segmentation_models_pytorch.decoders.{module}"), name)
-        return found
+        decoder: Callable[..., nn.Module] = getattr(
+            import_module(f"segmentation_models_pytorch.decoders.{module}"), name
+        )
+        return decoder
 
 
 def _fpn_width(options: Mapping[str, Any]) -> int:
@@ -144,8 +146,10 @@ class SmpHead(CoarseHead):
         self.strides = {r: min(r, output_stride) for r in read}
         arguments = {**spec.options, **(options or {})}
         fixed = {"output_stride": output_stride} if decoder == "deeplabv3plus" else {}
+        # UnetDecoder has another name for the number of maps.
         depth = {"n_blocks" if decoder == "unet" else "encoder_depth": len(STRIDES)}
         try:
+            # Three channels of the image in any case: decoders compute no features from it.
             self.decoder = spec.load()(
                 encoder_channels=[3, *(channels[r] if r in read else 0 for r in STRIDES)], **depth, **fixed, **arguments
             )
@@ -212,7 +216,7 @@ class _Crop(nn.Module):
 
 def _pad(map_: Tensor, size: tuple[int, int]) -> Tensor:
     """Pad a map with zeros at the right and bottom."""
-    below, right = (wanted - have for wanted, have in zip(size, map_.shape[-2:], strict=True))
+    below, right = (target - current for target, current in zip(size, map_.shape[-2:], strict=True))
     # An exported program has to pad for all sizes, also where the traced size needs no padding.
     if not torch.compiler.is_exporting() and not (below or right):
         return map_
