@@ -300,7 +300,9 @@ def test_weighted_losses_of_micro_batches_sum_to_the_loss_of_the_batch(
     values, gradients_of = [], []
     for a, b in itertools.pairwise(bounds):
         scores_of_part = scores[a:b].clone().requires_grad_()
-        value = loss(scores_of_part, labels[a:b], 2 * scores[a:b]) * loss.compute_micro_batch_weight(labels[a:b], labels)
+        value = loss(scores_of_part, labels[a:b], 2 * scores[a:b]) * loss.compute_micro_batch_weight(
+            labels[a:b], labels
+        )
         value.backward()
         values.append(value.detach())
         gradients_of.append(scores_of_part.grad)
