@@ -169,10 +169,11 @@ def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> lis
     if grid.file.checkpoint == "last" and (finished["report_split"] != "test").any():
         return []
     reported, other = ("best", "last") if grid.file.checkpoint == "best" else ("last", "best")
-    gaps = cells.set_index("cell").eval(f"miou_{other} - miou_{reported}")
+    gaps = zip(cells["cell"], cells[f"miou_{other}"] - cells[f"miou_{reported}"], strict=True)
     texts = [
-        f"{grid.display_name(str(cell))} {format_points(gap)}"
-        for cell, gap in gaps[gaps.abs() >= CHECKPOINT_GAP].items()
+        f"{grid.display_name(str(cell))} {format_points(float(gap))}"
+        for cell, gap in gaps
+        if abs(gap) >= CHECKPOINT_GAP
     ]
     if not texts:
         return []
