@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import process
+from fcnlab.runner.executors import process, worker_process
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot
@@ -97,6 +97,21 @@ def test_a_trial_whose_worker_has_not_started_is_paused_at_once(lab: Lab) -> Non
         assert executor.wait(0) == [JobExit(trial.key) for trial in trials]
         assert executor.free_slots == 0, "the workers, which would start the trials, were killed"
     assert not any(RunFolder(lab.runs, trial.key).log.exists() for trial in trials)
+
+
+def test_a_worker_that_is_lost_with_its_server_is_described(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_servers", {})  # a new server, which imports torch before it forks a worker
+    trial = build_trial(lab=lab)
+    with ProcessExecutor(lab, [Slot(threads=1)]) as executor:
+        executor.start(Job(trial=trial))
+        for server in worker_process._servers.values():
+            server.kill()
+        lost = wait_for_exit(executor)
+    for server in worker_process._servers.values():
+        server.close()
+    assert lost == JobExit(
+        trial.key, "its worker was lost, because the process from which workers are forked was killed"
+    )
 
 
 def test_a_pause_affects_only_the_trial_that_runs_in_a_kept_process(keeping: ProcessExecutor, lab: Lab) -> None:

@@ -18,7 +18,7 @@ from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.exits import count_oom_kills, describe_exit, find_memory_message, was_killed
 from fcnlab.runner.executors.hang import HangDetector
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.executors.worker_process import WorkerProcess, start_worker
+from fcnlab.runner.executors.worker_process import UNKNOWN_EXIT, WorkerProcess, start_worker
 from fcnlab.trial.run_folder import RunFolder
 
 STOP_TIMEOUT = 20.0
@@ -202,6 +202,8 @@ class ProcessExecutor(Executor):
         if code == 0 and what == "process":
             return JobExit(key, stop=stop)
         message = f"its {what} ended with {describe_exit(code)}"
+        if what == "worker" and code == UNKNOWN_EXIT:
+            message = "its worker was lost, because the process from which workers are forked was killed"
         if was_killed(code) and count_oom_kills() > worker.oom_kills:
             for other in self._workers:
                 other.oom_kills += 1  # this kill has been explained
