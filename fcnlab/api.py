@@ -321,8 +321,8 @@ def diff(a: str, b: str, *, lab: Lab | None = None) -> pd.DataFrame:
     from fcnlab.trial.diff import diff_records
 
     lab = lab or Lab.find(find_grid_file(a, b))
-    found = diff_records(*(find_reference(name, lab).read_record() for name in (a, b)))
-    rows = [(one.section, one.field, one.a, one.b, one.delta) for one in found]
+    differences = diff_records(*(find_reference(name, lab).read_record() for name in (a, b)))
+    rows = [(one.section, one.field, one.a, one.b, one.delta) for one in differences]
     return pd.DataFrame(rows, columns=["section", "field", "a", "b", "delta"])
 
 

@@ -70,29 +70,29 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         RunError: the lab cannot be written, with `repair`.
         DataError: the folder of the decoded caches cannot be read.
     """
-    found = LabCheck()
+    result = LabCheck()
     names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     for name in names:
         folder = RunFolder(lab.runs, name)
-        found.trials += 1
+        result.trials += 1
         damages, sealed = find_damages(folder)
         if sealed is not None and sealed.files is None:
-            found.unverified.append(str(folder.path))
+            result.unverified.append(str(folder.path))
         if damages and repair:
             with hold_leases(lab) as leases:
                 repairs = _repair_trial(folder, damages, sealed, leases)
         else:
             repairs = [""] * len(damages)
-        found.problems += [
+        result.problems += [
             Problem(str(folder.path / damage.file), damage.problem, done)
             for damage, done in zip(damages, repairs, strict=True)
         ]
-    found.problems += _check_store(lab, repair=repair)
+    result.problems += _check_store(lab, repair=repair)
     for cache in list_caches():
         if cache.state not in ("being built", "interrupted"):
-            found.caches += 1
-            found.problems += _check_cache(cache, repair=repair)
-    return found
+            result.caches += 1
+            result.problems += _check_cache(cache, repair=repair)
+    return result
 
 
 def find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | None]:

@@ -92,11 +92,11 @@ def main() -> None:
     except FcnlabError as error:
         _exit_with(str(error))
     except Exception as error:
-        found = find_storage_error(error)
-        if found is None and isinstance(error, OSError) and error.errno in OF_A_FILE:
-            found = error
-        if found is not None:
-            _exit_with(clean_text(describe_storage_error(found)))
+        storage_error = find_storage_error(error)
+        if storage_error is None and isinstance(error, OSError) and error.errno in OF_A_FILE:
+            storage_error = error
+        if storage_error is not None:
+            _exit_with(clean_text(describe_storage_error(storage_error)))
         if "torch" not in sys.modules or not _is_out_of_memory(error):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]

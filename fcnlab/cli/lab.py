@@ -37,17 +37,17 @@ def check(
     from fcnlab.lab import Lab
     from fcnlab.lab_check import check_lab
 
-    found = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
+    result = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(result))
     else:
-        for one in found.problems:
+        for one in result.problems:
             typer.echo(f"{one.path}: {one.problem}" + (f"; {one.repair}" if one.repair else ""))
-        for path in found.unverified:
+        for path in result.unverified:
             typer.echo(f"note: {path}: record.json has no checksums; its metrics agree with its counts")
         typer.echo(
-            f"{format_count(found.trials, 'trial')} and {format_count(found.caches, 'cache')}: "
-            f"{format_count(len(found.problems), 'problem')}"
+            f"{format_count(result.trials, 'trial')} and {format_count(result.caches, 'cache')}: "
+            f"{format_count(len(result.problems), 'problem')}"
         )
-    if found.problems:
+    if result.problems:
         raise typer.Exit(1)

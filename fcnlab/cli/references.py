@@ -125,10 +125,10 @@ def find_model(name: str, checkpoint: CheckpointChoice | None, lab: Path | None,
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 
-    found = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
+    lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
     if Path(name).suffix == ".safetensors":
-        return ModelSource(found, Path(name), checkpoint or "last")
+        return ModelSource(lab_, Path(name), checkpoint or "last")
     if Path(name).suffix in (".onnx", ".pt2") and is_file(Path(name)):
         raise RunError(f"{name}: only trials and exported .safetensors files can be loaded; export --to safetensors")
-    reference = find_named(name, found)
-    return ModelSource(found, reference.read_finished(), checkpoint or reference.checkpoint)
+    reference = find_named(name, lab_)
+    return ModelSource(lab_, reference.read_finished(), checkpoint or reference.checkpoint)

@@ -243,10 +243,11 @@ def dump(value: Any, *, flow: bool | None = False, width: float = 110) -> str:
             value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=width, allow_unicode=True
         )
     except yaml.representer.RepresenterError as error:
-        found = error.args[-1]
+        unsupported = error.args[-1]
+        kind = type(unsupported)
         raise ConfigError(
-            f"{found!r} is of type {type(found).__module__}.{type(found).__qualname__}; use mappings, lists, strings, "
-            "numbers, true or false"
+            f"{unsupported!r} is of type {kind.__module__}.{kind.__qualname__}; use mappings, lists, strings, numbers, "
+            "true or false"
         ) from None
     return text
 

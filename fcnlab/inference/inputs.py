@@ -29,8 +29,8 @@ class ImageFile:
 def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
     """Return the given files, and all images in the given folders at any depth, sorted by path.
 
-    Hidden files and folders are ignored, and links are followed. A file is accepted with any extension. A file that is
-    found twice is dropped once, unless links give it another name.
+    Hidden files and folders are ignored, and links are followed. A file is accepted with any extension, and returned
+    once, unless links give it several names.
 
     Args:
         paths: files and folders.
@@ -39,7 +39,7 @@ def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
     Raises:
         DataError: a folder contains no images, or it is in the excluded folder.
     """
-    found: dict[tuple[Path, str], ImageFile] = {}
+    by_target: dict[tuple[Path, str], ImageFile] = {}
     given: set[Path] = set()
     for path in paths:
         images = _search_folder(path, exclude) if is_folder(path) else [ImageFile(path, PurePath(path.name))]
@@ -49,8 +49,8 @@ def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
             absolute = image.path.absolute()
             if absolute not in given:
                 given.add(absolute)
-                found.setdefault((resolve_path(image.path), image.relative.as_posix()), image)
-    return list(found.values())
+                by_target.setdefault((resolve_path(image.path), image.relative.as_posix()), image)
+    return list(by_target.values())
 
 
 def _search_folder(folder: Path, exclude: Path) -> list[ImageFile]:
@@ -85,10 +85,10 @@ def choose_output_names(images: Sequence[ImageFile]) -> list[str]:
     ]
     first: dict[str, ImageFile] = {}
     for name, image in zip(names, images, strict=True):
-        other = first.setdefault(name.lower(), image)
-        if other is not image:
+        earlier = first.setdefault(name.lower(), image)
+        if earlier is not image:
             raise DataError(
-                f"{other.path} and {image.path} would both be written as '{name}'; pass the folder that contains both, "
-                "or predict them into two folders"
+                f"{earlier.path} and {image.path} would both be written as '{name}'; pass the folder that contains "
+                "both, or predict them into two folders"
             )
     return names

@@ -142,15 +142,15 @@ def find_lists(folder: Path) -> dict[str, Path]:
         DataError: train.txt or val.txt is missing.
     """
     folder = resolve_path(expand_home(folder))
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for split in ("train", "val", "test"):
         names = [folder / f"{split}.txt", folder / f"{split}_list.txt"]
         file = next((name for name in names if is_file(name)), None)
         if file is not None:
-            found[split] = file
+            lists[split] = file
         elif split != "test":
             raise DataError(f"{names[0]}: no such file; --lists requires a folder with train.txt and val.txt")
-    return found
+    return lists
 
 
 def list_splits(lab: Lab, files: Mapping[str, Path]) -> dict[str, Any]:

@@ -136,16 +136,16 @@ def _drop_conditional_axes(candidates: list[Candidate], when: When, errors: list
     result = []
     dropped: dict[str, bool] = {}  # by the remaining axes: whether an axis was dropped to get there
     for candidate in candidates:
-        found = candidate
+        reduced = candidate
         for axis in order:
-            if axis in found.axes and not any(found.meets(condition) for condition in when[axis]):
-                found = found.without(axis)
-        changed = found is not candidate
-        key = repr(sorted(found.axes.items(), key=lambda item: item[0]))
+            if axis in reduced.axes and not any(reduced.meets(condition) for condition in when[axis]):
+                reduced = reduced.without(axis)
+        changed = reduced is not candidate
+        key = repr(sorted(reduced.axes.items(), key=lambda item: item[0]))
         if key in dropped and (changed or dropped[key]):
             continue
         dropped[key] = changed
-        result.append(found)
+        result.append(reduced)
     return result
 
 

@@ -239,9 +239,9 @@ def _find_baseline(file: GridFile, candidates: Sequence[Candidate]) -> tuple[int
     if file.baseline is None:
         unchanged = [index for index, candidate in enumerate(candidates) if candidate.unchanged]
         return next(iter([*unchanged, *range(len(candidates))]), None), []
-    found = [index for index, candidate in enumerate(candidates) if candidate.meets(file.baseline)]
-    if len(found) == 1:
-        return found[0], []
-    if found:
-        return None, [f"baseline: matches {len(found)} cells; give more axes"]
+    matching = [index for index, candidate in enumerate(candidates) if candidate.meets(file.baseline)]
+    if len(matching) == 1:
+        return matching[0], []
+    if matching:
+        return None, [f"baseline: matches {len(matching)} cells; give more axes"]
     return None, explain_unmet("baseline", file.baseline, candidates)

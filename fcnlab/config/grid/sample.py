@@ -147,7 +147,7 @@ class Sample(Config):
     @property
     def size(self) -> float:
         """The number of different samples; infinite if a range has numbers that are not integers."""
-        return math.prod(found.size for found in self.ranges.values())
+        return math.prod(one.size for one in self.ranges.values())
 
     @model_validator(mode="before")
     @classmethod
@@ -164,9 +164,9 @@ class Sample(Config):
     def _check_ranges(self) -> Sample:
         if not self.ranges:
             raise ValueError("give at least one axis, such as recipe.lr: {log_uniform: [0.0001, 0.1]}")
-        for axis, found in self.ranges.items():
-            if (axis in KINDS or axis == INIT_FROM) and found.ends:
-                raise ValueError(f"{axis}: {found.kind} is for numbers; use choice")
+        for axis, one in self.ranges.items():
+            if (axis in KINDS or axis == INIT_FROM) and one.ends:
+                raise ValueError(f"{axis}: {one.kind} is for numbers; use choice")
         if self.size < self.n:
             raise ValueError(
                 f"n: the ranges have {self.size} combinations, not {self.n}; lower n, or list them in product"
@@ -194,25 +194,25 @@ def draw_samples(sample: Sample) -> list[dict[str, Value]]:
     distributions = {axis: one.create_distribution() for axis, one in ranges.items()}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found: dict[str, dict[str, Value]] = {}
+    drawn: dict[str, dict[str, Value]] = {}
     repeated, limit = 0, max(ATTEMPTS, 20 * sample.size) if math.isfinite(sample.size) else ATTEMPTS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # samplers that Optuna calls experimental
             study = optuna.create_study(sampler=_create_sampler(sample))
-            while len(found) < sample.n and repeated < limit:
+            while len(drawn) < sample.n and repeated < limit:
                 trial = study.ask(distributions)
                 study.tell(trial, 0.0)  # a Sobol sequence continues after the trials that have ended
                 row = {axis: ranges[axis].convert(trial.params[axis]) for axis in sample.ranges}
-                repeated = repeated + 1 if repr(row) in found else 0
-                found.setdefault(repr(row), row)
+                repeated = repeated + 1 if repr(row) in drawn else 0
+                drawn.setdefault(repr(row), row)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    if len(found) < sample.n:
+    if len(drawn) < sample.n:
         raise ConfigError(
-            f"n: the ranges gave {len(found)} different samples, not {sample.n}; lower n or widen a range"
+            f"n: the ranges gave {len(drawn)} different samples, not {sample.n}; lower n or widen a range"
         )
-    return list(found.values())
+    return list(drawn.values())
 
 
 def _create_sampler(sample: Sample) -> BaseSampler:

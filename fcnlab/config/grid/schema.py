@@ -224,13 +224,13 @@ def _axis_schemas(registry: Registry, definitions: Schema) -> dict[str, Schema]:
     for component in COMPONENTS:
         model = TypeAdapter(KINDS[component]).json_schema(ref_template="#/$defs/{model}")
         definitions |= model.pop("$defs", {})
-        found: dict[str, list[Schema]] = {}
+        by_path: dict[str, list[Schema]] = {}
         for root in _objects(model, definitions):
             for path, schema in _fields(root, definitions, f"{component}."):
                 kept = {name: value for name, value in schema.items() if name != "title"}
-                if kept not in found.setdefault(path, []):
-                    found[path].append(kept)
-        for path, schemas in found.items():
+                if kept not in by_path.setdefault(path, []):
+                    by_path[path].append(kept)
+        for path, schemas in by_path.items():
             values[path] = {} if path in UNTYPED else schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return values
 
@@ -254,5 +254,5 @@ def _objects(schema: Schema, definitions: Schema) -> Iterator[Schema]:
         yield schema
     if "$ref" in schema:
         yield definitions[schema["$ref"].rpartition("/")[2]]
-    for other in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from _objects(other, definitions)
+    for member in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from _objects(member, definitions)
