@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -66,6 +66,7 @@ def test_differences_are_paired_by_seed_over_the_common_seeds() -> None:
     assert cells["delta_std"][1] == pytest.approx(np.std([0.1, -0.1], ddof=1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-0.5, 0.5))
 def test_a_constant_difference_is_exact_for_any_seeds(values: list[float], shift: float) -> None:
     cells = cells_frame(trials(a=values, b=[value + shift for value in values]), ["head"], "a")
