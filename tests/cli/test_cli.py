@@ -48,10 +48,10 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Return every command with its words, also those of groups."""
+    """Return every command that help shows with its words, also those of groups."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from verbs(inner, (*path, name))
-    if not hasattr(command, "commands"):
+    if not hasattr(command, "commands") and not command.hidden:
         yield path, command
 
 
