@@ -18,7 +18,7 @@ from fcnlab.metrics.confusion import count_areas
 from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
-from fcnlab.training.prediction import compute_scores, predict_classes
+from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
 from fcnlab.training.protocol import Protocol
 
 OnPrediction = Callable[[int, Tensor], None]
@@ -45,10 +45,13 @@ class SplitCounts(NamedTuple):
     Attributes:
         areas: int64 [N, num_classes, 3].
         boundaries: counts of boundary pixels, int64 [N, num_classes, 3]; None unless requested.
+        contain_nan: true if a score is not a number. The greatest score of its pixel is undefined, so the counts are
+            not those of the network.
     """
 
     areas: Counts
     boundaries: Counts | None
+    contain_nan: bool
 
 
 @torch.inference_mode()
@@ -68,7 +71,7 @@ def evaluate_split(
     """Evaluate every image of a split at its native size.
 
     Images of one shape are evaluated together, wherever they are in the split. Pixels are counted on the device, and
-    the counts are copied to the host once, at the end, so that the device never waits for the host.
+    the results are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
         model: the network; is put into eval mode.
@@ -95,12 +98,14 @@ def evaluate_split(
     order: list[int] = []
     area_counts: list[Tensor] = []
     boundary_counts: list[Tensor] = []
+    nan_found = torch.zeros((), dtype=torch.bool, device=device)
     for batch in _group_by_shape(
         split, lambda label: batch_size or _default_batch_size(label, num_classes, protocol, device)
     ):
         indices, images, labels = _stack_batch(batch, device)
         with autocast():
-            predictions = predict(normalize(images, model.backbone.mean, model.backbone.std))
+            predictions, has_nan = predict(normalize(images, model.backbone.mean, model.backbone.std))
+        nan_found |= has_nan
         area_counts.append(count_areas(predictions, labels, num_classes))
         if boundaries:
             boundary_counts.append(count_boundaries(predictions, labels, num_classes))
@@ -113,14 +118,24 @@ def evaluate_split(
     return SplitCounts(
         _in_split_order(area_counts, order, num_classes),
         _in_split_order(boundary_counts, order, num_classes) if boundaries else None,
+        _read_flag(nan_found),
     )
 
 
-def _create_predictor(model: FCN, protocol: Protocol, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return a function that maps normalized images [B, 3, H, W] to classes, uint8 [B, H, W]."""
-    if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device):
-        return FusedPrediction(model)
-    return lambda images: predict_classes(compute_scores(protocol, model, images))
+def _create_predictor(
+    model: FCN, protocol: Protocol, device: torch.device
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return a function that maps images [B, 3, H, W] to classes, uint8 [B, H, W], and whether a score is nan."""
+    fused = FusedPrediction(model) if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device) else None
+
+    def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+        if fused is not None:
+            scores = fused.compute_scores(images)
+            return fused.classify(scores, images.shape[-2:]), contain_nan(scores)
+        scores = compute_scores(protocol, model, images)
+        return predict_classes(scores), contain_nan(scores)
+
+    return predict
 
 
 def _pass_predictions(
@@ -133,6 +148,11 @@ def _pass_predictions(
     on_host = predictions.cpu()
     for i in positions:
         on_prediction(indices[i], on_host[i])
+
+
+def _read_flag(flag: Tensor) -> bool:
+    """Copy a flag from the device of a split to the host, once."""
+    return bool(flag.cpu().numpy())
 
 
 def _in_split_order(counts: list[Tensor], order: list[int], num_classes: int) -> Counts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,10 +58,32 @@ class FusedPrediction:
         Returns:
             Classes, uint8 [B, H, W].
         """
-        scores = self._model.coarse_scores(images.contiguous(memory_format=torch.channels_last))
+        return self.classify(self.compute_scores(images), images.shape[-2:])
+
+    def compute_scores(self, images: Tensor) -> Tensor:
+        """Compute the coarse scores of a batch.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Logits [B, num_classes, h, w].
+        """
+        return self._model.coarse_scores(images.contiguous(memory_format=torch.channels_last))
+
+    def classify(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the class with the greatest upsampled score at each pixel.
+
+        Args:
+            scores: coarse scores [B, num_classes, h, w].
+            size: height H and width W of the images.
+
+        Returns:
+            Classes, uint8 [B, H, W].
+        """
         device = scores.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else scores.dtype
-        grid = BlockGrid.of(self._head, images.shape[-2:], scores.device)
+        grid = BlockGrid.of(self._head, size, scores.device)
         left = scores_as_matrix(grid.gather_corners(scores), self._groups, bias=self._upsample.bias is not None)
         kernels = self._get_kernels(grid.tile_rows, precision)
         return grid.to_images(_predict_blocks(left.to(precision), kernels, scores.shape[1]))

@@ -83,6 +83,18 @@ def _run_channels_last(model: Model, images: Tensor) -> Tensor:
     return model(images.contiguous(memory_format=torch.channels_last))
 
 
+def contain_nan(scores: Tensor) -> Tensor:
+    """Return whether a score is not a number, without synchronizing with the device.
+
+    Args:
+        scores: scores of any shape.
+
+    Returns:
+        A bool scalar on the device of the scores.
+    """
+    return scores.amax().isnan()  # one pass without a temporary tensor
+
+
 def predict_classes(scores: Tensor) -> Tensor:
     """Return the class with the greatest score at each pixel, the first of equal ones.
 

@@ -257,7 +257,8 @@ class Trainer:
         system = self._monitor.sample()  # before the validation, whose use of the machine differs
         is_last = epoch.epoch == recipe.epochs
         due = epoch.epoch % recipe.validate_every == 0 or is_last
-        val = compute_metrics(self._evaluator.validate(model, is_last=is_last)) if due else None
+        counts = self._evaluator.validate(model, is_last=is_last) if due else None
+        val = compute_metrics(counts) if counts is not None else None
         if val is not None and val.miou > self._best_miou:
             self._best_miou, self._best_epoch = val.miou, epoch.epoch
             self._best_state = {name: value.cpu().clone() for name, value in model.state_dict().items()}

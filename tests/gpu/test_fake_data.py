@@ -69,6 +69,7 @@ def test_augmentation_does_not_wait_for_the_device(name: str, resident: bool) ->
 
 COUNTS = {
     "training/evaluate.py:_in_split_order": "copies the counts of a whole split to the host, once",
+    "training/evaluate.py:_read_flag": "reads once, at the end of a split, whether a score was nan",
     "metrics/confusion.py:count_joint": "a histogram of the fallback; the Triton kernel does not wait",
 }
 """Functions that may wait for the device during evaluation, with the reason."""

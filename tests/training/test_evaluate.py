@@ -223,6 +223,35 @@ def test_on_progress_is_called_after_every_image() -> None:
     assert calls == [(done, 7) for done in range(1, 8)]
 
 
+class WithScore(Network):
+    """A network one of whose scores is a parameter."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.tensor(score))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = torch.zeros(len(images), 4, *images.shape[2:])
+        scores[0, 1, -1, -1] = self.score
+        return scores
+
+
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol(flip=True), Protocol(window=(5, 5), stride=(4, 4))])
+def test_a_score_that_is_not_a_number_is_found(protocol: Protocol) -> None:
+    split = DecodedSplit(Mixed(SIZES))
+    for score, expected in ((float("nan"), True), (1e30, False), (-float("inf"), False)):
+        found = evaluate_split(WithScore(score), split, **ARGUMENTS, protocol=protocol)
+        assert found.contain_nan == expected
+
+
+def test_a_coarse_score_that_is_not_a_number_is_found() -> None:
+    model = build_model("tiny-scratch+fcn32s+d2l-bilinear", 4, pretrained=False)
+    assert not evaluate_split(model, DecodedSplit(Mixed(SIZES)), **ARGUMENTS).contain_nan
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(float("nan"))
+    assert evaluate_split(model, DecodedSplit(Mixed(SIZES)), **ARGUMENTS).contain_nan
+
+
 def test_an_empty_split_has_no_counts() -> None:
     found = evaluate_split(Exact(), DecodedSplit(Mixed([])), **ARGUMENTS, boundaries=True)
     assert found.boundaries is not None

@@ -191,6 +191,32 @@ def test_a_nan_loss_is_recorded_as_diverged(lab: Lab) -> None:
     assert record.failure.cause == "diverged"
 
 
+@pytest.mark.parametrize(("epochs_with_nan", "status"), [((1,), "finished"), ((1, 2), "failed")])
+def test_scores_that_are_not_numbers_have_no_metrics(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, epochs_with_nan: tuple[int, ...], status: str
+) -> None:
+    compute, validate, epoch = FCN.coarse_scores, Evaluator.validate, [0]
+
+    def count_epochs(self: Evaluator, model: FCN, *, is_last: bool) -> Any:
+        epoch[0] += 1
+        return validate(self, model, is_last=is_last)
+
+    def overflow(self: FCN, images: torch.Tensor) -> torch.Tensor:
+        scores = compute(self, images)
+        return scores if self.training or epoch[0] not in epochs_with_nan else scores * float("nan")
+
+    monkeypatch.setattr(Evaluator, "validate", count_epochs)
+    monkeypatch.setattr(FCN, "coarse_scores", overflow)
+    record = run_trial(build_trial(lab=lab, epochs=2), lab)
+    assert record.status == status
+    if status == "finished":
+        assert record.epochs[0].val_miou is None and record.epochs[1].val_miou is not None
+        assert {metrics.epoch for metrics in record.metrics} == {2}
+    else:
+        assert record.failure is not None and record.failure.cause == "diverged"
+        assert "scores of epoch 2 on val are not numbers" in record.failure.message
+
+
 def test_infinite_weights_after_the_last_step_are_recorded_as_diverged(lab: Lab) -> None:
     # There is one step. Its loss is finite, and no later loss shows what its gradient does to the weights.
     trial = build_trial(lab=lab, epochs=1, batch_size=16, lr=3e38, loss={"reduction": "pixel_sum"})

@@ -290,6 +290,11 @@ def _evaluate(
         on_progress=on_progress,
         protocol=protocol,
     )
+    if counts.contain_nan:
+        raise RunError(
+            f"scores on split '{split_name}' are not numbers, because activations exceed the range of {precision}; "
+            "train with recipe.precision bf16 or fp32"
+        )
     seconds = (time.perf_counter() - start) / len(split)
     return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 

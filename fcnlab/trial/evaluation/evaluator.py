@@ -23,7 +23,7 @@ from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.models.fcn import separate_tensors
 from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
-from fcnlab.training.fit import check_weights_finite
+from fcnlab.training.fit import DivergenceError, check_weights_finite
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
@@ -33,10 +33,11 @@ from fcnlab.trial.run_folder import RunFolder
 
 
 class _AllCounts(NamedTuple):
-    """Counts [N, num_classes, 3] of the images of a split, and of their boundaries."""
+    """Counts [N, num_classes, 3] of the images of a split and of their boundaries, and whether a score is nan."""
 
     areas: Counts
     boundaries: Counts
+    contain_nan: bool
 
 
 class Evaluator:
@@ -88,7 +89,7 @@ class Evaluator:
         for split in {splits.val, splits.test or splits.val}:
             open_decoded(self._dataset, split, self._heartbeat.start_reading)
 
-    def validate(self, model: FCN, *, is_last: bool) -> Counts:
+    def validate(self, model: FCN, *, is_last: bool) -> Counts | None:
         """Evaluate val. The last epoch's counts are kept for `evaluate_checkpoints`.
 
         Args:
@@ -96,14 +97,17 @@ class Evaluator:
             is_last: whether this is the last epoch.
 
         Returns:
-            Counts [N, num_classes, 3].
+            Counts [N, num_classes, 3]; None if a score is not a number. In fp16 this need not last: after a few steps,
+            running statistics of batch norms can be so wrong that activations exceed its range.
         """
         val = self._val  # opened before the phase, because it may have to be decoded
         self._heartbeat.enter("evaluating val")
-        if not is_last:
-            return self._evaluate(model, val).areas
-        self._last_val = self._evaluate_all(model, "val", "last", val)
-        return self._last_val.areas
+        if is_last:
+            counts: SplitCounts | _AllCounts = self._evaluate_all(model, "val", "last", val)
+            self._last_val = counts
+        else:
+            counts = self._evaluate(model, val)
+        return None if counts.contain_nan else counts.areas
 
     def evaluate_checkpoints(
         self, model: FCN, *, last_epoch: int, best_epoch: int, best_state: Mapping[str, Tensor]
@@ -120,7 +124,7 @@ class Evaluator:
             Metrics of each split at each checkpoint.
 
         Raises:
-            DivergenceError: the weights of a checkpoint are not finite.
+            DivergenceError: the weights of a checkpoint are not finite, or a score is not a number.
         """
         last = self._evaluate_checkpoint(model, "last", last_epoch, self._folder.weights)
         best = last
@@ -146,6 +150,11 @@ class Evaluator:
         for name, split in self._splits.items():
             if name not in counts:
                 counts[name] = self._evaluate_all(model, name, checkpoint, split)
+            if counts[name].contain_nan:
+                raise DivergenceError(
+                    f"scores of epoch {epoch} on {name} are not numbers, because activations exceed the range of the "
+                    "precision; set recipe.precision to bf16 or fp32"
+                )
         return counts
 
     def _write_counts(self, by_checkpoint: Mapping[str, Mapping[str, _AllCounts]]) -> None:
@@ -184,7 +193,7 @@ class Evaluator:
 
         counts = self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
         assert counts.boundaries is not None, "boundaries are requested"
-        return _AllCounts(counts.areas, counts.boundaries)
+        return _AllCounts(counts.areas, counts.boundaries, counts.contain_nan)
 
     def _evaluate(
         self, model: FCN, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None
