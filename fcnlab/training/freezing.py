@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -41,7 +42,30 @@ def freeze_backbone(backbone: Backbone, through: int | None = None) -> None:
     modules = _find_modules_through(backbone, through) if through is not None else backbone.networks
     for module in modules:
         module.requires_grad_(False)
+    if through is not None and _is_trained(backbone, through):
+        raise _unidentified(through)
     backbone.eval_modules += tuple(modules)
+
+
+def _is_trained(backbone: Backbone, reduction: int) -> bool:
+    """Return True if a map depends on a trainable parameter, by a forward pass of one image.
+
+    The name that timm gives for a map is wrong for HRNet: it is that of a stage before the ones that compute the map.
+    """
+    training, device = backbone.training, next(backbone.parameters()).device
+    size = getattr(backbone, "fixed_size", None) or (64, 64)
+    backbone.eval()
+    try:
+        with torch.enable_grad():
+            return backbone(torch.zeros(1, backbone.in_channels, *size, device=device))[reduction].requires_grad
+    finally:
+        backbone.train(training)
+
+
+def _unidentified(through: int) -> ModelError:
+    return ModelError(
+        f"freeze: the layers up to stride {through} cannot be identified in this backbone; freeze all of it or none"
+    )
 
 
 def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
@@ -57,9 +81,7 @@ def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
     end = re.compile(rf"(?:^|_){_flatten_name(backbone.layer_name(through))}(?:_|$)")
     matches = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_flatten_name(name)))]
     if not matches:
-        raise ModelError(
-            f"freeze: the layers up to stride {through} cannot be identified in this backbone; freeze all of it or none"
-        )
+        raise _unidentified(through)
     outermost = min(matches)[0]  # `act1` is that of the stem, not that of a later block
     last = max(i for start, i in matches if start == outermost)
     before = {module for _, module in leaves[: last + 1]}

@@ -14,7 +14,7 @@ from fcnlab.config.grid.grid import Cell, resolve
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
-from fcnlab.models import FCN
+from fcnlab.models import FCN, TimmBackbone
 from fcnlab.training.fit import Training, fit
 from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import build_model, build_training
@@ -158,6 +158,15 @@ def test_an_unknown_stride_is_an_error_that_lists_the_strides() -> None:
     message = "freeze: the backbone has no map at stride 2; it has maps at 4, 8, 16, 32"
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         built(create_cell("convnext_atto", freeze="stride2"))
+
+
+def test_a_stride_whose_map_later_layers_compute_cannot_be_frozen() -> None:
+    backbone = TimmBackbone("hrnet_w18_small")  # its last stage has a branch for each stride
+    message = "freeze: the layers up to stride 8 cannot be identified in this backbone; freeze all of it or none"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        freeze_backbone(backbone, 8)
+    freeze_backbone(backbone)
+    assert not [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
 
 
 def test_dropout_of_a_frozen_backbone_is_inactive() -> None:
