@@ -73,7 +73,7 @@ def _nearest(source: int, target: int, first: int, end: int) -> np.ndarray[tuple
 def rotate_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, ...]) -> Tensor:
     """Return a window of an image that is rotated bilinearly about its center, at the same size.
 
-    Equal to torchvision's `rotate`, except for the weight of pixels at the border, which torchvision applies twice.
+    Equal to torchvision's `rotate`, which applies the weight of pixels at the border twice.
 
     Args:
         image: uint8 [C, H, W].
