@@ -102,9 +102,9 @@ class Evaluator:
         """
         val = self._val  # opened before the phase, because it may have to be decoded
         self._heartbeat.enter("evaluating val")
+        counts: SplitCounts | _AllCounts
         if is_last:
-            counts: SplitCounts | _AllCounts = self._evaluate_all(model, "val", "last", val)
-            self._last_val = counts
+            counts = self._last_val = self._evaluate_all(model, "val", "last", val)
         else:
             counts = self._evaluate(model, val)
         return None if counts.contain_nan else counts.areas
