@@ -72,7 +72,8 @@ def worker_of(executor: ProcessExecutor, number: int = 0) -> int:
     Returns:
         The id.
     """
-    pid: int = executor._workers[number].process.pid
+    pid = executor._workers[number].process.pid
+    assert pid is not None, "the worker has started"
     return pid
 
 

@@ -275,12 +275,12 @@ def test_other_networks_are_estimated_by_gmacs_and_other_datasets_are_not(lab: L
     assert estimate_cost(other, lab, workloads, read_cost_rates(other, lab, workloads), 1).known == 0
 
 
-def shared(planned: PlannedTrial, sharing: int) -> None:
+def shared(planned: PlannedTrial, trials_per_device: int) -> None:
     """Change the record of a trial: the given number of trials shared its GPU."""
     record = planned.record
     assert record is not None
     environment = Environment(device="a GPU", precision="bf16", threads=1, repeatable=False, system="Linux",
-                              versions={}, commit=None, kind="cuda", sharing=sharing)  # fmt: skip
+                              versions={}, commit=None, kind="cuda", trials_per_device=trials_per_device)  # fmt: skip
     planned.folder.finish(record.model_copy(update={"environment": environment}))
 
 
@@ -293,9 +293,14 @@ def test_sharing_a_gpu_gains_nothing_unless_measured(lab: Lab) -> None:
     plan = planned_in(lab, text)
     workloads = find_workloads(plan)
 
-    def estimate(sharing: int) -> CostEstimate:
+    def estimate(trials_per_device: int) -> CostEstimate:
         return estimate_cost(
-            plan, lab, workloads, read_cost_rates(plan, lab, workloads, sharing), slots=sharing, sharing=sharing
+            plan,
+            lab,
+            workloads,
+            read_cost_rates(plan, lab, workloads, trials_per_device),
+            slots=trials_per_device,
+            trials_per_device=trials_per_device,
         )
 
     shared(second, 1)
@@ -303,7 +308,7 @@ def test_sharing_a_gpu_gains_nothing_unless_measured(lab: Lab) -> None:
     assert (both.trials, both.extrapolated) == (2, 0)
     assert both.device_seconds == pytest.approx(2 * (17.0 + SETUP_SECONDS))
     derived = estimate(2)
-    assert (derived.sharing, derived.extrapolated) == (2, 2)
+    assert (derived.trials_per_device, derived.extrapolated) == (2, 2)
     assert derived.device_seconds == pytest.approx(both.device_seconds)
     assert derived.seconds == pytest.approx(both.seconds), "two concurrent trials take as long as two in sequence"
     shared(second, 2)

@@ -194,25 +194,25 @@ def draw_samples(sample: Sample) -> list[dict[str, Value]]:
     distributions = {axis: one.create_distribution() for axis, one in ranges.items()}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    drawn: dict[str, dict[str, Value]] = {}
+    samples: dict[str, dict[str, Value]] = {}
     repeated, limit = 0, max(ATTEMPTS, 20 * sample.size) if math.isfinite(sample.size) else ATTEMPTS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # samplers that Optuna calls experimental
             study = optuna.create_study(sampler=_create_sampler(sample))
-            while len(drawn) < sample.n and repeated < limit:
+            while len(samples) < sample.n and repeated < limit:
                 trial = study.ask(distributions)
                 study.tell(trial, 0.0)  # a Sobol sequence continues after the trials that have ended
                 row = {axis: ranges[axis].convert(trial.params[axis]) for axis in sample.ranges}
-                repeated = repeated + 1 if repr(row) in drawn else 0
-                drawn.setdefault(repr(row), row)
+                repeated = repeated + 1 if repr(row) in samples else 0
+                samples.setdefault(repr(row), row)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    if len(drawn) < sample.n:
+    if len(samples) < sample.n:
         raise ConfigError(
-            f"n: the ranges gave {len(drawn)} different samples, not {sample.n}; lower n or widen a range"
+            f"n: the ranges gave {len(samples)} different samples, not {sample.n}; lower n or widen a range"
         )
-    return list(drawn.values())
+    return list(samples.values())
 
 
 def _create_sampler(sample: Sample) -> BaseSampler:

@@ -104,7 +104,8 @@ class Evaluator:
         self._heartbeat.enter("evaluating val")
         counts: SplitCounts | _AllCounts
         if is_last:
-            counts = self._last_val = self._evaluate_all(model, "val", "last", val)
+            self._last_val = self._evaluate_all(model, "val", "last", val)
+            counts = self._last_val
         else:
             counts = self._evaluate(model, val)
         return None if counts.contain_nan else counts.areas
