@@ -55,7 +55,7 @@ class TrainedModel:
     def __init__(self, network: FCN, description: ModelDescription, device: torch.device | None = None) -> None:
         self.device = device or hardware.select_device()
         self.description = description
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.network = hardware.move_to_device(network.eval(), self.device)
         self.classes = description.classes
         self.palette: Pixels = np.array(description.palette, dtype=np.uint8)
         self.mean = description.mean

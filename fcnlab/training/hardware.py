@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal
+from itertools import chain
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from fcnlab.console import format_count
 from fcnlab.errors import RunError
@@ -21,6 +23,7 @@ from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training.precision_probe import is_bf16_faster
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Model = TypeVar("Model", bound=nn.Module)
 
 # cuBLAS reads this when its first handle is created. Deterministic training needs a workspace of fixed size; this size
 # is the default of PyTorch on recent GPUs.
@@ -66,6 +69,23 @@ def resolve_device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")
     return torch.device(name)
+
+
+def move_to_device(model: Model, device: torch.device) -> Model:
+    """Move a model to a device, with the weights of 2-d layers in channels-last format, which convolutions prefer.
+
+    Args:
+        model: changed in place.
+        device: the device.
+
+    Returns:
+        The model.
+    """
+    model.to(device)
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:  # `Module.to(memory_format=...)` also converts 5-d weights, which do not have this format
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return model
 
 
 def synchronize(device: torch.device) -> None:

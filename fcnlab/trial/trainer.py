@@ -208,7 +208,7 @@ class Trainer:
             load_matching_weights(model, _read_last_weights(lab, trial.init_from))
         # Random numbers of training (dropout) must not depend on how many the initialization has used.
         torch.manual_seed(derive_seed(trial.seed, "training"))
-        return model.to(self._device).to(memory_format=torch.channels_last)
+        return hardware.move_to_device(model, self._device)
 
     def _seed_rank(self, epoch: int) -> None:
         """Give each further rank random numbers of its own, also after an interruption."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from fcnlab.errors import RunError
 from fcnlab.settings import DEVICE_VARIABLE
@@ -113,3 +114,9 @@ def test_the_default_device_is_that_of_trials(monkeypatch: pytest.MonkeyPatch) -
     assert hardware.resolve_device(None).type == "cuda"
     monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
     assert hardware.resolve_device(None).type == "cpu"
+
+
+def test_only_the_weights_of_2d_layers_are_moved_in_channels_last_format() -> None:
+    model = hardware.move_to_device(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3)), torch.device("cpu"))
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[1].weight.is_contiguous()

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fcnlab.data.datasets.palette import find_palette
@@ -54,7 +53,7 @@ def predict_images(
         DataError: the dataset is missing.
     """
     trial, device = finished.trial, hardware.select_device()
-    model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
+    model = hardware.move_to_device(finished.load_model(checkpoint), device)
     dataset, splits = lab.open_dataset(trial.dataset), trial.dataset.splits
     subset = _Subset(open_decoded(dataset, splits.test or splits.val), ids)
 

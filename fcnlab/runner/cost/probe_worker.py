@@ -172,7 +172,7 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
         extensions=lab.extensions,
         in_channels=trial.dataset.image_channels,
     )
-    model = model.to(device).to(memory_format=torch.channels_last)
+    hardware.move_to_device(model, device)
     training = build_training(
         recipe, model, dataset, split=trial.dataset.splits.train, seed=trial.seed, extensions=lab.extensions
     )

@@ -196,7 +196,7 @@ def evaluate_trial(
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
-    model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
+    model = hardware.move_to_device(finished.load_model(checkpoint), device)
     config, split = (
         (target.config, target.split)
         if target
