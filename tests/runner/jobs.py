@@ -63,7 +63,7 @@ def wait_for_epochs(executor: ProcessExecutor, folder: RunFolder, epochs: int) -
 
 
 def worker_of(executor: ProcessExecutor, number: int = 0) -> int:
-    """Return the id of the process of a worker.
+    """Return the id of the process of a worker, as soon as it has one.
 
     Args:
         executor: executor of the worker.
@@ -72,9 +72,10 @@ def worker_of(executor: ProcessExecutor, number: int = 0) -> int:
     Returns:
         The id.
     """
-    pid = executor._workers[number].process.pid
-    assert pid is not None, "the worker has started"
-    return pid
+    process = executor._workers[number].process
+    wait_until(lambda: process.pid is not None, "the worker has started", pause=0.01)
+    assert process.pid is not None
+    return process.pid
 
 
 def child_of_worker(executor: ProcessExecutor, number: int = 0) -> int:
