@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fcnlab.errors import ModelError
 from fcnlab.models import Backbone
+from fcnlab.training.network import eval_mode
 
 
 def set_batch_norm_mode(backbone: Backbone, mode: Literal["train", "eval", "frozen"]) -> None:
@@ -52,14 +53,10 @@ def _is_trained(backbone: Backbone, reduction: int) -> bool:
 
     The name that timm gives for a map is wrong for HRNet: it is that of a stage before the ones that compute the map.
     """
-    training, device = backbone.training, next(backbone.parameters()).device
     size = getattr(backbone, "fixed_size", None) or (64, 64)
-    backbone.eval()
-    try:
-        with torch.enable_grad():
-            return backbone(torch.zeros(1, backbone.in_channels, *size, device=device))[reduction].requires_grad
-    finally:
-        backbone.train(training)
+    images = torch.zeros(1, backbone.in_channels, *size, device=next(backbone.parameters()).device)
+    with eval_mode(backbone), torch.enable_grad():
+        return backbone(images)[reduction].requires_grad
 
 
 def _unidentified(through: int) -> ModelError:
