@@ -136,9 +136,9 @@ class _Problem:
             case "literal_error":
                 valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
                 return f"{_show(item['input'])} is not valid; {nearest(str(item['input']), valid)}"
-            case "union_tag_not_found" | "model_attributes_type" | "model_type" if not isinstance(item["input"], dict):
-                return f"input should be a mapping, such as {{key: value}}, not {_show(item['input'])}"
-            case "dict_type":
+            case "union_tag_not_found" | "model_attributes_type" | "model_type" | "dict_type" if not isinstance(
+                item["input"], dict
+            ):
                 return f"input should be a mapping, such as {{key: value}}, not {_show(item['input'])}"
             case "list_type" | "tuple_type":
                 return f"input should be a list, such as [a, b], not {_show(item['input'])}"
