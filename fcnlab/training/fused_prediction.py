@@ -49,17 +49,6 @@ class FusedPrediction:
         self._groups = count_independent_groups(self._upsample)
         self._kernels: dict[tuple[int, torch.dtype], Tensor] = {}  # by rows of a tile and precision
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Predict the classes of a batch.
-
-        Args:
-            images: normalized images [B, 3, H, W].
-
-        Returns:
-            Classes, uint8 [B, H, W].
-        """
-        return self.classify(self.compute_scores(images), images.shape[-2:])
-
     def compute_scores(self, images: Tensor) -> Tensor:
         """Compute the coarse scores of a batch.
 
