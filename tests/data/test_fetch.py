@@ -23,8 +23,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fcnlab.data.download.archive import unpack
-from fcnlab.data.download.client import Unreachable, download, origin_path, part_path
-from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch_dataset
+from fcnlab.data.download.client import Unreachable, download, part_path
+from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch_dataset, origin_path
 from fcnlab.data.download.sources import SOURCES, Archive, Source
 from fcnlab.errors import DataError
 from tests.patience import patience
@@ -45,7 +45,6 @@ class Site:
     statuses: list[int] = field(default_factory=list)
     ranges: bool = True
     length: bool = True
-    tag: str | None = '"one"'
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -63,8 +62,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             content = site.files.get(self.path)
             if content is None:
                 return self.send_error(404)
-            same = self.headers.get("If-Range") in (None, site.tag)
-            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and site.ranges and same else 0
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and site.ranges else 0
             if start and start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -75,8 +73,6 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             if site.length:
                 self.send_header("Content-Length", str(len(content) - start))
-            if site.tag:
-                self.send_header("ETag", site.tag)
             self.end_headers()
             cut = site.cuts.pop(0) if site.cuts else len(content)
             self.wfile.write(content[start:][:cut])
@@ -133,11 +129,10 @@ def test_download_returns_the_complete_file(site: Site, tmp_path: Path) -> None:
     assert site.asked == [("/a", None)]
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_closed_connection_is_resumed(site: Site, tmp_path: Path, checked: bool) -> None:
+def test_closed_connection_is_resumed(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     site.cuts = [300_000, 300_000]
-    assert bring(site, tmp_path / "a", has_checksum=checked) == CONTENT
+    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
     assert site.asked == [("/a", None), ("/a", "bytes=300000-"), ("/a", "bytes=600000-")]
 
 
@@ -147,21 +142,9 @@ def test_server_without_ranges_restarts_the_download(site: Site, tmp_path: Path)
     assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
-def test_parts_of_different_files_are_never_joined(site: Site, tmp_path: Path) -> None:
+def test_without_checksum_the_download_restarts(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
-    site.cuts = [300_000, 0]
-    with pytest.raises(Unreachable, match="closed after 300,000 of 1,048,576 bytes"):
-        bring(site, tmp_path / "a", pauses=())
-    site.files["/a"], site.tag = CONTENT[::-1], '"two"'
-    assert bring(site, tmp_path / "a") == CONTENT[::-1]
-
-
-@pytest.mark.parametrize("tag", [None, 'W/"weak"'])
-def test_without_checksum_or_strong_validator_the_download_restarts(
-    site: Site, tmp_path: Path, tag: str | None
-) -> None:
-    site.files["/a"] = CONTENT
-    site.cuts, site.tag = [300_000], tag
+    site.cuts = [300_000]
     assert bring(site, tmp_path / "a") == CONTENT
     assert site.asked == [("/a", None), ("/a", None)]
 
@@ -173,12 +156,6 @@ def test_complete_part_is_not_downloaded_again(site: Site, tmp_path: Path) -> No
     assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT  # the server reports that there is no more
     assert bring(site, tmp_path / "a", has_checksum=True, size=len(CONTENT)) == CONTENT  # no request is sent
     assert site.asked == [("/a", f"bytes={len(CONTENT)}-")]
-
-
-def test_part_longer_than_the_file_restarts_the_download(site: Site, tmp_path: Path) -> None:
-    site.files["/a"] = CONTENT
-    part_path(tmp_path / "a").write_bytes(CONTENT + b"more")
-    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -306,7 +283,7 @@ GOOD = (("set/a/1.png", b"one"), ("set/2.png", b"two"), ("other/3.png", b"three"
 def test_only_the_requested_folder_is_unpacked(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     moved: list[int] = []
-    assert unpack(tmp_path / "x", "set", tmp_path / "out", limit=100, advance=moved.append) == 6 == sum(moved)
+    assert unpack(tmp_path / "x", "set", tmp_path / "out", limit=100, progress=moved.append) == 6 == moved[-1]
     assert tree(tmp_path / "out") == {"a/1.png": b"one", "2.png": b"two"}
 
 
@@ -345,35 +322,37 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("entry", SPECIAL.values(), ids=SPECIAL)
-def test_escaping_links_and_devices_are_rejected(entry: tarfile.TarInfo, tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(tar_of(*GOOD, entry))
-    with pytest.raises(DataError, match=r"'set/l' is a (link|device).*it is not unpacked"):
-        unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
-    assert not (tmp_path / "out").exists()
+def test_links_and_devices_are_left_out(entry: tarfile.TarInfo, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(tar_of(entry, *GOOD))
+    unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
+    assert tree(tmp_path / "out") == {"a/1.png": b"one", "2.png": b"two"}
+    assert not list((tmp_path / "out").rglob("l"))
 
 
 def test_files_are_never_written_through_links(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     link = special("set/l", tarfile.SYMTYPE, str(tmp_path / "outside"))
-    (tmp_path / "x").write_bytes(tar_of(link, ("set/l/evil", b"evil")))
-    with pytest.raises(DataError, match="out of the archive"):
-        unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
-    assert not list((tmp_path / "outside").iterdir())
-
-
-def test_internal_links_become_regular_files(tmp_path: Path) -> None:
-    links = [special("set/s", tarfile.SYMTYPE, "a/1.png"), special("set/h", tarfile.LNKTYPE, "set/2.png")]
-    (tmp_path / "x").write_bytes(tar_of(*GOOD, *links))
+    (tmp_path / "x").write_bytes(tar_of(link, ("set/l/file", b"content")))
     unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
-    assert tree(tmp_path / "out") == {"a/1.png": b"one", "2.png": b"two", "s": b"one", "h": b"two"}
-    assert all(not p.is_symlink() and p.stat().st_nlink == 1 for p in (tmp_path / "out").iterdir() if p.is_file())
+    assert tree(tmp_path / "out") == {"l/file": b"content"} and not list((tmp_path / "outside").iterdir())
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_links_and_devices_in_zip_files_are_rejected(kind: int, tmp_path: Path) -> None:
+def test_links_and_devices_in_zip_files_are_left_out(kind: int, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(zip_of(("set/l", b"/etc/passwd"), mode=kind | 0o777))
-    with pytest.raises(DataError, match=r"'set/l' is a (link|device)"):
+    with pytest.raises(DataError, match="contains no files in set/"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
+
+
+@pytest.mark.parametrize("stated", [1, 10**5])
+def test_no_more_bytes_are_unpacked_than_the_header_states(tmp_path: Path, stated: int) -> None:
+    content = bytearray(zip_of(("set/a", bytes(10**6))))
+    size_at = content.index(b"PK\x01\x02") + 24  # in the central directory, which zipfile reads
+    content[size_at : size_at + 4] = stated.to_bytes(4, "little")
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(tmp_path / "x", "set", tmp_path / "out", limit=stated)
+    assert (tmp_path / "out/a").stat().st_size <= stated
 
 
 def test_permissions_of_the_archive_are_ignored(tmp_path: Path) -> None:

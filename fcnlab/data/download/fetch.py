@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from fcnlab.data.download.archive import unpack
-from fcnlab.data.download.client import PAUSES, Unreachable, download, origin_path, part_path
+from fcnlab.data.download.client import PAUSES, Unreachable, download, part_path
 from fcnlab.data.download.sources import Archive, Source
+from fcnlab.data.json_cache import read_json
 from fcnlab.errors import DataError
 from fcnlab.paths import exists, is_file
 
@@ -46,6 +48,15 @@ class DownloadProgress(Protocol):
             done: finished bytes.
             total: total number of bytes, if it is known.
         """
+
+
+def origin_path(target: Path) -> Path:
+    """Return the file that stores the address of a download; files without it were not downloaded.
+
+    Args:
+        target: the complete file.
+    """
+    return target.with_name(f"{target.name}.origin.json")
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,7 @@ def _get(
     target = store / archive.file
     if is_file(target):
         progress.log(f"{archive.file}: found in {store}")
-        return _verify(archive, target, target, _recorded_url(target), progress)
+        return _verify(archive, target, target, read_json(origin_path(target)).get("url"), progress)
     if not archive.urls:
         raise Unreachable(f"{archive.file} needs a login ({source.terms})")
     part = part_path(target)
@@ -159,9 +170,10 @@ def _get(
         size=archive.bytes,
         limit=archive.bytes or source.expanded,
         has_checksum=archive.checksum is not None,
-        progress=lambda done, total: progress.update(archive.file, done, total),
+        progress=partial(progress.update, archive.file),
         pauses=pauses,
     )
+    origin_path(target).write_text(json.dumps({"url": url}), encoding="utf-8")
     verified = _verify(archive, part, target, url, progress)
     os.replace(part, target)
     return verified
@@ -203,7 +215,8 @@ def _install(name: str, source: Source, verified: list[_Verified], target: Path,
     try:
         left = source.expanded
         for one in verified:
-            left -= _unpack(one, temporary, left, progress)
+            update = partial(progress.update, f"unpacking {one.archive.file}", total=None)
+            left -= unpack(one.path, one.archive.take, temporary / one.archive.into, limit=left, progress=update)
         missing = _describe_missing(temporary, source)
         if missing:
             raise DataError(f"{name}: the archives do not contain the complete dataset: {missing}")
@@ -214,18 +227,6 @@ def _install(name: str, source: Source, verified: list[_Verified], target: Path,
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     progress.log(f"{target}: unpacked, all files are present")
-
-
-def _unpack(verified: _Verified, folder: Path, limit: int, progress: DownloadProgress) -> int:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress.update(f"unpacking {verified.archive.file}", done, None)
-
-    archive = verified.archive
-    return unpack(verified.path, archive.take, folder / archive.into, limit=limit, advance=advance)
 
 
 def _describe_missing(folder: Path, source: Source) -> str:
@@ -263,13 +264,6 @@ def _remove_archives(verified: list[_Verified], keep: bool, progress: DownloadPr
             origin_path(one.path).unlink()
         else:
             progress.log(f"{one.path}: kept")
-
-
-def _recorded_url(target: Path) -> str | None:
-    try:
-        return str(json.loads(origin_path(target).read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):  # not downloaded by fcnlab, or the record is damaged
-        return None
 
 
 def _check_free_space(store: Path, needed: int) -> None:
