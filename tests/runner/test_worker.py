@@ -17,6 +17,7 @@ from fcnlab.runner.executors import process, worker_process
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot
+from fcnlab.runner.interrupts import SAME_WITHIN
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial, create_lab
 from tests.conftest import arrays_of
@@ -211,6 +212,20 @@ def test_an_idle_worker_frees_the_gpu_before_an_exclusive_trial(lab: Lab, monkey
             wait_until_gone(pid)
     environment = read_record(lab, alone).environment
     assert environment is not None and environment.trials_per_device == 1
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(SAME_WITHIN / 2, 0), (SAME_WITHIN, 128 + signal.SIGTERM)])
+def test_only_a_later_second_sigterm_ends_a_trial_at_once(seconds: float, code: int) -> None:
+    program = """
+import signal, sys
+from fcnlab.runner.executors.stop_signals import StopSignals
+
+signals = StopSignals(iter([0.0, float(sys.argv[1])]).__next__)
+with signals.during_trial():
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(seconds)], check=False).returncode == code
 
 
 def test_a_signal_is_not_lost_where_python_ignores_exceptions() -> None:

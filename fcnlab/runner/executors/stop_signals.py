@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from fcnlab.runner.interrupts import SAME_WITHIN
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,16 +28,23 @@ def block_stop_signals() -> Iterator[None]:
 class StopSignals:
     """SIGTERM and SIGINT to this process: the first pauses its trial after the epoch.
 
-    A second one, or one while no trial runs, ends the process.
+    A second one, or one while no trial runs, ends the process. A SIGTERM within `SAME_WITHIN` seconds of the signal
+    before belongs to the same request, as for the driver.
 
     Attributes:
         received: true if the last trial was to pause.
     """
 
-    def __init__(self) -> None:
-        """Handle the signals from now on; the driver has blocked them until then."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Handle the signals from now on; the driver has blocked them until then.
+
+        Args:
+            clock: returns seconds.
+        """
         self.received = False
+        self._clock = clock
         self._runs = False
+        self._last = -math.inf  # time of the last signal
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -48,6 +59,9 @@ class StopSignals:
             self._runs = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        before, self._last = self._last, self._clock()
+        if self.received and number == signal.SIGTERM and self._last - before < SAME_WITHIN:
+            return
         if self.received or not self._runs:
             # An exception would be lost where Python ignores them, as in a destructor. The processes that this one has
             # started end with it.

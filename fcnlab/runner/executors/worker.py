@@ -6,7 +6,7 @@ The first line on standard output is `{"ready": true}`, or `{"refused": "..."}` 
 the driver found; the worker then exits. Jobs arrive on standard input as one line of JSON each; the worker prints one
 line of JSON when a job has ended. The line `pause` pauses the running trial after its epoch, the line `release` stops a
 kept child process. SIGTERM or SIGINT, which a cluster may send to all processes of a job, pauses the running trial in
-the same way, and the worker then exits; a second signal ends it at once.
+the same way, and the worker then exits; a later second signal ends it at once.
 
 On Linux the child is forked, so a trial starts in milliseconds with a clean state; elsewhere it is spawned. On a GPU
 the child is kept for the next trials (`--keep-child`), with its CUDA context, compiled kernels and resident data, and
