@@ -71,21 +71,22 @@ def _describe_command(command: Any, path: str) -> list[str]:
     table = ["| argument | meaning |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows)]
     example = (command.epilog or "").removeprefix("Example: ")
     shown = ["Example:", "", "```", example, "```", ""] if example else []
-    return [f"## {path}", "", "```", usage, "```", "", inspect.cleandoc(command.help or ""), "", *table, "", *shown]
+    return [f"## {path}", "", "```", usage, "```", "", inspect.cleandoc(command.help or "").replace("<", "&lt;"), "", *table, "", *shown]
 
 
 def _metavar(argument: Any) -> str:
-    name = argument.metavar or argument.name.upper() + ("..." if argument.nargs == -1 else "")
-    return name if argument.required or name.startswith("[") else f"[{name}]"
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return name + ("..." if argument.nargs == -1 else "")
 
 
 def _name(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_metavar(parameter)}`"
-    default = parameter.default
-    shown = default is not None and not callable(default) and not isinstance(default, bool | tuple | list)
-    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    return f"{names} ({default})" if shown else names
+    default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
+    shown = default not in (None, "") and not callable(default) and not isinstance(default, bool | tuple | list)
+    value = f" {parameter.metavar}" if parameter.metavar is not None else ""
+    names = ", ".join(f"`{name}{value}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    return _cell(f"{names} ({default})" if shown else names)
 
 
 def _cell(text: str) -> str:

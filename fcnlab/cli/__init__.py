@@ -38,6 +38,8 @@ app = typer.Typer(
     help="Comparison experiments on Fully Convolutional Networks: from a grid file in YAML to an ablation table.",
     epilog="Example: fcnlab grid run experiments/quickstart.yaml",
     no_args_is_help=True,
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,  # with rich, brackets in help texts would be markup
     pretty_exceptions_enable=False,
 )
 
@@ -63,22 +65,22 @@ def configure(
         os.environ[ALLOW_EXTENSIONS_VARIABLE] = "1"
 
 
-app.add_typer(grid.app, name="grid")
-app.add_typer(registry.app, name="registry")
-app.add_typer(data.app, name="data")
-app.add_typer(model.app, name="model")
-app.add_typer(weights.app, name="weights")
-app.add_typer(lab.app, name="lab")
+app.command("init", epilog=init.EXAMPLE)(init.init)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("train", epilog=train.EXAMPLE)(train.train)
-app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
+app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
-app.command("init", epilog=init.EXAMPLE)(init.init)
-app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
+app.add_typer(grid.app, name="grid")
+app.add_typer(data.app, name="data")
+app.add_typer(registry.app, name="registry")
+app.add_typer(model.app, name="model")
+app.add_typer(weights.app, name="weights")
+app.add_typer(lab.app, name="lab")
 
 
 def main() -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import CellName, find_named
+from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s,bilinear experiments/quickstart.yaml:best"
 
 
 def compare(
-    a: CellName,
-    b: CellName,
+    a: Annotated[str, reference_argument("A", f"The first cell or trial: {TRIAL_FORMS}")],
+    b: Annotated[str, reference_argument("B", "The second cell or trial, named in the same way")],
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most.
+    """Show the difference in mIoU between two cells or trials.
 
-    Exit code 1 if files of a trial of these cells are damaged; the trial is left out.
+    It is that of B to A, with its interval, the differences by class, and the images that differ most. Exit code 1 if
+    files of a trial of these cells are damaged; the trial is left out.
     """
     from fcnlab.cli.damage import report_damage
     from fcnlab.lab import Lab

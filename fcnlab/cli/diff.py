@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import TrialName, find_named
+from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
@@ -23,13 +23,16 @@ EXAMPLE = (
 
 
 def diff(
-    a: TrialName,
-    b: TrialName,
+    a: Annotated[str, reference_argument("A", f"The first trial: {TRIAL_FORMS}")],
+    b: Annotated[str, reference_argument("B", "The second trial, named in the same way")],
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show every field in which two trials differ: configuration, data, code, environment, metrics, cost."""
+    """Show every field in which two trials differ.
+
+    These are fields of the configuration, the data, the code, the environment, the metrics and the cost.
+    """
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 

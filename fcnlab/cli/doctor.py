@@ -19,9 +19,10 @@ def doctor(
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Check versions, devices, compilers, folders, store and datasets, and print the remedy for each problem.
+    """Check the installation, the machine and the lab.
 
-    Exit code 1 if a grid could not run; warnings do not change the exit code.
+    Prints versions, devices, compilers, folders, store and datasets, and a remedy for each problem. Exit code 1 if a
+    grid could not run; warnings do not change the exit code.
     """
     from fcnlab.doctor import check_installation
     from fcnlab.lab import Lab

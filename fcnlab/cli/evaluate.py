@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, create_progress, parse_protocol
+from fcnlab.cli.inference_options import (
+    CheckpointOption,
+    Flip,
+    Scales,
+    Stride,
+    Tta,
+    Window,
+    create_progress,
+    parse_protocol,
+)
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import complete_reference, find_named
+from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
@@ -27,42 +36,45 @@ EXAMPLE = "Example: fcnlab evaluate experiments/quickstart.yaml:best --split val
 def evaluate(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="TRIAL|FILE",
-            help="A trial as FILE:CELL or FILE:CELL:SEED, FILE:best for the cell with the greatest mean mIoU on the "
-            "reported split, the beginning of its key or its run folder; or the grid file FILE for all of its trials",
-            show_default=False,
-            autocompletion=complete_reference,
-        ),
+        reference_argument("TRIAL|FILE", f"A trial: {TRIAL_FORMS}; or a grid file for all of its trials"),
     ],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Evaluate on this dataset of the registry [default: the trial's]")
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="Evaluate on this dataset of the registry",
+            show_default="that of the trial",
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Evaluate on this split [default: the reported split]")
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Evaluate on this split", show_default="the reported split"),
     ] = None,
     flip: Flip = False,
     scales: Scales = None,
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    checkpoint: Annotated[
-        Literal["last", "best"] | None,
-        typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val [default: last; the grid's]"),
-    ] = None,
+    checkpoint: CheckpointOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write the metrics of a trial to this folder [default: evaluations/ of its run]"),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the metrics of a trial",
+            show_default="evaluations/ in its run folder",
+        ),
     ] = None,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Evaluate a finished trial on a split of its dataset, or of another dataset with the same classes.
+    """Evaluate a finished trial, or all finished trials of a grid.
 
-    With the file of a grid, evaluate all its finished trials and write a table with the metrics under the protocol
-    beside the plain ones to results/<grid>/evaluation-<protocol>.md and .csv. Existing evaluations are reused. Records
-    and reports do not change.
+    A trial is evaluated on a split of its dataset, or of another dataset with the same classes. For a grid, a table
+    with the metrics under the protocol beside the plain ones is written to results/<grid>/evaluation-<protocol>.md and
+    .csv. Existing evaluations are reused. Records and reports do not change.
     """
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab

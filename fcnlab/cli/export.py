@@ -9,7 +9,7 @@ import typer
 
 from fcnlab.cli.inference_options import CheckpointOption
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.references import ModelName, find_model
+from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
 
 if TYPE_CHECKING:
     from fcnlab.inference.export import ExportComparison
@@ -18,26 +18,30 @@ EXAMPLE = "Example: fcnlab export experiments/quickstart.yaml:best --to onnx --o
 
 
 def export(
-    trial: ModelName,
+    trial: Annotated[
+        str, reference_argument("TRIAL|FILE", f"A trial: {TRIAL_FORMS}; or a .safetensors file of `fcnlab export`")
+    ],
     to: Annotated[
         Literal["onnx", "torch", "safetensors"],
-        typer.Option("--to", help="ONNX graph, torch.export program, or weights for fcnlab.load"),
+        typer.Option("--to", help="Format: ONNX graph, torch.export program, or safetensors for fcnlab.load"),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output file [default: KEY.onnx, .pt2 or .safetensors]")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Output file", show_default="KEY.onnx, .pt2 or .safetensors"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file")] = False,
     checkpoint: CheckpointOption = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Export a trained model with its classes, palette and normalization, and compare the file with the model.
+    """Export a trained model to a file.
 
-    ONNX and torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, num_classes, H, W].
+    The file includes classes, palette and normalization. Its predictions are compared with those of the model. ONNX and
+    torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, num_classes, H, W].
     """
     from fcnlab.errors import RunError
 
-    source = find_model(trial, checkpoint, lab, data_root)
+    model = load_named(trial, checkpoint, lab, data_root)
 
     from fcnlab.inference.export import SUFFIXES
     from fcnlab.inference.export import export as write
@@ -46,7 +50,6 @@ def export(
 
     if out is not None and out.suffix != SUFFIXES[to]:
         raise RunError(f"--out: {out} must end in {SUFFIXES[to]} with --to {to}")
-    model = source.load()
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if not overwrite:
         check_not_existing([path])

@@ -19,19 +19,32 @@ PROGRESS_SECONDS = 10.0
 
 CheckpointOption = Annotated[
     Literal["last", "best"] | None,
-    typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val [default: the grid's; last]"),
+    typer.Option(
+        "--checkpoint",
+        help="Weights of the last epoch, or of the best one on val",
+        show_default="that of the grid file, else last",
+    ),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Also predict each image flipped horizontally, and average")]
+Flip = Annotated[bool, typer.Option("--flip", help="Average the predictions of each image and its mirror image")]
 Scales = Annotated[
     str | None,
-    typer.Option("--scales", help="Average over these scales, relative to the recipe's score_scale [default: 1]"),
+    typer.Option(
+        "--scales",
+        metavar="S,S,...",
+        help="Average the predictions at these scales, relative to the recipe's score_scale",
+        show_default="only 1",
+    ),
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Test-time augmentation: same as --flip --scales 0.75,1,1.25")]
 Window = Annotated[
-    str | None, typer.Option("--window", help="Height x width of sliding windows in pixels, such as 512x512")
+    str | None,
+    typer.Option("--window", metavar="HxW", help="Predict in sliding windows of this size in pixels, such as 512x512"),
 ]
 Stride = Annotated[
-    str | None, typer.Option("--stride", help="Vertical x horizontal distance of windows in pixels, such as 341x341")
+    str | None,
+    typer.Option(
+        "--stride", metavar="HxW", help="Vertical and horizontal distance of windows in pixels, such as 341x341"
+    ),
 ]
 
 

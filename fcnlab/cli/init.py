@@ -33,7 +33,10 @@ _IGNORED = "/runs/\n/mlflow.db*\n/mlartifacts/\n/tensorboard/\n/.fcnlab/\n"
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder")],
 ) -> None:
-    """Create a lab: a folder with experiments/, registry/ and results/, and a first grid to run."""
+    """Create a lab with a first grid to run.
+
+    A lab is a folder with experiments/, registry/ and results/.
+    """
     from fcnlab.config.registry import shipped
 
     if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):

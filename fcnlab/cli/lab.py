@@ -11,12 +11,12 @@ from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import AsJson, print_json
 from fcnlab.console import format_count
 
-app = typer.Typer(help="Commands for all files of a lab.", no_args_is_help=True)
+app = typer.Typer(help="Verify the files of a lab.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Commands for all files of a lab."""
+    """Verify the files of a lab."""
 
 
 @app.command("check", epilog="Example: fcnlab lab check --repair")
@@ -29,10 +29,10 @@ def check(
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Read and verify all run folders, the MLflow store in an SQLite file, and the decoded caches.
+    """Verify all run folders, the MLflow store and the decoded caches.
 
-    One line per problem; exit code 1 if there are any, also if they were repaired. Trials whose results were moved run
-    again at the next `fcnlab grid run`.
+    A store is verified if it is a SQLite file. Prints one line per problem; exit code 1 if there are any, also if they
+    were repaired. Trials whose results were moved run again at the next `fcnlab grid run`.
     """
     from fcnlab.lab import Lab
     from fcnlab.lab_check import check_lab

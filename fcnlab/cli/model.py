@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import LabOption, parse_size
+from fcnlab.cli.options import VARIANT_HELP, LabOption, parse_size
 from fcnlab.cli.output import AsJson, print_json, write_csv
 from fcnlab.console import create_console, format_table
 from fcnlab.settings import DEVICE_VARIABLE, Device
@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show and compare variants.", no_args_is_help=True)
 
-Classes = Annotated[int, typer.Option("--num-classes", min=1, help="Number of classes")]
-SizeOption = Annotated[str, typer.Option("--size", help="Image size as height x width")]
+Classes = Annotated[int, typer.Option("--num-classes", metavar="N", min=1, help="Number of classes")]
+SizeOption = Annotated[str, typer.Option("--size", metavar="HxW", help="Image size in pixels")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput on this machine, in float32")]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for --measure; auto is CUDA if there is a GPU"),
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for --measure; auto: CUDA if there is a GPU"),
 ]
-NAME = "Name of a variant in the registry, backbone+head or backbone+head+upsampler"
 
 
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
 def show(
-    variant: Annotated[str, typer.Argument(metavar="VARIANT", help=NAME, show_default=False)],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help=VARIANT_HELP, show_default=False)],
     num_classes: Classes = 21,
     size: SizeOption = "320x480",
     measure: Measure = False,
@@ -99,11 +98,15 @@ def _print_structure(title: str, maps: list[dict[str, Any]], sizes: list[dict[st
 
 @app.command(epilog="Example: fcnlab model compare fcn32s-resnet18 fcn8s-resnet18 dilated8-resnet50 --sort gmacs")
 def compare(
-    variants: Annotated[list[str], typer.Argument(metavar="VARIANTS", help=NAME, show_default=False)],
+    variants: Annotated[list[str], typer.Argument(metavar="VARIANT", help=VARIANT_HELP, show_default=False)],
     num_classes: Classes = 21,
     size: SizeOption = "320x480",
-    sort: Annotated[str, typer.Option("--sort", help="Sort by this column; descending with a minus: -gmacs")] = "",
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the costs to this file")] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; in descending order: -COLUMN")
+    ] = "",
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the costs to this CSV file")
+    ] = None,
     measure: Measure = False,
     device: DeviceOption = "auto",
     as_json: AsJson = False,

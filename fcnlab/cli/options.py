@@ -10,69 +10,116 @@ import typer
 
 from fcnlab.cli.references import complete_grid_file
 from fcnlab.errors import ConfigError
-from fcnlab.settings import DEVICE_VARIABLE, Device, RunOptions
+from fcnlab.settings import DEVICE_VARIABLE, TRACKER_VARIABLE, Device, RunOptions
 
 LabOption = Annotated[
     Path | None,
     typer.Option(
-        "--lab", help="Folder of the lab [default: FCNLAB_LAB, the folder above experiments/, or the current folder]"
+        "--lab",
+        metavar="DIR",
+        help="Folder of the lab",
+        show_default="FCNLAB_LAB, the folder above experiments/, or the current folder",
     ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder that contains the datasets [default: FCNLAB_DATA]"),
+    typer.Option("--data-root", metavar="DIR", help="Folder that contains the datasets", show_default="FCNLAB_DATA"),
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow tracking URI [default: MLFLOW_TRACKING_URI, or mlflow.db in the lab]"),
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow tracking URI",
+        show_default="MLFLOW_TRACKING_URI, or mlflow.db in the lab",
+    ),
 ]
 TrackerOption = Annotated[
     str | None,
     typer.Option(
         "--tracker",
-        help="Trackers to publish to: mlflow, tensorboard, an extension, several separated by commas, or none "
-        "[default: FCNLAB_TRACKER, or mlflow]",
+        metavar="NAMES",
+        help="Trackers to publish to, separated by commas: mlflow, tensorboard, extensions; or none",
+        show_default=f"{TRACKER_VARIABLE}, or mlflow",
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="Trials that run at the same time [default: one per GPU, or by cores and memory]"
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Number of trials that run at the same time",
+        show_default="one per GPU, or by cores and memory",
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads per trial [default: a share of the cores]")
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Number of CPU threads per trial", show_default="a share of the cores"
+    ),
 ]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for training; auto selects CUDA if there is a GPU"),
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for training; auto: CUDA if there is a GPU"),
 ]
-
 ExecutorOption = Annotated[
     str,
     typer.Option(
-        "--executor", help="process (worker processes), serial (in this process), ray (Ray cluster), or an extension"
+        "--executor",
+        metavar="NAME",
+        help="How trials run: process (worker processes), serial (in this process), ray (Ray cluster), or an extension",
     ),
 ]
-PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials per GPU")]
+PerGpu = Annotated[int, typer.Option("--per-gpu", metavar="N", min=1, help="Number of trials that share a GPU")]
 DevicesPerTrial = Annotated[
     int,
-    typer.Option("--devices-per-trial", min=1, help="GPUs that train one trial together (CPU processes without a GPU)"),
+    typer.Option(
+        "--devices-per-trial",
+        metavar="N",
+        min=1,
+        help="Number of GPUs that train one trial together; of CPU processes without a GPU",
+    ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="Ray cluster, as host:port or auto [default: one on this machine]"),
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="Address of the Ray cluster",
+        show_default="a new one on this machine",
+    ),
 ]
 CheckpointEvery = Annotated[
     float,
-    typer.Option("--checkpoint-every", min=0, help="Seconds between two checkpoints of a trial; 0: after each epoch"),
+    typer.Option(
+        "--checkpoint-every",
+        metavar="SECONDS",
+        min=0,
+        help="Time between two checkpoints of a trial; 0: one after each epoch",
+    ),
 ]
 LogEvery = Annotated[
     int | None,
     typer.Option(
-        "--log-every", min=1, help="Steps between two training losses that are recorded and published [default: none]"
+        "--log-every",
+        metavar="N",
+        min=1,
+        help="Record and publish the training loss of every Nth step, too",
+        show_default="only of each epoch",
     ),
 ]
+FailFast = Annotated[bool, typer.Option("--fail-fast/--keep-going", help="Start no further trial after a failed one")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run failed trials again; their records are discarded")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 2 if cells are not comparable")]
+VARIANT_HELP = "A variant of the registry, backbone+head or backbone+head+upsampler"
+GridFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Grid file", show_default=False, autocompletion=complete_grid_file),
+]
+
 HANG_TIMEOUT_TEXT = f"{RunOptions.hang_timeout:.0f}"
 """The default of `--hang-timeout`, which may also be `off`."""
 
@@ -81,7 +128,7 @@ HangTimeout = Annotated[
     typer.Option(
         "--hang-timeout",
         metavar="SECONDS|off",
-        help="Kill and resume a trial without progress for this time, or 10 times its longest step if that is more",
+        help="Kill and resume a trial without progress for this time, or 10 times its longest step if longer",
     ),
 ]
 
@@ -119,16 +166,3 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
     if found is None:
         raise ConfigError(f"{option}: '{text}' is not a size; give height x width, such as 320x480")
     return int(found[1]), int(found[2])
-
-
-FailFast = Annotated[
-    bool, typer.Option("--fail-fast/--keep-going", help="After a failed trial, start no further trial")
-]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Run failed trials again; their records are discarded")
-]
-
-GridFile = Annotated[
-    Path,
-    typer.Argument(metavar="FILE", help="Grid file", show_default=False, autocompletion=complete_grid_file),
-]

@@ -17,8 +17,8 @@ from fcnlab.errors import RunError
 LEAST = 20
 """Least space for a description that is shortened."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, to standard output")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show everything, also where an entry takes several lines")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output, and nothing else")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show long texts in full, over several lines")]
 
 
 def print_json(value: Any) -> None:

@@ -9,20 +9,22 @@ import typer
 
 from fcnlab.cli.inference_options import CheckpointOption, Flip, Scales, Stride, Tta, Window, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.references import ModelName, find_model
+from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
 
 EXAMPLE = "Example: fcnlab predict experiments/quickstart.yaml:best photos/ --overlay --out predictions"
 
 
 def predict(
-    trial: ModelName,
+    trial: Annotated[
+        str, reference_argument("TRIAL|FILE", f"A trial: {TRIAL_FORMS}; or a .safetensors file of `fcnlab export`")
+    ],
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGES...", help="Image files, and folders to search at any depth", show_default=False),
+        typer.Argument(metavar="IMAGES", help="Image files, and folders to search at any depth", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Output folder")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder")] = Path("predictions"),
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write each image overlaid with the label colors, and a legend")
+        bool, typer.Option("--overlay", help="Also write each image overlaid with the class colors, and a legend")
     ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the class probabilities, as .npz")
@@ -37,30 +39,28 @@ def predict(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Predict images at native size, and write masks whose pixel values are the labels.
+    """Predict the labels of images with a trained model.
 
-    Files are written to OUT/masks, OUT/overlays and OUT/probabilities, with the names and subfolders of the images.
-    Images that cannot be read are skipped and listed at the end; the exit code is then 1.
+    Images are predicted at native size; the pixel values of the masks are the labels. Files are written to OUT/masks,
+    OUT/overlays and OUT/probabilities, with the names and subfolders of the images. Images that cannot be read are
+    skipped and listed at the end; the exit code is then 1.
     """
-    source = find_model(trial, checkpoint, lab, data_root)
-
-    from fcnlab.inference.inputs import choose_output_names, find_images
-
     protocol = parse_protocol(flip, scales, tta, window, stride)
-    files = find_images(images, out)
-    names = choose_output_names(files)
+    model = load_named(trial, checkpoint, lab, data_root)
 
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
+    from fcnlab.inference.inputs import choose_output_names, find_images
     from fcnlab.inference.outputs import check_not_existing, check_not_inputs, output_paths, write_prediction
     from fcnlab.training import hardware
 
+    files = find_images(images, out)
+    names = choose_output_names(files)
     outputs = [output_paths(out, name, overlay=overlay, probabilities=probabilities) for name in names]
     check_not_inputs((path for paths in outputs for path in paths.values()), (file.path for file in files))
     if not overwrite:
         check_not_existing(path for paths in outputs for path in paths.values())
-    model = source.load()
     hardware.retain_freed_memory()
     errors: list[str] = []
     with sample_bars() as bars:

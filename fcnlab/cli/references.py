@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
     from fcnlab.lab import Lab
     from fcnlab.runner.find import Reference
-    from fcnlab.trial.find import FinishedTrial
     from fcnlab.trial.record import CheckpointChoice
 
 SHORT = 12
@@ -55,35 +53,16 @@ def complete_reference(incomplete: str) -> list[str]:
     return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
 
 
-TrialName = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRIAL",
-        help="A trial as FILE:CELL or FILE:CELL:SEED of a grid file [default seed: the first], FILE:best for the cell "
-        "with the greatest mean mIoU on the reported split, or the beginning of its key",
-        show_default=False,
-        autocompletion=complete_reference,
-    ),
-]
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRIAL",
-        help="A trial as FILE:CELL or FILE:CELL:SEED of a grid file, FILE:best for the cell with the greatest mean "
-        "mIoU on the reported split, the beginning of its key, its run folder, or an exported .safetensors file",
-        show_default=False,
-        autocompletion=complete_reference,
-    ),
-]
-CellName = Annotated[
-    str,
-    typer.Argument(
-        help="A grid's cell as FILE:CELL, FILE:best for the cell with the greatest mean mIoU on the reported split; "
-        "or a trial as FILE:CELL:SEED or by the beginning of its key",
-        show_default=False,
-        autocompletion=complete_reference,
-    ),
-]
+TRIAL_FORMS = (
+    "FILE:CELL or FILE:CELL:SEED of a grid file, FILE:best for the cell with the highest mean mIoU, the beginning of "
+    "a trial's key, or its run folder"
+)
+"""How a trial is named on the command line."""
+
+
+def reference_argument(metavar: str, help_text: str) -> Any:
+    """Return an argument that names a trial, a cell or a model, with shell completion."""
+    return typer.Argument(metavar=metavar, help=help_text, show_default=False, autocompletion=complete_reference)
 
 
 def find_named(name: str, lab: Lab) -> Reference:
@@ -96,39 +75,28 @@ def find_named(name: str, lab: Lab) -> Reference:
     return reference
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A finished trial, or an exported file, whose model can be loaded.
+def load_named(
+    name: str, checkpoint: CheckpointChoice | None, lab: Path | None, data_root: Path | None
+) -> TrainedModel:
+    """Load the model of a finished trial or an exported file; the default checkpoint is that of the grid, or `last`.
 
-    Attributes:
-        lab: the lab.
-        trial: the trial, or the path of the file.
-        checkpoint: the checkpoint of a trial that is loaded, `last` or `best`.
+    torch is imported only after the trial is found.
     """
-
-    lab: Lab
-    trial: FinishedTrial | Path
-    checkpoint: CheckpointChoice
-
-    def load(self) -> TrainedModel:
-        """Load the model. This imports torch."""
-        from fcnlab.extensions import Extensions
-        from fcnlab.inference.load import load_trial, read_safetensors
-
-        if isinstance(self.trial, Path):
-            return read_safetensors(self.trial, Extensions(self.lab.root))
-        return load_trial(self.trial, self.checkpoint)
-
-
-def find_model(name: str, checkpoint: CheckpointChoice | None, lab: Path | None, data_root: Path | None) -> ModelSource:
-    """Find a model by its name; the default checkpoint is that of the grid, or `last`."""
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 
     lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
-    if Path(name).suffix == ".safetensors":
-        return ModelSource(lab_, Path(name), checkpoint or "last")
-    if Path(name).suffix in (".onnx", ".pt2") and is_file(Path(name)):
+    file = Path(name)
+    if file.suffix == ".safetensors":
+        from fcnlab.extensions import Extensions
+        from fcnlab.inference.load import read_safetensors
+
+        return read_safetensors(file, Extensions(lab_.root))
+    if file.suffix in (".onnx", ".pt2") and is_file(file):
         raise RunError(f"{name}: only trials and exported .safetensors files can be loaded; export --to safetensors")
     reference = find_named(name, lab_)
-    return ModelSource(lab_, reference.read_finished(), checkpoint or reference.checkpoint)
+    finished = reference.read_finished()
+
+    from fcnlab.inference.load import load_trial
+
+    return load_trial(finished, checkpoint or reference.checkpoint)

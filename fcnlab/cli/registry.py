@@ -20,19 +20,27 @@ app = typer.Typer(help="List and show the entries of the registry.", no_args_is_
 @app.command("list", epilog="Example: fcnlab registry list heads")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="backbones, heads, upsamplers, variants, datasets or recipes")
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="backbones, heads, upsamplers, variants, datasets or recipes",
+            show_default="all kinds",
+        ),
     ] = None,
-    search: Annotated[str, typer.Option("--search", help="Only entries whose name or description contains this")] = "",
+    search: Annotated[
+        str, typer.Option("--search", metavar="TEXT", help="List entries whose name or description contains this text")
+    ] = "",
     timm: Annotated[
-        bool, typer.Option("--timm", help="Also list the models of timm, by the names that grid files accept")
+        bool, typer.Option("--timm", help="Also list all models of timm, by their names in grid files")
     ] = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:
-    """List the entries of the registry, one per line; `registry show` has all fields of one.
+    """List the entries of the registry, one per line.
 
-    Descriptions are shortened to one line; --verbose shows them in full.
+    `fcnlab registry show` prints all fields of an entry. Descriptions are shortened to one line; --verbose shows them
+    in full.
     """
     registry = _registry(lab)
     kinds = [_singular(kind)] if kind else list(registry.entries)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.cli.options import DataRoot, LabOption, Strict, TrackingUri
 from fcnlab.cli.output import print_json
 from fcnlab.console import create_console
 from fcnlab.paths import relative_to_cwd
@@ -26,42 +26,44 @@ Format = Literal["terminal", "csv", "markdown", "latex", "html", "json"]
 
 
 def report(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="The YAML files of one or more grids", show_default=False)
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Grid files", show_default=False)],
     columns: Annotated[
-        str, typer.Option("--columns", help="Comma-separated columns, such as n,miou,miou_best,delta")
+        str, typer.Option("--columns", metavar="NAMES", help="Print these columns, such as n,miou,miou_best,delta")
     ] = "",
     sort: Annotated[
-        str, typer.Option("--sort", help="Sort the cells by this column or axis; descending with a minus: -miou")
+        str,
+        typer.Option("--sort", metavar="COLUMN", help="Sort by this column or axis; in descending order: -COLUMN"),
     ] = "",
     group_by: Annotated[
-        str, typer.Option("--group-by", help="Put the cells with the same value of this axis together")
+        str, typer.Option("--group-by", metavar="AXIS", help="Put cells with the same value of this axis together")
     ] = "",
     pivot: Annotated[
         tuple[str, str] | None,
-        typer.Option("--pivot", metavar="AXIS AXIS", help="Axis of the rows and axis of the columns of an mIoU table"),
+        typer.Option("--pivot", metavar="AXIS AXIS", help="Print the mIoU with one axis as rows and one as columns"),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="Format of the printed table")] = "terminal",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, and nothing else; the same as --format json")
+        bool, typer.Option("--json", help="Same as --format json: one JSON document, and nothing else")
     ] = False,
     wide: Annotated[
-        bool, typer.Option("--wide", help="With --format latex: all columns in a table of the full width (table*)")
+        bool, typer.Option("--wide", help="With --format latex: all columns in a table of full width (table*)")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if cells are not comparable")] = False,
+    strict: Strict = False,
     power: Annotated[
         float | None,
-        typer.Option("--power", metavar="POINTS", help="Plan how many more seeds would show a difference of POINTS"),
+        typer.Option(
+            "--power", metavar="POINTS", help="Also print how many more seeds would show this difference in mIoU"
+        ),
     ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write a grid's tables, charts and page to results/ and print the table.
+    """Write the report of a grid to results/, and print its table.
 
-    Several grids also get a common page and frame in results/<grid>+<grid>/. Options for columns and order apply to
-    the printed table only. Exit code 1 if files of a trial are damaged; the trial is left out.
+    The report contains tables, charts and an HTML page. Several grids also get a common page and frame in
+    results/<grid>+<grid>/. Options for columns and order apply to the printed table only. Exit code 1 if files of a
+    trial are damaged; the trial is left out.
     """
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab

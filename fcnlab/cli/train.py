@@ -11,6 +11,7 @@ import typer
 
 from fcnlab.cli.options import (
     HANG_TIMEOUT_TEXT,
+    VARIANT_HELP,
     DataRoot,
     DeviceOption,
     DevicesPerTrial,
@@ -36,21 +37,18 @@ EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --se
 def train(
     variant: Annotated[
         str,
-        typer.Argument(
-            metavar="VARIANT",
-            help="A variant of the registry, backbone+head or backbone+head+upsampler",
-            show_default=False,
-        ),
+        typer.Argument(metavar="VARIANT", help=VARIANT_HELP, show_default=False),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the registry")],
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
+    dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="A dataset of the registry")],
+    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="A recipe of the registry")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="AXIS=VALUE", help="Override a field, such as recipe.lr=0.01; repeatable"),
+        typer.Option("--set", metavar="AXIS=VALUE", help="Override a field, such as recipe.epochs=2; repeatable"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of all random numbers")] = 0,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", help="Key of a finished trial whose last weights are loaded")
+        str | None,
+        typer.Option("--init-from", metavar="KEY", help="Start from the last weights of the trial with this key"),
     ] = None,
     threads: Threads = RunOptions.threads,
     device: DeviceOption = RunOptions.device,
@@ -63,7 +61,8 @@ def train(
     tracking_uri: TrackingUri = None,
     tracker: TrackerOption = None,
     workdir: Annotated[
-        Path | None, typer.Option("--workdir", help="Run in this folder, with separate records and MLflow store")
+        Path | None,
+        typer.Option("--workdir", metavar="DIR", help="Run in this folder, with separate records and MLflow store"),
     ] = None,
 ) -> None:
     """Train and evaluate one variant. A grid with the same trial reuses its record."""

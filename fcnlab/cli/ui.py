@@ -20,18 +20,20 @@ EXAMPLE = "Example: fcnlab ui experiments/quickstart.yaml"
 
 def ui(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Grid file; print the address of its comparison only")
+        Path | None, typer.Argument(metavar="FILE", help="Grid file: only print the address of its comparison")
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Network interface to listen on; 0.0.0.0: all, without authentication")
+        str,
+        typer.Option("--host", metavar="HOST", help="Network interface to listen on; 0.0.0.0: all, without a password"),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on")] = 5000,
+    port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on")] = 5000,
     lab: LabOption = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Open the MLflow UI of the lab's store, by default only for this machine; Ctrl-C ends it.
+    """Open the MLflow UI of a lab.
 
-    Prints the address of each grid's comparison when the UI answers: its cells side by side, averaged over seeds.
+    By default only this machine can reach it. When it answers, the address of each grid's comparison is printed: its
+    cells side by side, averaged over seeds. Ctrl-C ends it.
     """
     from fcnlab.lab import Lab
     from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve

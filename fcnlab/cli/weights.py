@@ -21,14 +21,15 @@ app = typer.Typer(help="List and download the pretrained weights of backbones.",
 @app.command("list", epilog="Example: fcnlab weights list experiments/quickstart.yaml")
 def list_(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Grid file [default: all backbones of the registry]")
+        Path | None,
+        typer.Argument(metavar="FILE", help="Grid file", show_default="all backbones of the registry"),
     ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """List the pretrained weights of the backbones of a grid or the registry, and whether they are here.
+    """List the pretrained weights of backbones, and which are missing.
 
     Exit code 1 if weights of the grid are missing. No server is contacted.
     """
@@ -62,14 +63,15 @@ def list_(
 @app.command(epilog="Example: fcnlab weights fetch resnet18 timm:convnext_tiny.fb_in1k")
 def fetch(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Grid files or backbones of the registry", show_default=False)
+        list[str], typer.Argument(metavar="NAME", help="Grid files, or backbones of the registry", show_default=False)
     ],
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Download the pretrained weights of backbones to the caches of timm and torchvision, and load each once.
+    """Download the pretrained weights of backbones.
 
-    For a machine without a network, run it elsewhere and copy the folders that it prints.
+    They are written to the caches of timm and torchvision, and loaded once. For a machine without a network, run it
+    elsewhere and copy the folders that it prints.
     """
     from fcnlab.errors import ModelError
 

@@ -126,9 +126,11 @@ def test_every_command_has_help_and_a_valid_example(words: tuple[str, ...]) -> N
     assert not undocumented
 
 
-def test_help_of_a_command_shows_its_example(fcnlab: Call) -> None:
+def test_help_of_a_command_shows_defaults_and_its_example(fcnlab: Call) -> None:
     output = fcnlab("grid", "plan", "--help")
     assert output.code == 0 and "Example: fcnlab grid plan experiments/quickstart.yaml" in output.out
+    assert "[default: (a share of the cores); x>=1]" in output.out
+    assert "--all " in output.out and "<bool>" not in output.out
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tup
 
 def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
+    code, out, err = fcnlab("export", folder.key, "--to", "onnx", "--out", "model.pt2")
+    assert (code, out, err.count("\n")) == (2, "", 1) and ".onnx" in err
     folder.weights.unlink()
     program = file.with_name("model.pt2")
     program.touch()
@@ -120,7 +122,7 @@ def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Pa
         ("predict", file, file): "is a grid file; add a cell, such as",
         ("predict", program, file): "only trials and exported .safetensors files can be loaded",
         ("predict", folder.key, file.with_name("absent")): "weights are missing",
-        ("export", folder.key, "--to", "onnx", "--out", "model.pt2"): ".onnx",
+        ("export", folder.key, "--to", "onnx"): "weights are missing",
         ("evaluate", file, "--scales", "big"): "--scales",
         ("evaluate", file, "--window", "512"): "--window",
         ("evaluate", file, "--window", "512x512"): "--stride",

@@ -25,44 +25,61 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
 
+RANDOM_SHARE = "0.15 if the splits are random"
+"""Default of the options `--val` and `--test`."""
+
 
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new dataset", show_default=False)],
     images: Annotated[
         str,
-        typer.Option(
-            "--images", metavar="DIR", help="Folder of the images; {split} is replaced by the name of a split"
-        ),
+        typer.Option("--images", metavar="DIR", help="Folder of the images; {split} in it is the name of each split"),
     ],
-    masks: Annotated[str, typer.Option("--masks", metavar="DIR", help="Folder of the masks, with the same structure")],
+    masks: Annotated[str, typer.Option("--masks", metavar="DIR", help="Folder of the masks, with the same file names")],
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Class names in the order of the mask values: a,b,c; or names with values: a=0,b=1+255; or a file"
+            metavar="NAMES|FILE",
+            help="Class names in the order of the mask values: a,b,c; or with their values: a=0,b=1+255; or a file",
+            show_default="placeholders",
         ),
     ] = None,
     ignore: Annotated[
-        str | None, typer.Option(help="Ignored numbers, colors or class names, such as 255,11 or '#000000' or void")
+        str | None,
+        typer.Option(
+            metavar="VALUES",
+            help="Ignored numbers, colors or classes, such as 255,11 or '#000000' or void",
+            show_default="255, unless it is a class",
+        ),
     ] = None,
     val: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Fraction of the images for validation [default: 0.15]")
+        float | None,
+        typer.Option(
+            metavar="FRACTION", min=0, max=1, help="Fraction of the images for validation", show_default=RANDOM_SHARE
+        ),
     ] = None,
     test: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Fraction of the images for testing [default: 0.15]")
+        float | None,
+        typer.Option(
+            metavar="FRACTION", min=0, max=1, help="Fraction of the images for testing", show_default=RANDOM_SHARE
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random splits")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random splits")] = 0,
     group_by: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Keep images with the same match, such as the name of a video, together"),
+        typer.Option(
+            metavar="REGEX", help="Keep images with the same match, such as the name of a video, in one split"
+        ),
     ] = None,
     lists: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder with lists of ids or of pairs of paths: train.txt, val.txt, optionally test.txt"
+            metavar="DIR",
+            help="Folder with the splits as lists of ids or of pairs of paths: train.txt, val.txt, optionally test.txt",
         ),
     ] = None,
     channels: Annotated[
-        int, typer.Option(help="Channels of the images: 3 (RGB), 1 (gray) or 4 (all four bands of the files)")
+        int, typer.Option(metavar="N", help="Channels of the images: 3 (RGB), 1 (gray) or 4 (all four bands)")
     ] = 3,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave out images without a mask")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an entry of this name in the lab")] = False,
@@ -70,7 +87,10 @@ def add(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Inspect folders of images and masks, and add them to the lab's registry as a dataset."""
+    """Add folders of images and masks to the lab as a dataset.
+
+    All masks are read first, and their values are listed. A first grid of the dataset is written, too.
+    """
     from fcnlab.cli.data.class_option import decide_classes
     from fcnlab.cli.data.proposal import (
         build_entry,

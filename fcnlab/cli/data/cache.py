@@ -20,12 +20,12 @@ app = typer.Typer(help="Manage the cache of decoded samples.", no_args_is_help=T
 SHOWN = 12
 """Digits of a key in the list; all commands accept unique prefixes of keys."""
 
-Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or unique prefixes of keys")]
+Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or unique prefixes of keys")]
 
 
 @app.command("list", epilog="Example: fcnlab data cache list")
 def list_(as_json: AsJson = False) -> None:
-    """List the caches: dataset, split, size, time of the last use and state."""
+    """List the caches with their sizes, last use and state."""
     from fcnlab.data.cache.format import decoded_cache_folder
     from fcnlab.data.cache.maintenance import list_caches
 
@@ -100,9 +100,7 @@ def clear(
     all_: Annotated[bool, typer.Option("--all", help="Remove all caches")] = False,
     older_than: Annotated[
         float | None,
-        typer.Option(
-            "--older-than", min=0, metavar="DAYS", help="Remove caches that were not used for this number of days"
-        ),
+        typer.Option("--older-than", min=0, metavar="DAYS", help="Remove caches that were not used for this time"),
     ] = None,
 ) -> None:
     """Remove caches. Running trials are not affected; the next trial decodes its samples again."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: fcnlab data check camvid --data-root ~/data"
 
 AllSplits = Annotated[
-    bool, typer.Option("--all-splits", help="Also read splits that the registry entry does not use, such as trainval")
+    bool, typer.Option("--all-splits", help="Also read the splits that trials do not use, such as trainval")
 ]
 
 

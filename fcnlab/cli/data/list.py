@@ -17,9 +17,10 @@ EXAMPLE = "Example: fcnlab data list --data-root ~/data"
 
 
 def list_(verbose: Verbose = False, as_json: AsJson = False, lab: LabOption = None, data_root: DataRoot = None) -> None:
-    """List the datasets: number of classes, and images per split or that files are missing.
+    """List the datasets, with their classes and images.
 
-    Descriptions are shortened to one line; --verbose shows them in full, and which files are missing.
+    For a dataset without its files, "missing" is printed in place of the number of images of each split. Descriptions
+    are shortened to one line; --verbose shows them in full, and which files are missing.
     """
     from fcnlab.lab import Lab
 

@@ -26,15 +26,24 @@ DRAWS = 3
 
 def preview(
     name: DatasetName,
-    split: Annotated[str | None, typer.Option("--split", help="[default: the one that training uses]")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Also show its augmentation, a few draws each")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The PNG file [default: NAME-SPLIT.png]")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=64, help="How many images")] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, and which draws")] = 0,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Split of the images", show_default="the training split"),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME", help="Also show the images as this recipe augments them")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="PNG file to write", show_default="NAME-SPLIT.png")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=64, help="Number of images")] = 4,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the choice of images and of the augmentation")
+    ] = 0,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Write an image with samples, their labels and, with --recipe, their augmentation."""
+    """Write a picture of a few images of a dataset with their labels."""
     from fcnlab.data.datasets.palette import find_palette
     from fcnlab.data.inspection.preview import choose_samples, create_rows, draw_sheet
     from fcnlab.lab import Lab

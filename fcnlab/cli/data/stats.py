@@ -29,12 +29,12 @@ def stats(
     as_json: AsJson = False,
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", help="Also write the statistics of the classes to this file, one row per class"),
+        typer.Option("--csv", metavar="FILE", help="Also write the statistics of each class to this CSV file"),
     ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show sizes, class frequencies, colors and class weights of each split."""
+    """Show sizes, colors, class frequencies and weights of each split."""
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab

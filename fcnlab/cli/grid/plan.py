@@ -33,10 +33,10 @@ def plan(
         typer.Option(
             "--probe/--no-probe",
             envvar="FCNLAB_PROBE",
-            help="Measure a few steps of each kind of trial that has no comparable finished trial",
+            help="Measure a few steps of each kind of trial of which no comparable trial has finished",
         ),
     ] = True,
-    every: Annotated[bool, typer.Option("--all", help="List all cells, also of a large grid")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every cell of a large grid")] = False,
     as_json: AsJson = False,
     workers: Workers = RunOptions.workers,
     threads: Threads = RunOptions.threads,
@@ -45,9 +45,10 @@ def plan(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Check a grid file, list its cells and trials, and estimate the cost of the remaining trials.
+    """Check a grid file, and estimate the cost of its remaining trials.
 
-    No trial is run, except for a few steps to measure its cost; the measurements are cached.
+    Lists the cells and the states of their trials. No trial is run, except for a few steps to measure its cost; the
+    measurements are cached.
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.checks.class_presence import check_class_presence

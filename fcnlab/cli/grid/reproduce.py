@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
-from fcnlab.cli.references import TrialName, find_named
+from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.paths import exists, relative_to_cwd, resolve_path
 
 if TYPE_CHECKING:
@@ -22,18 +22,20 @@ EXAMPLE = "Example: fcnlab grid reproduce experiments/quickstart.yaml:fcn8s,rand
 
 
 def reproduce(
-    trial: TrialName,
-    show: Annotated[bool, typer.Option("--dry-run", help="Only print the command")] = False,
-    into: Annotated[
-        Path | None, typer.Option("--workdir", help="Folder to run in [default: a new temporary folder]")
+    trial: Annotated[str, reference_argument("TRIAL", f"The trial: {TRIAL_FORMS}")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command")] = False,
+    workdir: Annotated[
+        Path | None,
+        typer.Option("--workdir", metavar="DIR", help="Folder to run in", show_default="a new temporary folder"),
     ] = None,
     device: DeviceOption = "auto",
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Print the command that reproduces a trial, run it, and compare. Exit code 1 if a metric differs.
+    """Run a trial again, and compare its metrics with its record.
 
-    It runs in a separate folder, so no cached record is used and the lab does not change.
+    The command is printed first. It runs in a separate folder, so no cached record is used and the lab does not change.
+    Exit code 1 if a metric differs.
     """
     import subprocess
     import sys
@@ -45,10 +47,10 @@ def reproduce(
     own = Lab.find(find_grid_file(trial), root=lab, data_root=data_root)
     planned = find_named(trial, own).as_planned()
     record = planned.record
-    folder = into or _new_folder(planned)
+    folder = workdir or _new_folder(planned)
     words = command(planned, record, own, folder, device)
     typer.echo(shlex.join(words))
-    if show:
+    if dry_run:
         return
     if record is None:
         raise RunError(f"{trial}: {planned.description}: no record to compare with")

@@ -22,6 +22,7 @@ from fcnlab.cli.options import (
     LogEvery,
     PerGpu,
     RetryFailed,
+    Strict,
     Threads,
     TrackerOption,
     TrackingUri,
@@ -47,14 +48,16 @@ def run(
     log_every: LogEvery = RunOptions.log_every,
     hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     fail_fast: FailFast = RunOptions.fail_fast,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event and line")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
     tracker: TrackerOption = None,
 ) -> None:
-    """Run the remaining trials of a grid and print its table. Exit code 1 if a trial failed, 130 if interrupted.
+    """Run the remaining trials of a grid, and print its table.
+
+    Exit code 1 if a trial failed, 130 if interrupted.
 
     After Ctrl-C, running trials finish their epoch; a second Ctrl-C stops at once. The next run resumes from the last
     checkpoints. Several drivers, also on several machines, can run one grid of a shared lab.

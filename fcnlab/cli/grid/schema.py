@@ -10,9 +10,9 @@ EXAMPLE = "Example: fcnlab grid schema"
 
 
 def schema(lab: LabOption = None) -> None:
-    """Print the JSON Schema of grid files, with the component names of this lab's registry.
+    """Print the JSON Schema of grid files.
 
-    Editors complete and check grid files with it.
+    It includes the component names of the lab's registry. Editors complete and check grid files with it.
     """
     from fcnlab.config.grid.schema import format_schema, grid_schema
     from fcnlab.lab import Lab

@@ -36,9 +36,10 @@ def status(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show the progress of a grid: the running trials of each driver, and the errors of failed ones. It only reads.
+    """Show the progress of a grid.
 
-    Exit code 1 if files of a trial are damaged: `fcnlab grid run` moves them to runs/.quarantine/ and runs the trial.
+    Prints the running trials of each driver, and the errors of failed ones. Nothing is changed. Exit code 1 if files of
+    a trial are damaged: `fcnlab grid run` moves them to runs/.quarantine/ and runs the trial.
     """
     from fcnlab.cli.damage import report_damage
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table

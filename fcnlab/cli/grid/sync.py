@@ -27,7 +27,7 @@ def sync(
     tracking_uri: TrackingUri = None,
     tracker: TrackerOption = None,
 ) -> None:
-    """Publish the missing records of a grid to MLflow and write the report. No trial is run."""
+    """Publish the missing records of a grid, and write its report. No trial is run."""
     from fcnlab.lab import Lab
     from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.run import sync_grid
