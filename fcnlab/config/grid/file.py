@@ -90,10 +90,10 @@ class Block(Config):
     """A set of cells: `product` x `zip` x `sample` x `ablate` on top of `base`, and the single `cells`.
 
     Attributes:
-        base: overrides of all cells.
+        base: overrides of all cells, by axis.
         product: values by axis; each combination is a cell.
-        zip: values by axis; the axes vary together.
-        sample: ranges by axis, from which values are sampled.
+        zip: values of axes that vary together: the first values of all axes, then the second, and so on.
+        sample: random search: the number of samples `n`, and a range of values by axis.
         cells: overrides of single cells.
         ablate: changes that are examined one at a time.
         exclude: conditions; cells that meet one of them are left out.
@@ -206,7 +206,7 @@ class GridFile(Block):
             unchanged cell of an ablation.
         checkpoint: weights to evaluate: of the last epoch, or of the best on val.
         early_stopping: rule and epochs for pruning weak cells.
-        labels: display names of axes, values and cells.
+        labels: display names of axes, values and cells, and the caption of the table in LaTeX.
     """
 
     renamed: ClassVar[dict[str, str]] = {

@@ -5,15 +5,18 @@ Names that a lab adds later are not listed, and components may be incompatible; 
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields, list_mappings
-from fcnlab.config.grid.file import EarlyStopping
-from fcnlab.config.grid.sample import RANGE_KINDS
+from fcnlab.config.grid.file import GridFile
 from fcnlab.config.registry import KINDS, Registry
 
 Schema = dict[str, Any]
@@ -24,32 +27,51 @@ UNTYPED = {"dataset.classes", "dataset.ignore"}
 ARBITRARY_KEYS = tuple(f"{component}.{path}" for component in COMPONENTS for path in list_mappings(component))
 """Fields that are mappings with arbitrary keys."""
 
-DESCRIPTIONS = {
-    "question": "The question of the grid, in one sentence",
-    "description": "Context for readers of the table",
-    "conclusion": "The answer and what remains open; written when the results are there",
-    "base": "Overrides of all cells, by axis",
-    "product": "Values by axis; each combination is a cell",
-    "zip": "Values of axes that vary together: the first values of all axes, then the second, and so on",
-    "sample": "Random search: the number of samples n, and a range of values by axis",
-    "n": "Number of samples; a larger number keeps the others",
-    "seed": "Seed of the samples",
-    "sampler": "Independent random samples, or a Sobol sequence, which fills the ranges more evenly",
-    "uniform": "Lowest and highest number",
-    "log_uniform": "Lowest and highest number, above 0; the logarithm is uniform",
-    "int_uniform": "Lowest and highest integer",
-    "choice": "Values of equal probability",
-    "cells": "Overrides of single cells on top of base",
-    "ablate": "Changes that are examined one at a time: added to base, or removed from all of them",
-    "exclude": "Conditions; cells that meet one of them are left out",
-    "when": "Conditions by axis; the axis varies only in cells that meet one of its conditions",
-    "blocks": "Several sets of cells, each with its own base, product, zip, sample, cells, ablate, exclude and when",
-    "seeds": "Number of seeds of each cell, from 0 on, or a list of seeds",
-    "baseline": "Overrides of the cell to compare with; by default the first, or an ablation's first unchanged cell",
-    "checkpoint": "Weights to evaluate: of the last epoch, or of the best on val",
-    "early_stopping": "Epochs after which weak cells are pruned, and the rule",
-    "labels": "Display names of axes, values and cells, and the caption of the table in LaTeX",
+RANGES = {
+    "uniform": "lowest and highest number",
+    "log_uniform": "lowest and highest number, above 0; the logarithm is uniform",
+    "int_uniform": "lowest and highest integer",
 }
+"""Descriptions of the ranges with two ends."""
+
+
+class _DescribedSchema(GenerateJsonSchema):
+    """Generates schemas whose descriptions are those of the docstrings, without titles of fields."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - of the base class
+        return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        texts = _describe_fields(schema["cls"])
+        result = super().model_schema(schema)
+        result["description"] = _parse_docstring(schema["cls"])[0]
+        for name, field in result.get("properties", {}).items():
+            result["properties"][name] = ({"description": texts[name]} if name in texts else {}) | field
+        return result
+
+
+class _FileSchema(_DescribedSchema):
+    """Generates the schema of a file, whose optional keys are left out instead of being null."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
+        if schema.get("default") is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+
+def _describe_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Return the descriptions of the fields of a model and its bases."""
+    return {name: text for base in reversed(model.__mro__) for name, text in _parse_docstring(base)[1].items()}
+
+
+def _parse_docstring(cls: type) -> tuple[str, dict[str, str]]:
+    """Return the text of a docstring before the section Attributes, and the descriptions in it."""
+    text, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return text.strip(), {name: " ".join(description.split()) for name, description in found}
 
 
 def grid_schema(registry: Registry) -> Schema:
@@ -61,28 +83,55 @@ def grid_schema(registry: Registry) -> Schema:
     Returns:
         The schema.
     """
-    definitions: Schema = {}
-    definitions |= _axis_schemas(registry, definitions)
-    values = {axis: _ref(axis) for axis in definitions if axis in (*KINDS, INIT_FROM) or "." in axis}
-    condition = _by_axis({axis: {"anyOf": [value, _list(value)]} for axis, value in values.items()})
-    ends = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-    refs = {name: _ref(name) for name in ("Overrides", "Condition", "Conditions", "Columns", "Sample", "Block")}
-    definitions |= {
+    file = GridFile.model_json_schema(schema_generator=_FileSchema)
+    definitions: Schema = file.pop("$defs")
+    axes = _axis_schemas(registry, definitions)
+    values = {axis: _ref(axis) for axis in axes}
+    overrides, condition = _ref("Overrides"), _ref("Condition")
+    definitions |= axes | {
         "Overrides": _by_axis(values),
-        "Condition": {**condition, "minProperties": 1},
-        "Conditions": {"anyOf": [refs["Condition"], _list(refs["Condition"])]},
+        "Condition": _by_axis({axis: {"anyOf": [value, _list(value)]} for axis, value in values.items()})
+        | {"minProperties": 1},
+        "Conditions": {"anyOf": [condition, _list(condition)]},
         "Columns": _by_axis({axis: _list(value) for axis, value in values.items()}),
-        "Range": _range({**dict.fromkeys(RANGE_KINDS, ends), "choice": {"type": "array", "minItems": 1}}),
-        "Sample": _sample(values),
-        "Block": _object(_block_keys(refs, values)),
+        "Range": _range({}, numeric=True),
         "AxisName": _axis_names(values),
-        "EarlyStopping": EarlyStopping.model_json_schema(),
     }
+    block = {
+        "base": overrides,
+        "product": _ref("Columns"),
+        "zip": _ref("Columns"),
+        "cells": {"type": "array", "items": overrides},
+        "exclude": {"type": "array", "items": condition},
+        "when": _by_axis(dict.fromkeys(values, _ref("Conditions"))),
+    }
+    for model, by_axis in ((file, {**block, "baseline": overrides}), (definitions["Block"], block)):
+        for name, schema in by_axis.items():
+            model["properties"][name] = {"description": model["properties"][name].get("description", ""), **schema}
+    definitions["Ablation"]["properties"]["changes"]["items"] = {**overrides, "minProperties": 1}
+    for name in ("axes", "values"):
+        definitions["Labels"]["properties"][name]["propertyNames"] = _ref("AxisName")
+    ranges = {axis: _range(values[axis]) if axis in KINDS or axis == INIT_FROM else _ref("Range") for axis in values}
+    definitions["Sample"]["properties"] |= ranges
+    definitions["Sample"] |= {"additionalProperties": False, "patternProperties": _patterns(ranges)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **file,
         "title": "A grid of fcnlab",
-        **_object(_file_keys(refs) | _block_keys(refs, values), required=["question"]),
         "$defs": definitions,
+    }
+
+
+def _range(choices: Schema, *, numeric: bool = False) -> Schema:
+    """Return the schema of a range: a choice of values, and ranges of numbers where the axis is not a name."""
+    ends = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    kinds = {kind: {"description": text, **ends} for kind, text in RANGES.items()} if numeric else {}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**kinds, "choice": {"description": "values of equal probability", **_list(choices)}},
+        "minProperties": 1,
+        "maxProperties": 1,
     }
 
 
@@ -98,87 +147,10 @@ def format_schema(schema: Schema) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def _block_keys(refs: Mapping[str, Schema], values: Mapping[str, Schema]) -> Schema:
-    ablation = {
-        "changes": _list({**refs["Overrides"], "minProperties": 1}),
-        "mode": {"enum": ["add", "remove"], "default": "add"},
-    }
-    return {
-        "base": refs["Overrides"],
-        "product": refs["Columns"],
-        "zip": refs["Columns"],
-        "sample": refs["Sample"],
-        "cells": {"type": "array", "items": refs["Overrides"]},
-        "ablate": _object(ablation, required=["changes"]),
-        "exclude": {"type": "array", "items": refs["Condition"]},
-        "when": _by_axis(dict.fromkeys(values, refs["Conditions"])),
-    }
-
-
-def _sample(values: Mapping[str, Schema]) -> Schema:
-    """Return the schema of a random search: its own keys, and a range for each axis."""
-    named = {axis: _range({"choice": _list(values[axis])}) for axis in (*KINDS, INIT_FROM)}
-    by_axis = _by_axis({axis: named.get(axis, _ref("Range")) for axis in values})
-    own = _object(
-        {
-            "n": {"type": "integer", "minimum": 1},
-            "seed": {"type": "integer", "minimum": 0, "default": 0},
-            "sampler": {"enum": ["random", "qmc"], "default": "random"},
-        }
-    )
-    return {**by_axis, "properties": {**own["properties"], **by_axis["properties"]}, "required": ["n"]}
-
-
-def _range(kinds: Schema) -> Schema:
-    return {**_object(kinds), "minProperties": 1, "maxProperties": 1}
-
-
-def _file_keys(refs: Mapping[str, Schema]) -> Schema:
-    """Return the schemas of the keys of a file that a block does not have."""
-    return {
-        "question": {"type": "string", "minLength": 1},
-        "description": {"type": "string"},
-        "conclusion": {"type": "string"},
-        "blocks": {"type": "array", "items": refs["Block"]},
-        "seeds": {
-            "anyOf": [{"type": "integer", "minimum": 1}, _list({"type": "integer", "minimum": 0})],
-            "default": 1,
-        },
-        "baseline": refs["Overrides"],
-        "checkpoint": {"enum": ["last", "best"], "default": "last"},
-        "early_stopping": _ref("EarlyStopping"),
-        "labels": _labels(),
-    }
-
-
-def _labels() -> Schema:
-    """Return the schema of the display names."""
-    text: Schema = {"type": "string", "minLength": 1}
-    texts: Schema = {"type": "object", "additionalProperties": text}
-    by_axis: Schema = {"type": "object", "propertyNames": _ref("AxisName")}
-    return _object(
-        {
-            "caption": {"type": "string"},
-            "axes": {**by_axis, "additionalProperties": text},
-            "values": {**by_axis, "additionalProperties": texts},
-            "cells": texts,
-        }
-    )
-
-
 def _axis_names(axes: Iterable[str]) -> Schema:
     """Return the schema of the full or short name of an axis."""
     names = [*axes, *(short for short, _ in _short_names())]
     return {"anyOf": [{"enum": names}, *({"pattern": f"^{_quote(field)}\\..+$"} for field in ARBITRARY_KEYS)]}
-
-
-def _object(properties: Schema, required: list[str] | None = None) -> Schema:
-    described = {
-        name: {"description": DESCRIPTIONS[name], **value} if name in DESCRIPTIONS else value
-        for name, value in properties.items()
-    }
-    schema: Schema = {"type": "object", "additionalProperties": False, "properties": described}
-    return {**schema, "required": required} if required else schema
 
 
 def _ref(name: str) -> Schema:
@@ -190,15 +162,19 @@ def _list(items: Schema) -> Schema:
 
 
 def _by_axis(values: Mapping[str, Schema]) -> Schema:
-    """Return the schema of a mapping by axis. Short names are accepted as patterns, which editors do not offer."""
-    patterns = {f"^{_quote(short)}$": values[full] for short, full in _short_names()}
-    patterns |= {f"^{_quote(field)}\\..+$": {} for field in ARBITRARY_KEYS}
+    """Return the schema of a mapping by axis."""
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": dict(values),
-        "patternProperties": patterns,
+        "patternProperties": _patterns(values),
     }
+
+
+def _patterns(values: Mapping[str, Schema]) -> Schema:
+    """Return the schemas of short names of axes, as patterns, which editors do not offer, and of arbitrary keys."""
+    short = {f"^{_quote(short)}$": values[full] for short, full in _short_names()}
+    return short | {f"^{_quote(field)}\\..+$": {} for field in ARBITRARY_KEYS}
 
 
 def _quote(name: str) -> str:
@@ -222,7 +198,7 @@ def _axis_schemas(registry: Registry, definitions: Schema) -> dict[str, Schema]:
     values: dict[str, Schema] = {kind: _names(kind, registry) for kind in KINDS}
     values[INIT_FROM] = {"anyOf": [{"type": "null"}, key, _ref("Overrides")]}
     for component in COMPONENTS:
-        model = TypeAdapter(KINDS[component]).json_schema(ref_template="#/$defs/{model}")
+        model = TypeAdapter(KINDS[component]).json_schema(schema_generator=_DescribedSchema)
         definitions |= model.pop("$defs", {})
         by_path: dict[str, list[Schema]] = {}
         for root in _objects(model, definitions):
