@@ -30,7 +30,7 @@ blocks and some of their rows, so that it fits the cache. On CUDA there is one t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,18 +46,6 @@ MIN_TILE_PIXELS = 128
 """Smallest number of pixels of a block in one tile on the CPU; on CUDA a tile has whole blocks."""
 MAX_TILE_SCORES = {"cpu": 2**20, "cuda": 2**28}
 """Largest number of scores in a tile, by device: on a CPU those of a thread fit its cache; 0.5 to 1 GB on CUDA."""
-
-
-def count_tile_blocks(scores: int, device: torch.device) -> int:
-    """Return the number of blocks in a tile.
-
-    Args:
-        scores: scores of a block in a tile.
-        device: device of the scores.
-    """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    largest = MAX_TILE_SCORES.get(device.type, MAX_TILE_SCORES["cuda"])
-    return max(1, threads * largest // scores)
 
 
 def has_blocks(head: Head) -> bool:
@@ -248,3 +236,31 @@ def kernel_as_matrices(upsample: TransposedUpsampler, groups: int, tile_rows: in
         return matrices
     bias = upsample.bias.unsqueeze(1).expand(-1, tile_rows * s).reshape(groups, 1, -1)
     return torch.cat([matrices, bias.expand(tiles, -1, -1, -1)], 2)
+
+
+def compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """Upsample tile by tile; the caller may overwrite the scores of a tile.
+
+    Args:
+        left: scores [G, N, K] of N blocks, as `scores_as_matrix` returns them.
+        kernels: [tiles, G, K, C/G * T], as `kernel_as_matrices` returns them.
+        pixels: T, the number of pixels of a block in a tile.
+
+    Yields:
+        The index of the rows of blocks, the n blocks of the tile, their scores [G, n, C/G * T], and the same memory as
+        [n, C, T].
+    """
+    groups, num_blocks, _ = left.shape
+    group_classes = kernels.shape[3] // pixels
+    # As many blocks as `MAX_TILE_SCORES` allows.
+    threads = torch.get_num_threads() if left.device.type == "cpu" else 1
+    largest = MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"])
+    chunk = max(1, threads * largest // (groups * group_classes * pixels))
+    for number, kernel in enumerate(kernels):
+        for start in range(0, num_blocks, chunk):
+            blocks = slice(start, start + chunk)
+            scores = torch.bmm(left[:, blocks], kernel)
+            by_class = permute(
+                scores.view(groups, -1, group_classes, pixels), "group block class pixel -> block group class pixel"
+            ).view(-1, groups * group_classes, pixels)
+            yield number, blocks, scores, by_class

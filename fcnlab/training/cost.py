@@ -17,7 +17,7 @@ from fcnlab.errors import first_line
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
 from fcnlab.redaction import get_logger
 from fcnlab.training import hardware
-from fcnlab.training.network import eval_mode, get_in_channels
+from fcnlab.training.network import eval_mode
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
@@ -59,7 +59,7 @@ def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) ->
     """
     meta = _copy_to_meta(model).eval()
     with FlopCounterMode(display=False) as counter:
-        images = torch.zeros(1, get_in_channels(model), *size, device="meta")
+        images = torch.zeros(1, model.backbone.in_channels, *size, device="meta")
         meta.training_scores(images) if training else meta(images)
     return counter.get_total_flops() / 2e9
 
@@ -113,7 +113,7 @@ def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
 
     # Batch norm in training mode rejects maps of one pixel of a single image, and stores the same tensors in eval mode.
     with eval_mode(model), saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = model.training_scores(torch.zeros(1, get_in_channels(model), *size, device=_device(model)))
+        scores = model.training_scores(torch.zeros(1, model.backbone.in_channels, *size, device=_device(model)))
     del scores
     return sum(stored.values())
 
@@ -210,7 +210,7 @@ def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats:
 
 
 def _measure_median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:
-    shape = (batch, get_in_channels(model), *size)
+    shape = (batch, model.backbone.in_channels, *size)
     images = torch.randn(shape, device=_device(model)).contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(repeats + 1):

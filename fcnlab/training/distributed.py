@@ -134,12 +134,15 @@ def synchronize_batch_norm(model: nn.Module, group: ProcessGroup, device: torch.
     """
     if group.size == 1:
         return
+    from timm.layers import convert_sync_batchnorm  # also converts timm's batch norms with an activation
+
     if device.type != "cuda":
         problem = find_unsynchronized_norms(model, group.size)
         if problem is not None:
             raise ModelError(problem)
     for path in _find_training_norms(model):
-        _replace_by_sync_batch_norm(model, path)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, convert_sync_batchnorm(model.get_submodule(path)))
 
 
 def find_unsynchronized_norms(model: nn.Module, processes: int) -> str | None:
@@ -168,11 +171,3 @@ def _find_training_norms(model: nn.Module) -> list[str]:
     """Return the paths of the batch norms that use batch statistics while the model trains."""
     model.train()
     return [path for path, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
-
-
-def _replace_by_sync_batch_norm(model: nn.Module, path: str) -> None:
-    """Replace one batch norm by a SyncBatchNorm with the same weights, also one of timm with its activation."""
-    from timm.layers import convert_sync_batchnorm
-
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, convert_sync_batchnorm(model.get_submodule(path)))

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from fcnlab.kernels import batch_norm
 from fcnlab.kernels.build import C_SUFFIX
 from fcnlab.kernels.switch import is_triton_available
-from fcnlab.training.network import eval_mode, get_in_channels
+from fcnlab.models import FCN
+from fcnlab.training.network import eval_mode
 
 
 def replace_batch_norm(model: nn.Module, size: tuple[int, int] = (64, 64)) -> None:
@@ -157,7 +158,8 @@ def _find_activated_norms(model: nn.Module, size: tuple[int, int]) -> set[nn.Mod
     hooks = [norm.register_forward_hook(readers.after_norm) for norm in norms]
     hooks += [relu.register_forward_pre_hook(readers.before_relu) for relu in relus]
     hooks += [relu.register_forward_hook(readers.after_relu) for relu in relus]
-    image = torch.zeros(1, get_in_channels(model), *size, device=next(model.parameters()).device)
+    channels = model.backbone.in_channels if isinstance(model, FCN) else 3
+    image = torch.zeros(1, channels, *size, device=next(model.parameters()).device)
     try:
         with eval_mode(model), readers:
             model(image)

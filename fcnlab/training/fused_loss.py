@@ -11,9 +11,8 @@ stored. The scores of a tile are computed twice then: for the probabilities, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +24,12 @@ from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.training.blocks import (
     BlockGrid,
+    compute_tiles,
     count_independent_groups,
-    count_tile_blocks,
     has_blocks,
     kernel_as_matrices,
-    permute,
     scores_as_matrix,
 )
-from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.losses import Loss
 
 _ALIGNMENT = 8
@@ -70,6 +67,7 @@ class FusedUpsampleLoss:
         assert isinstance(head.upsample, TransposedUpsampler), "can_fuse requires it"
         self.loss, self.head, self.upsample = loss, head, head.upsample
         self.groups = count_independent_groups(head.upsample)
+        self.compute_micro_batch_weight = loss.compute_micro_batch_weight
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of a batch.
@@ -90,57 +88,19 @@ class FusedUpsampleLoss:
         )
         left = scores_as_matrix(grid.gather_corners(scores), self.groups, bias=self.upsample.bias is not None)
         right = kernel_as_matrices(self.upsample, self.groups, grid.tile_rows)
-        terms = _Terms(pixel_loss, self.loss.lovasz)
-        value: Tensor = _UpsampledLoss.apply(left, right, block_labels, factors, terms, scores.dtype)
+        value: Tensor = _UpsampledLoss.apply(
+            left, right, block_labels, factors, pixel_loss, self.loss.lovasz, scores.dtype
+        )
         return value
-
-    def compute_micro_batch_weight(
-        self, micro_labels: Tensor, labels: Tensor, group: ProcessGroup = SINGLE_PROCESS
-    ) -> Tensor | float:
-        """Compute the weight of the loss of a micro-batch, as `Loss.compute_micro_batch_weight`.
-
-        Args:
-            micro_labels: labels of the micro-batch, uint8 [b, H, W].
-            labels: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
-            group: the processes over whose micro-batches the losses are summed.
-        """
-        return self.loss.compute_micro_batch_weight(micro_labels, labels, group)
-
-
-class _Terms(NamedTuple):
-    """The terms of a loss.
-
-    Attributes:
-        pixel_loss: the cross entropy of one pixel.
-        lovasz: factor on the Lovász loss.
-    """
-
-    pixel_loss: PixelLoss
-    lovasz: float
-
-
-class _Tile(NamedTuple):
-    """Upsampled scores of some blocks and some of their rows.
-
-    Attributes:
-        number: number of the rows, from 0.
-        blocks: the blocks.
-        scores: scores of G groups of classes, [G, n, C/G * T].
-        by_class: the same memory as [n, C, T].
-    """
-
-    number: int
-    blocks: slice
-    scores: Tensor
-    by_class: Tensor
 
 
 class _UpsampledLoss(torch.autograd.Function):
     """Loss of the product of scores [G, N, K] and kernels [tiles, G, K, C/G * T] for labels [tiles, N, T].
 
     N is the number of blocks and T the number of pixels of a block in a tile; the cross entropy of each block is
-    multiplied by its factor [N]. All inputs are float32, products have the given precision. Gradients are computed
-    together with the loss, in float32; the backward pass only multiplies them by the gradient of the loss.
+    multiplied by its factor [N], and the Lovász loss by `lovasz_factor`. All tensors are float32, products have the
+    given precision. Gradients are computed together with the loss, in float32; the backward pass only multiplies them
+    by the gradient of the loss.
     """
 
     @staticmethod
@@ -150,7 +110,8 @@ class _UpsampledLoss(torch.autograd.Function):
         kernels: Tensor,
         labels: Tensor,
         factors: Tensor,
-        terms: _Terms,
+        pixel_loss: PixelLoss,
+        lovasz_factor: float,
         precision: torch.dtype,
     ) -> Tensor:
         k, pixels = left.shape[2], labels.shape[2]
@@ -158,21 +119,23 @@ class _UpsampledLoss(torch.autograd.Function):
         if precision == torch.float16:
             # The gradient of a mean over millions of pixels underflows in float16. Factors are therefore divided by
             # the largest one while gradients are float16, and the float32 results are multiplied by it again.
-            largest = factors.amax().clamp_min(terms.lovasz / labels.numel())
+            largest = factors.amax().clamp_min(lovasz_factor / labels.numel())
             unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
-            factors, terms = factors / unit, terms._replace(lovasz=terms.lovasz and terms.lovasz / float(unit))
+            factors = factors / unit
+            if lovasz_factor:
+                lovasz_factor = lovasz_factor / float(unit)
         left, kernels = _align(left.to(precision), 2), _align(kernels.to(precision), 2)
         losses: list[Tensor] = []
         slopes: dict[int, Tensor] | None = None
-        if terms.lovasz:
-            value, slopes = _compute_lovasz(left, kernels, labels, terms.lovasz)
+        if lovasz_factor:
+            value, slopes = _compute_lovasz(left, kernels, labels, lovasz_factor)
             losses.append(value)
         left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
         kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
-        for tile, blocks, scores, by_class in _compute_tiles(left, kernels, pixels):
+        for tile, blocks, scores, by_class in compute_tiles(left, kernels, pixels):
             tile_slopes = None if slopes is None else {index: slope[tile, blocks] for index, slope in slopes.items()}
             tile_labels = labels[tile, blocks]
-            losses.append(cross_entropy_(by_class, tile_labels, factors[blocks], terms.pixel_loss, tile_slopes))
+            losses.append(cross_entropy_(by_class, tile_labels, factors[blocks], pixel_loss, tile_slopes))
             # From here on, `scores` are the gradient of the scores.
             if ctx.needs_input_grad[0]:
                 _add(left_grads, blocks.start, _matmul_float32(scores, kernels[tile].mT))
@@ -192,22 +155,7 @@ class _UpsampledLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grads = (None if grad is None else grad * grad_loss[0] for grad in ctx.saved_tensors)
-        return *grads, None, None, None, None
-
-
-def _compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[_Tile]:
-    """Upsample tile by tile; the caller may overwrite the scores of a tile."""
-    groups, num_blocks, _ = left.shape
-    group_classes = kernels.shape[3] // pixels
-    chunk = count_tile_blocks(groups * group_classes * pixels, left.device)
-    for number, kernel in enumerate(kernels):
-        for start in range(0, num_blocks, chunk):
-            blocks = slice(start, start + chunk)
-            scores = torch.bmm(left[:, blocks], kernel)
-            by_class = permute(
-                scores.view(groups, -1, group_classes, pixels), "group block class pixel -> block group class pixel"
-            ).view(-1, groups * group_classes, pixels)
-            yield _Tile(number, blocks, scores, by_class)
+        return *grads, None, None, None, None, None
 
 
 def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, dict[int, Tensor]]:
@@ -218,7 +166,7 @@ def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float
     num_classes = left.shape[0] * kernels.shape[3] // labels.shape[2]
     occurring = lovasz.find_occurring_classes(labels, num_classes)
     probabilities = dict(zip(occurring, torch.empty(len(occurring), *labels.shape), strict=True))
-    for tile, blocks, _, scores in _compute_tiles(left, kernels, labels.shape[2]):
+    for tile, blocks, _, scores in compute_tiles(left, kernels, labels.shape[2]):
         by_class = scores.float() if scores.dtype == torch.float16 else scores
         softmax.softmax_of_classes(by_class, {index: values[tile, blocks] for index, values in probabilities.items()})
     flat = {index: values.flatten() for index, values in probabilities.items()}

@@ -12,11 +12,10 @@ from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.models.heads import CoarseHead
 from fcnlab.training.blocks import (
     BlockGrid,
+    compute_tiles,
     count_independent_groups,
-    count_tile_blocks,
     has_blocks,
     kernel_as_matrices,
-    permute,
     scores_as_matrix,
 )
 
@@ -75,34 +74,14 @@ class FusedPrediction:
         grid = BlockGrid.of(self._head, size, scores.device)
         left = scores_as_matrix(grid.gather_corners(scores), self._groups, bias=self._upsample.bias is not None)
         kernels = self._get_kernels(grid.tile_rows, precision)
-        return grid.to_images(_predict_blocks(left.to(precision), kernels, scores.shape[1]))
+        pixels = grid.tile_rows * grid.stride
+        predicted = torch.empty(len(kernels), left.shape[1], pixels, dtype=torch.uint8)
+        for number, blocks, _, by_class in compute_tiles(left.to(precision), kernels, pixels):
+            predicted[number, blocks] = argmax_classes(by_class)
+        return grid.to_images(predicted)
 
     def _get_kernels(self, tile_rows: int, precision: torch.dtype) -> Tensor:
         key = tile_rows, precision
         if key not in self._kernels:
             self._kernels[key] = kernel_as_matrices(self._upsample, self._groups, tile_rows).to(precision)
         return self._kernels[key]
-
-
-def _predict_blocks(left: Tensor, kernels: Tensor, num_classes: int) -> Tensor:
-    """Predict the classes of the pixels of blocks.
-
-    Args:
-        left: scores [G, N, K] of N blocks and G groups of classes that do not mix.
-        kernels: [tiles, G, K, C/G * T], with T pixels of a block in a tile.
-        num_classes: number of classes C.
-
-    Returns:
-        Classes, uint8 [tiles, N, T].
-    """
-    groups, num_blocks, _ = left.shape
-    pixels = kernels.shape[3] * groups // num_classes
-    chunk = count_tile_blocks(num_classes * pixels, left.device)
-    predicted = torch.empty(len(kernels), num_blocks, pixels, dtype=torch.uint8)
-    for kernel, tile in zip(kernels, predicted, strict=True):
-        for start in range(0, num_blocks, chunk):
-            blocks = slice(start, start + chunk)
-            scores = torch.bmm(left[:, blocks], kernel).view(groups, -1, num_classes // groups, pixels)
-            by_class = permute(scores, "group block class pixel -> block group class pixel")
-            tile[blocks] = argmax_classes(by_class.reshape(-1, num_classes, pixels))
-    return predicted

@@ -5,10 +5,8 @@ Dice comes from segmentation_models_pytorch, whose implementation is widely used
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,56 +18,8 @@ from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.lovasz import lovasz_softmax
 
-Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Reduces losses [B, H, W], 0 where ignored, with labels [B, H, W] and optional class weights to a scalar."""
-
-
-def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Average over all pixels of the batch that are not ignored, weighted by class.
-
-    Args:
-        losses: float32 [B, H, W], 0 where ignored.
-        labels: uint8 [B, H, W], 255 for ignored.
-        class_weights: [num_classes].
-
-    Returns:
-        A scalar; 0 if all pixels are ignored.
-    """
-    return losses.sum() / _replace_zero(compute_pixel_weights(labels, class_weights).sum())
-
-
-def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Average over the pixels of each image, and sum over the batch: d2l, chapter 14.11.
-
-    Args:
-        losses: float32 [B, H, W], 0 where ignored.
-        labels: uint8 [B, H, W], 255 for ignored.
-        class_weights: [num_classes].
-
-    Returns:
-        A scalar; an image without any labeled pixel contributes 0.
-    """
-    weights = compute_pixel_weights(labels, class_weights)
-    return (losses.flatten(1).sum(1) / _replace_zero(weights.flatten(1).sum(1))).sum()
-
-
-def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:  # noqa: ARG001
-    """Sum over all pixels: the unnormalized loss of Long et al., CVPR 2015, section 4.3.
-
-    Args:
-        losses: float32 [B, H, W], 0 where ignored.
-        labels: not used.
-        class_weights: not used.
-
-    Returns:
-        A scalar.
-    """
-    return losses.sum()
-
-
-REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
-    {"pixel_mean": pixel_mean, "image_mean_sum": image_mean_sum, "pixel_sum": pixel_sum}
-)
+REDUCTIONS = ("pixel_mean", "image_mean_sum", "pixel_sum")
+"""Reductions of the cross entropies of all pixels to a scalar; see `fcnlab.config.recipe.Loss`."""
 
 
 def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -183,7 +133,12 @@ class Loss:
             if self.ohem is not None:
                 labels = torch.where(_select_hard(probability.detach(), labels, *self.ohem), labels, IGNORE_INDEX)
                 losses = torch.where(labels != IGNORE_INDEX, losses, 0)
-        return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
+        if self.reduction == "pixel_sum":
+            return losses.sum()
+        weights = compute_pixel_weights(labels, self.class_weights)
+        if self.reduction == "image_mean_sum":
+            return (losses.flatten(1).sum(1) / _replace_zero(weights.flatten(1).sum(1))).sum()
+        return losses.sum() / _replace_zero(weights.sum())
 
     def compute_micro_batch_weight(
         self, micro_labels: Tensor, labels: Tensor, group: ProcessGroup = SINGLE_PROCESS
@@ -200,7 +155,7 @@ class Loss:
         Returns:
             The factor on the loss of the micro-batch.
         """
-        if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
+        if self.weight and self.reduction != "pixel_mean":
             return 1.0
         class_weights = self.class_weights if self.weight else None
         total = group.sum(compute_pixel_weights(labels, class_weights).sum())
@@ -241,16 +196,10 @@ def _find_hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) ->
 
 
 def _compute_dice(scores: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = _create_dice_loss()(scores, labels.long())
+    from segmentation_models_pytorch.losses import DiceLoss  # the import takes a second
+
+    loss: Tensor = DiceLoss("multiclass", ignore_index=IGNORE_INDEX)(scores, labels.long())
     return loss
-
-
-@cache
-def _create_dice_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    """Return smp's Dice loss; imported on first use, because the import takes a second."""
-    from segmentation_models_pytorch.losses import DiceLoss
-
-    return DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
 
 
 def compute_class_weights(labels: Iterable[Tensor], num_classes: int) -> Tensor:

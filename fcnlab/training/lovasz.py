@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -31,7 +29,9 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
         return loss
     if not bool((labels != IGNORE_INDEX).any()):
         return 0 * scores.sum()
-    return _create_smp_loss()(scores, labels.long())
+    from segmentation_models_pytorch.losses import LovaszLoss  # the import takes a second
+
+    return LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)(scores, labels.long())
 
 
 class _LovaszOfProbabilities(torch.autograd.Function):
@@ -49,16 +49,8 @@ class _LovaszOfProbabilities(torch.autograd.Function):
         return gradient * grad_loss[0], None
 
 
-@cache
-def _create_smp_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    """Return smp's loss; imported on first use, because the import takes a second."""
-    from segmentation_models_pytorch.losses import LovaszLoss
-
-    return LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
-
-
 def lovasz_softmax_without_sync(scores: Tensor, labels: Tensor) -> Tensor:
-    """Compute the Lovász-Softmax loss (Berman et al., CVPR 2018, section 3) without synchronizing with the device.
+    """Compute the Lovász-Softmax loss without synchronizing with the device.
 
     Equal to that of segmentation_models_pytorch, which selects labeled pixels and occurring classes by their values and
     so makes the host wait many times. Here ignored pixels are kept with an error of 0, and absent classes with a weight

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.training.losses import REDUCTIONS, Loss, compute_class_weights, image_mean_sum, pixel_mean
+from fcnlab.training.losses import REDUCTIONS, Loss, compute_class_weights
 
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.5])
 KINDS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1}, {"focal": 0.5}, {"focal": 2.0}, {"ohem": (0.7, 0.1)}]
@@ -44,22 +44,12 @@ def sure(labels: Tensor, scale: float = 100.0) -> Tensor:
     return scale * F.one_hot(torch.where(labels == 255, 0, labels).long(), 4).permute(0, 3, 1, 2).float()
 
 
-def entropies(scores: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(scores, labels.long(), ignore_index=255, reduction="none")
-
-
 def gradient(loss: Loss, scores: Tensor, labels: Tensor, auxiliary: Tensor | None = None) -> tuple[Tensor, Tensor]:
     scores = scores.clone().requires_grad_()
     value = loss(scores, labels, auxiliary)
     value.backward()
     assert scores.grad is not None
     return value.detach(), scores.grad
-
-
-def test_pixel_mean_equals_the_mean_of_torch() -> None:
-    scores, labels = batch()
-    expected = F.cross_entropy(scores, labels.long(), ignore_index=255)
-    assert torch.allclose(pixel_mean(entropies(scores, labels), labels), expected)
 
 
 def test_the_default_loss_equals_the_cross_entropy_of_torch() -> None:
@@ -81,7 +71,6 @@ def test_class_weights_and_label_smoothing_equal_those_of_torch(weights: Tensor 
 def test_image_mean_sum_equals_the_loss_of_d2l() -> None:
     scores, labels = batch(ignored=0)
     chapter = F.cross_entropy(scores, labels.long(), reduction="none").mean(1).mean(1).sum()
-    assert torch.allclose(image_mean_sum(entropies(scores, labels), labels), chapter)
     assert torch.allclose(Loss("image_mean_sum")(scores, labels), chapter)
 
 
