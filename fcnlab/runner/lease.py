@@ -23,7 +23,6 @@ import uuid
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 
 from filelock import FileLock, Timeout
 
@@ -73,9 +72,7 @@ class Heartbeat:
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._release()
         self._remove_dead_drivers()  # of this host, that have been killed since this one began

@@ -36,7 +36,6 @@ from fcnlab.runner.trackers import check_trackers
 from fcnlab.settings import DEFAULT_OPTIONS, RunOptions
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.tracking.store import is_installed
-from fcnlab.trial.leftovers import list_leftovers, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -267,8 +266,8 @@ def _remove_leftovers(plan: Plan, lab: Lab, leases: Leases) -> None:
     """Remove what killed processes have left in the run folders that no other driver has leased."""
     for planned in plan.all_trials:
         folder = planned.folder
-        if (any(folder.path.glob("*lease.*")) or list_leftovers(folder)) and leases.claim(folder.path):
-            remove_leftovers(folder)
+        if (any(folder.path.glob("*lease.*")) or folder.list_leftovers()) and leases.claim(folder.path):
+            folder.remove_leftovers()
             leases.release(folder.path)
     state = state_folder(plan.grid, lab)
     if leases.holds(state):

@@ -100,7 +100,7 @@ def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
         thread.join()
     assert sorted(claimed) == [False] * 7 + [True]
     for driver in drivers:
-        driver.__exit__(None, None, None)
+        driver.__exit__()
 
 
 def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

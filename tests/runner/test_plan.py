@@ -419,7 +419,7 @@ def test_a_slow_network_is_measured_with_one_small_step(lab: Lab, monkeypatch: p
     monkeypatch.setattr(probe_worker, "_train", lambda *arguments: steps.append(arguments[-1]) or 2.0)
     trial = planned_in(lab).trials[0].trial
     images = len(lab.open_dataset(trial.dataset).split("train"))
-    rate = probe_worker.measure(trial, lab, deadline=time.time())
+    rate = probe_worker.measure(trial, lab, deadline=time.monotonic())
     assert steps == [2] and images % trial.recipe.batch_size == 0
     assert rate.epoch_seconds == pytest.approx(images / 2 * 2.0)
     assert (rate.memory, rate.spread, rate.final_image_seconds) == (None, EXTRAPOLATED_SPREAD, rate.image_seconds)
@@ -479,7 +479,6 @@ def plan_and_estimate(grid: Grid, lab: Lab) -> Plan:
 
 
 def test_work_of_a_plan_grows_in_proportion_to_its_trials(lab: Lab) -> None:
-    # benchmarks/plan_cost.py measures the seconds.
     calls = []
     for seeds in (1, 2):
         text = LARGE.replace("[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]", "[0.0]")

@@ -6,7 +6,7 @@ the code of some networks reads values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,17 +47,11 @@ class NetworkSetup:
     """
 
     identity: str
-    variant: Variant
-    recipe: Recipe
-    num_classes: int
-    channels: int
-    images: tuple[Size, ...]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, NetworkSetup) and self.identity == other.identity
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
+    variant: Variant = field(compare=False)
+    recipe: Recipe = field(compare=False)
+    num_classes: int = field(compare=False)
+    channels: int = field(compare=False)
+    images: tuple[Size, ...] = field(compare=False)
 
     @classmethod
     def of(cls, trial: Trial, num_classes: int, images: tuple[Size, ...]) -> NetworkSetup:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
@@ -50,15 +49,13 @@ class Workload:
         return self.data, self.sizes
 
     @classmethod
-    def of(cls, variant: Variant, dataset: Dataset, recipe: Recipe) -> Workload:
+    def of(cls, trial: Trial) -> Workload:
         """Return the workload of a trial.
 
         Args:
-            variant: the variant of the trial.
-            dataset: its dataset.
-            recipe: its recipe.
+            trial: the trial.
         """
-        return cls(_encode_variant(variant), _to_json(dataset.content()), _encode_sizes(recipe))
+        return cls(_encode_variant(trial.variant), _to_json(trial.dataset.content()), _encode_sizes(trial.recipe))
 
 
 def _encode_variant(variant: Variant) -> str:
@@ -154,7 +151,7 @@ def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator
     evaluated = val * (validations + again) + test * again
     image_seconds = record.cost.evaluate_seconds / evaluated
     yield (
-        Workload.of(trial.variant, trial.dataset, trial.recipe),
+        Workload.of(trial),
         CostRate(
             epoch_seconds=record.cost.train_seconds / record.trained_epochs,
             image_seconds=image_seconds,
@@ -188,7 +185,7 @@ def _compute_size(folder: Path) -> int:
 def find_workloads(plan: Plan) -> dict[str, Workload]:
     """Return the workload of each trial of a plan.
 
-    Most trials of a grid share their components, so each component is encoded only once.
+    The trials of a cell share their components, which are encoded only once.
 
     Args:
         plan: the plan.
@@ -196,15 +193,12 @@ def find_workloads(plan: Plan) -> dict[str, Workload]:
     Returns:
         The workloads by the key of the trial.
     """
-    texts: dict[int, str] = {}
-    found = {}
+    by_components: dict[tuple[int, int, int], Workload] = {}
+    workloads = {}
     for planned in plan.all_trials:
         trial = planned.trial
-        if id(trial.variant) not in texts:
-            texts[id(trial.variant)] = _encode_variant(trial.variant)
-        if id(trial.dataset) not in texts:
-            texts[id(trial.dataset)] = _to_json(trial.dataset.content())
-        if id(trial.recipe) not in texts:
-            texts[id(trial.recipe)] = _encode_sizes(trial.recipe)
-        found[planned.key] = Workload(texts[id(trial.variant)], texts[id(trial.dataset)], texts[id(trial.recipe)])
-    return found
+        components = id(trial.variant), id(trial.dataset), id(trial.recipe)
+        if components not in by_components:
+            by_components[components] = Workload.of(trial)
+        workloads[planned.key] = by_components[components]
+    return workloads

@@ -103,7 +103,7 @@ def _measure(
 ) -> tuple[dict[int, CostRate], dict[int, str]]:
     """Return the mean rates and the errors of the trials, by their index."""
     command = [sys.executable, "-m", "fcnlab.runner.cost.probe_worker", str(lab.root), str(lab.data_root or "")]
-    command += [str(slot.threads), str(time.time()), str(time.time() + BUDGET)]
+    command += [str(slot.threads), str(time.monotonic()), str(time.monotonic() + BUDGET)]
     # The worker decodes a few images only, which must not replace the cache of the whole split.
     environment = {**os.environ, **slot.environment, "FCNLAB_CACHE_BUDGET": "0"}
     found: dict[int, list[CostRate]] = {}

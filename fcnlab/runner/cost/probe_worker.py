@@ -87,17 +87,6 @@ class _FewBatches:
                 yield images[: self._images], labels[: self._images]
 
 
-class _Clock:
-    """Time until a deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-
-    def has_time_for(self, seconds: float) -> bool:
-        """Return whether a measurement of this expected time is short enough."""
-        return seconds <= PATIENCE * (self._deadline - time.time())
-
-
 @dataclasses.dataclass(frozen=True)
 class _Steps:
     """Seconds of a training step, and those that the first step takes in addition.
@@ -120,15 +109,15 @@ def main(root: str, data_root: str, threads: str, started: str, deadline: str) -
         root: the folder of the lab.
         data_root: the folder of the datasets; empty for the default.
         threads: the number of CPU threads.
-        started: time at which the process was started, in seconds since the epoch.
-        deadline: time after which no further trial is measured.
+        started: time at which the process was started, in seconds of `time.monotonic`, which all processes share.
+        deadline: time after which no further trial is measured, by the same clock.
     """
-    start_seconds = time.time() - float(started)
+    start_seconds = time.monotonic() - float(started)
     torch.set_num_threads(int(threads))
     hardware.retain_freed_memory()
     lab = Lab(Path(root), Path(data_root) if data_root else None)
     for index, content in json.loads(sys.stdin.read()):
-        if time.time() > float(deadline):
+        if time.monotonic() > float(deadline):
             return
         try:
             measured = measure(Trial.model_validate(content), lab, float(deadline))
@@ -148,7 +137,7 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     Args:
         trial: the trial.
         lab: the lab of the data and weights files.
-        deadline: time at which measuring should end, in seconds since the epoch.
+        deadline: time at which measuring should end, in seconds of `time.monotonic`.
 
     Returns:
         The cost rate, scaled to full epochs.
@@ -157,7 +146,6 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
         DataError: the dataset is missing or invalid.
         ModelError: the model cannot be built.
     """
-    clock = _Clock(deadline)
     began = time.perf_counter()
     device, recipe = hardware.select_device(), trial.recipe
     hardware.configure_determinism(device)
@@ -178,10 +166,10 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     )
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
-    steps = _measure_steps(model, training, trial, clock)
-    plain, final = _measure_evaluation(training.averaged or model, dataset, trial, clock)
+    steps = _measure_steps(model, training, trial, deadline)
+    plain, final = _measure_evaluation(training.averaged or model, dataset, trial, deadline)
     began = time.perf_counter()
-    if clock.has_time_for(plain):
+    if _has_time_for(plain, deadline):
         nominal = trial.dataset.nominal
         try_count_gmacs(model, (nominal.height, nominal.width))
     finishing = time.perf_counter() - began
@@ -199,17 +187,9 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     )
 
 
-class _Few:
-    """The first samples of a split."""
-
-    def __init__(self, split: DecodedSplit, count: int) -> None:
-        self._split, self._count = split, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> object:
-        return self._split[index]
+def _has_time_for(seconds: float, deadline: float) -> bool:
+    """Return whether a measurement of this expected time is short enough."""
+    return seconds <= PATIENCE * (deadline - time.monotonic())
 
 
 def _measure_decoding(split: Split) -> float:
@@ -221,15 +201,15 @@ def _measure_decoding(split: Split) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _measure_steps(model: FCN, training: Training, trial: Trial, clock: _Clock) -> _Steps:
+def _measure_steps(model: FCN, training: Training, trial: Trial, deadline: float) -> _Steps:
     """Measure a step with few images, then full steps if they take a small part of the time until the deadline."""
     batch = trial.recipe.batch_size
     few = min(batch // trial.recipe.grad_accum_steps, max(SMALL_BATCH, trial.variant.head.min_images))
     small = _train(model, training, trial, 1, few)
-    if not clock.has_time_for(small * batch / few):
+    if not _has_time_for(small * batch / few, deadline):
         return _Steps(small * batch / few, 0.0, full=False)
     first = _train(model, training, trial, 1, batch)
-    if not clock.has_time_for(first):
+    if not _has_time_for(first, deadline):
         return _Steps(first, 0.0, full=True)
     steps = max(1, min(STEPS, round(SECONDS / first)))
     step = _train(model, training, trial, steps, batch) / steps
@@ -254,17 +234,18 @@ def _train(model: FCN, training: Training, trial: Trial, steps: int, images: int
     return time.perf_counter() - began
 
 
-def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, clock: _Clock) -> tuple[float, float]:
+def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, deadline: float) -> tuple[float, float]:
     """Return the seconds to evaluate one image, while training and at the end of a trial, with its boundaries."""
     device, recipe = next(model.parameters()).device, trial.recipe
     autocast = hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device))
-    samples = DecodedSplit(dataset.split(trial.dataset.splits.val))
+    split = DecodedSplit(dataset.split(trial.dataset.splits.val))
+    samples = [split[index] for index in range(min(len(split), CPU_BATCH_SIZE))]
 
     def evaluate(count: int, *, boundaries: bool) -> float:
         started = time.perf_counter()
         evaluate_split(
             model,
-            cast(DecodedSplit, _Few(samples, count)),
+            cast(DecodedSplit, samples[:count]),
             num_classes=len(dataset.classes),
             autocast=autocast,
             protocol=Protocol(scales=(recipe.score_scale,)),
@@ -272,14 +253,14 @@ def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, clock: _Cloc
         )
         return (time.perf_counter() - started) / count
 
-    count = min(len(samples), CPU_BATCH_SIZE)
+    count = len(samples)
     plain = evaluate(1, boundaries=False)
-    if not clock.has_time_for(plain * count):
+    if not _has_time_for(plain * count, deadline):
         return plain, plain
     plain = evaluate(count, boundaries=False)
     if plain * count < 2 * SECONDS:
         plain = evaluate(count, boundaries=False)
-    return plain, evaluate(count, boundaries=True) if clock.has_time_for(plain * count) else plain
+    return plain, evaluate(count, boundaries=True) if _has_time_for(plain * count, deadline) else plain
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from typing import cast, get_args
 
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
+from fcnlab.config.trial import canonical
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.processor import usable_cores
-from fcnlab.runner.checks.devices import check_cpu_processes
+from fcnlab.runner.checks.network import build_network
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.runner.executors.process import ProcessExecutor
@@ -47,7 +48,7 @@ def check_executor(options: RunOptions, cells: Iterable[Cell], lab: Lab | None =
     for cell in cells:
         _check_shares(cell, devices)
     if lab is not None and not gpus:
-        check_cpu_processes(cells, lab, devices)
+        _check_batch_norms(cells, lab, devices)
     earlier = [cell.init_from for cell in cells if isinstance(cell.init_from, Cell)]
     if earlier:
         check_executor(options, earlier, lab)
@@ -112,3 +113,22 @@ def _check_shares(cell: Cell, devices: int) -> None:
             f"{where}: loss.{terms[0]} needs the whole batch, and each device has only a share of it; "
             "leave out --devices-per-trial"
         )
+
+
+def _check_batch_norms(cells: Iterable[Cell], lab: Lab, processes: int) -> None:
+    """Check that no network has batch norms that use the statistics of a batch, which need GPUs in several processes.
+
+    Each distinct network is built once on the meta device.
+    """
+    from fcnlab.training.distributed import find_unsynchronized_norms  # imports torch
+
+    checked: set[str] = set()
+    for cell in cells:
+        recipe, channels = cell.recipe, cell.dataset.image_channels
+        identity = canonical([cell.variant.content(), recipe.batch_norm, recipe.freeze, channels])
+        if identity in checked:
+            continue
+        checked.add(identity)
+        problem = find_unsynchronized_norms(build_network(cell.variant, recipe, 2, channels, lab, "meta"), processes)
+        if problem is not None:
+            raise ConfigError(f"--devices-per-trial {processes}: cell '{cell.label}': {problem}")

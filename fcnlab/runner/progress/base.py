@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
 
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
@@ -54,10 +53,8 @@ class ProgressReporter:
     def __enter__(self) -> ProgressReporter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def on_plan(self, plan: Plan) -> None:
         """Report the plan before any trial starts.

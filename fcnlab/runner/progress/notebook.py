@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from fcnlab.notebook import render_html
@@ -40,9 +39,7 @@ class NotebookReporter(ProgressReporter):
         """The reason why no trial runs in this driver; None while one does, and after the end."""
         return None if self._is_closed else super().idle
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_closed = True
         self.running.clear()  # none runs after an interrupt
         self._update(force=True)
