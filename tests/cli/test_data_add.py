@@ -426,6 +426,26 @@ def test_unusable_mask_errors_are_one_line_each(
     assert not Path("registry/datasets.yaml").exists()
 
 
+@pytest.mark.parametrize("ending", ["_mask.png", ".png"])
+def test_swapped_folders_get_an_error_with_the_options_to_pass(call: Call, tmp_path: Path, ending: str) -> None:
+    photos, masks = tmp_path / "mine" / "masks", tmp_path / "mine" / "images"
+    fill(photos, masks, TEN, [0, 1, 2], ending=ending)
+    output = add(call)
+    assert (output.code, output.out) == (2, "")
+    assert output.err.splitlines()[1:] == [
+        f"fcnlab: error: --images and --masks seem to be swapped; pass --images {photos} --masks {masks}"
+    ]
+
+
+def test_swapped_folders_of_gray_images_get_an_error(call: Call, tmp_path: Path) -> None:
+    photos, masks = tmp_path / "mine" / "masks", tmp_path / "mine" / "images"
+    for id_ in TEN.split():
+        save(np.arange(256, dtype=np.uint8).reshape(16, 16), photos / f"{id_}.png")
+        save(np.eye(16, dtype=np.uint8), masks / f"{id_}.png")
+    output = add(call)
+    assert output.code == 2 and "the masks contain 256 values\nfcnlab: error: --images and --masks seem" in output.err
+
+
 def test_missing_and_identical_folder_errors_are_one_line(call: Call, mine: Path) -> None:
     refused(call("data", "add", "x", "--images", "../gone", "--masks", "../mine/masks"), "gone: no such folder")
     both = call("data", "add", "x", "--images", "../mine/masks", "--masks", "../mine/masks")

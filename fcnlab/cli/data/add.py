@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,12 @@ EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/m
 
 RANDOM_SHARE = "0.15 if the splits are random"
 """Default of the options `--val` and `--test`."""
+
+SWAPPED_PAIRS = 8
+"""Number of pairs that are read to find out whether the folders of images and masks are swapped."""
+
+MAX_SWAPPED_VALUES = 128
+"""Maximum number of values of the masks in these pairs; gray photographs have more."""
 
 
 def add(
@@ -121,11 +128,17 @@ def add(
     if lists is None and not random_splits:
         folders = find_splits(*folders)
     files = find_lists(lists) if lists is not None else {}
-    pairing = _pair(folders, files.values())
-    splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
-    if "fractions" in splits:  # before the masks are read, which may take minutes
-        validate(Fractions, splits["fractions"], "--val, --test, --group-by")
-    contents = _read_contents(pairing, channels)
+    try:
+        pairing = _pair(folders, files.values())
+        splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
+        if "fractions" in splits:  # before the masks are read, which may take minutes
+            validate(Fractions, splits["fractions"], "--val, --test, --group-by")
+        contents = _read_contents(pairing, channels)
+    except DataError as error:
+        _refuse_swapped(folders, files.values(), channels, str(error).splitlines()[0])
+        raise
+    if len(contents.values) > MAX_SWAPPED_VALUES:
+        _refuse_swapped(folders, files.values(), channels, f"the masks contain {len(contents.values)} values")
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
     mixture = describe_mixture(contents, choice) if ignore is None else None
@@ -177,11 +190,27 @@ def _registry(lab: Lab, name: str, force: bool) -> Path:
     return file
 
 
-def _pair(folders: tuple[str, str], lists: Iterable[Path]) -> Pairing:
+def _pair(folders: tuple[str, str], lists: Collection[Path]) -> Pairing:
     """Pair the files by the lists if these contain pairs, and by name otherwise."""
     from fcnlab.data.inspection.pairing import pair_files, pair_listed
 
     return pair_listed(lists, *folders) or pair_files(*folders)
+
+
+def _refuse_swapped(folders: tuple[str, str], lists: Collection[Path], channels: int, problem: str) -> None:
+    """Raise a DataError that suggests to swap `--images` and `--masks` if a few pairs can be read then."""
+    from fcnlab.data.datasets.image_file import ImageFormat
+    from fcnlab.data.inspection.propose import read_contents
+
+    images, masks = folders
+    try:
+        pairs = dict(islice(_pair((masks, images), lists).pairs.items(), SWAPPED_PAIRS))
+        values = read_contents(pairs, lambda: None, ImageFormat(channels)).values
+    except DataError:  # the folders are not swapped
+        return
+    if len(values) <= MAX_SWAPPED_VALUES:
+        swapped = f"--images {quote(masks)} --masks {quote(images)}"
+        raise DataError(f"{problem}\n--images and --masks seem to be swapped; pass {swapped}")
 
 
 def _count(dataset: Dataset, split: str, group_by: str | None) -> str:
