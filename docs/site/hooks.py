@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: the pages of results/ become part of the site, and commands.md gets the help of each command."""
+"""Hooks of MkDocs: add README.md and the pages of results/ to the site, and the help of each command to commands.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SHOWN = {".md", ".html", ".png", ".csv", ".svg", ".tex", ".json"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files of results/ to those of docs/."""
+    """Add the README, as the start page, and the files of results/ to those of docs/."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    page = re.sub(r"\[([^\]]*)\]\(CONTRIBUTING\.md\)", r"\1", readme.replace("](docs/", "]("))
+    files.append(File.generated(config, "index.md", content=page))
     for path in sorted((REPOSITORY / "results").rglob("*")):
         if path.suffix in SHOWN:
             source = str(path.relative_to(REPOSITORY))
