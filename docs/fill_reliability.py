@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def format_tables() -> str:
-    """Return a Markdown table for each harness, in the order of their files."""
+    """Return a Markdown table for each harness, in the order of their files. Failures with one outcome are one row."""
     files = sorted(PAGE.with_suffix("").glob("*.json"))
     return "\n".join(_format_table(json.loads(file.read_text(encoding="utf-8"))) for file in files)
 
@@ -36,10 +36,26 @@ def _format_table(harness: dict[str, Any]) -> str:
         "| failure | what fcnlab does | tried | ended badly |",
         "| --- | --- | ---: | ---: |",
     ]
+    by_expected: dict[str, list[dict[str, Any]]] = {}
+    expected = ""
     for outcome in harness["outcomes"]:
-        cells = (outcome["failure"], outcome["expected"], f"{outcome['tried']:,}", str(len(outcome["bad"])))
+        expected = expected if outcome["expected"] == "the same" else outcome["expected"]
+        by_expected.setdefault(expected, []).append(outcome)
+    for expected, outcomes in by_expected.items():
+        failures = _join([outcome["failure"] for outcome in outcomes])
+        tried, bad = sum(outcome["tried"] for outcome in outcomes), sum(len(outcome["bad"]) for outcome in outcomes)
+        cells = (failures, expected, f"{tried:,}", str(bad))
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _join(failures: list[str]) -> str:
+    """Join descriptions, and write a common beginning up to a colon once."""
+    by_subject: dict[str, list[str]] = {}
+    for failure in failures:
+        subject, colon, detail = failure.partition(": ")
+        by_subject.setdefault(subject + colon, []).append(detail)
+    return "; ".join(subject + "; ".join(details) for subject, details in by_subject.items())
 
 
 if __name__ == "__main__":

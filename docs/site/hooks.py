@@ -74,7 +74,8 @@ def _describe_command(command: Any, path: str) -> list[str]:
     table = ["| argument | meaning |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows)]
     example = (command.epilog or "").removeprefix("Example: ")
     shown = ["Example:", "", "```", example, "```", ""] if example else []
-    return [f"## {path}", "", "```", usage, "```", "", inspect.cleandoc(command.help or "").replace("<", "&lt;"), "", *table, "", *shown]
+    text = inspect.cleandoc(command.help or "").replace("<", "&lt;")
+    return [f"## {path}", "", "```", usage, "```", "", text, "", *table, "", *shown]
 
 
 def _metavar(argument: Any) -> str:
