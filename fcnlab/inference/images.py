@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcnlab.data.datasets.image_file import IMAGE_ERRORS, ImageFormat, Pixels, open_image, to_pixels
+from fcnlab.data.datasets import image_file
+from fcnlab.data.datasets.image_file import IMAGE_ERRORS, ImageFormat, Pixels, to_pixels
 from fcnlab.errors import DataError
 from fcnlab.paths import is_folder
 
@@ -52,10 +53,9 @@ def read_pixels(source: ImageSource, image_format: ImageFormat) -> Pixels:
         return _check_array(source, image_format.channels)
     if isinstance(source, Image.Image):
         try:
-            source.load()  # Pillow decodes an opened file here
-        except IMAGE_ERRORS as error:
+            return to_pixels(source, image_format)
+        except IMAGE_ERRORS as error:  # Pillow decodes an opened file here
             raise DataError(f"the image cannot be decoded: {error}") from None
-        return to_pixels(source, image_format)
     if not isinstance(source, str | os.PathLike):
         raise DataError(
             f"cannot predict an object of type {type(source).__name__}; pass a PIL image, an array, a path, or a list "
@@ -64,11 +64,7 @@ def read_pixels(source: ImageSource, image_format: ImageFormat) -> Pixels:
     path = Path(source)
     if is_folder(path):
         raise DataError(f"{path}: is a folder; pass a list of its images, such as list(Path('{path}').glob('*.png'))")
-    image = open_image(path)
-    try:
-        return to_pixels(image, image_format)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return image_file.read_pixels(path, image_format)
 
 
 def _check_array(array: NDArray[np.uint8], channels: int) -> Pixels:

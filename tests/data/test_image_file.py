@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnlab.data.datasets import base
 from fcnlab.data.datasets.image_file import (
     RGB,
     ImageFormat,
     MultiplePagesError,
     describe_conversion,
     open_image,
+    read_pixels,
     to_pixels,
 )
-from fcnlab.data.datasets.labels import IdDecoder
 from fcnlab.errors import DataError
 
 RAMP = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1365
@@ -115,13 +114,9 @@ def test_lab_images_are_converted_to_colors_and_to_gray(tmp_path: Path) -> None:
     assert np.abs(gray.astype(int) - colors).max() <= 1
 
 
-def test_an_image_that_pillow_does_not_convert_is_an_error_that_names_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(base, "open_image", lambda path: Image.new("La", (8, 6)))
-    split = base.FileSplit([base.Pair("a", tmp_path / "a.tif", tmp_path / "a.png")], IdDecoder([[0], [1]]))
-    with pytest.raises(DataError, match=r"a\.tif: mode La: conversion from La to L not supported; save the image as"):
-        split[0]
+def test_an_image_that_pillow_does_not_convert_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"mode La: conversion from La to L not supported; save the image as"):
+        to_pixels(Image.new("La", (8, 6)), RGB)
 
 
 def test_four_channels_are_the_bands_of_the_file() -> None:
@@ -154,7 +149,7 @@ def test_conversions_that_lose_a_band_are_described() -> None:
     assert describe_conversion(Image.fromarray(NOISE), ImageFormat(4)) is None
 
 
-def test_16_bits_of_colors_are_described(tmp_path: Path) -> None:
+def test_16_bits_of_colors_are_described_and_have_no_value_range(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -164,6 +159,20 @@ def test_16_bits_of_colors_are_described(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b""))
     with Image.open(tmp_path / "a.png") as image:
         assert describe_conversion(image, RGB) == "have 16 bits per band (RGB); the upper 8 bits are used"
+    assert read_pixels(tmp_path / "a.png", RGB).shape == (6, 8, 3)
+    with pytest.raises(DataError, match=r"a\.png: has 16 bits per band \(RGB\).*remove 'value_range'"):
+        read_pixels(tmp_path / "a.png", ImageFormat(3, (0, 4095)))
+
+
+def test_four_channels_with_associated_alpha_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    Image.fromarray(NOISE).save(file)
+    assert np.array_equal(read_pixels(file, ImageFormat(4)), NOISE)
+    raw = file.read_bytes()
+    entry = raw.index(struct.pack("<HHI", 338, 3, 1))  # ExtraSamples
+    file.write_bytes(raw[: entry + 8] + struct.pack("<H", 1) + raw[entry + 10 :])
+    with pytest.raises(DataError, match=r"a\.tif: has an associated alpha band"):
+        read_pixels(file, ImageFormat(4))
 
 
 def test_a_tiff_with_other_bands_names_the_supported_ones(tmp_path: Path) -> None:

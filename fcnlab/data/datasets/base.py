@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
-from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, open_image, to_pixels
+from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, open_mask
 from fcnlab.errors import DataError, nearest
 from fcnlab.paths import is_file, is_folder
@@ -157,11 +157,7 @@ class FileSplit(Split):
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        opened = open_image(pair.image)
-        try:
-            image = to_pixels(opened, self.image_format)
-        except DataError as error:
-            raise DataError(f"{pair.image}: {error}") from None
+        image = read_pixels(pair.image, self.image_format)
         return Sample(pair.id, image, self._decode_label(pair, image.shape[:2]))
 
     def size(self, index: int) -> tuple[int, int]:

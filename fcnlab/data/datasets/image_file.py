@@ -150,8 +150,28 @@ def _explain(path: Path) -> str | None:
     return None
 
 
+def read_pixels(path: Path, image_format: ImageFormat) -> Pixels:
+    """Read an image file and convert it to the channels of a dataset; see `to_pixels`.
+
+    Args:
+        path: file of the image.
+        image_format: the result's channels, and the range of values.
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        DataError: the file is missing, is not a valid image of one page, or cannot be converted.
+    """
+    with open_header(path) as image:
+        try:
+            return to_pixels(image, image_format)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+
 def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
-    """Convert a decoded image to the channels of a dataset.
+    """Convert an image to the channels of a dataset.
 
     One band of more than 8 bits is scaled linearly from the value range to 0..255, rounded, and clipped at both ends.
     Other images are converted by Pillow: gray is repeated for three channels, colors become luma (ITU-R 601) for one
@@ -165,11 +185,12 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
         uint8 [H, W, channels].
 
     Raises:
-        DataError: the image has no range of values, a mode that Pillow does not convert, or other than four bands where
-            four are expected. The message does not name the file.
+        DataError: the image has no range of values, a mode that Pillow does not convert, or bands that do not fit the
+            dataset. The message does not name the file.
     """
     channels = image_format.channels
     check_bands(image, image_format)
+    image.load()
     if image.mode in WIDE_MODES:
         gray = _scale(image, image_format)
         return np.repeat(gray[..., None], channels, axis=2)
@@ -186,22 +207,39 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
 
 
 def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
-    """Check that an image has four bands if the dataset has four channels.
+    """Check that the bands of an image can be converted to the channels of a dataset without a change of their values.
 
     Args:
-        image: the image; its pixels need not be decoded.
-        image_format: the channels of the dataset.
+        image: the image, before its pixels are decoded; the stored values of a decoded image are unknown.
+        image_format: the channels of the dataset, and the range of values.
 
     Raises:
-        DataError: it has another number of bands. The message does not name the file.
+        DataError: the dataset has four channels and the image other bands, or a range of values applies to bands of
+            which Pillow reads only 8 bits. The message does not name the file.
     """
-    if image_format.channels != 4 or image.mode in _MODES[4]:
+    if image_format.value_range is not None and _has_wide_bands(image):
+        raise DataError(
+            f"has 16 bits per band ({image.mode}), of which Pillow reads only the upper 8, so that 'value_range' does "
+            "not apply; scale the bands to 8 bits, or remove 'value_range'"
+        )
+    if image_format.channels != 4:
         return
-    bands = len(image.getbands())
-    raise DataError(
-        f"has {bands} {'band' if bands == 1 else 'bands'} (mode {image.mode}), but the dataset has 'channels: 4'; save "
-        "all images with 4 bands, or set 'channels' to 3 or 1"
-    )
+    if read_raw_mode(image).startswith("RGBa"):
+        raise DataError(
+            "has an associated alpha band, by which Pillow divides the other bands; save the fourth band without this "
+            "meaning (unassociated alpha), or set 'channels' to 3"
+        )
+    if image.mode not in _MODES[4]:
+        bands = len(image.getbands())
+        raise DataError(
+            f"has {bands} {'band' if bands == 1 else 'bands'} (mode {image.mode}), but the dataset has 'channels: 4'; "
+            "save all images with 4 bands, or set 'channels' to 3 or 1"
+        )
+
+
+def _has_wide_bands(image: Image.Image) -> bool:
+    """Return whether a file has several bands of 16 bits. (`BGR;16` of BMP files has 16 bits per pixel.)"""
+    return read_raw_mode(image).startswith(("LA;16", "RGB;16", "RGBA;16", "RGBX;16", "RGBa;16", "CMYK;16"))
 
 
 def _scale(image: Image.Image, image_format: ImageFormat) -> Pixels:
@@ -271,7 +309,7 @@ def _describe_depth(image: Image.Image, image_format: ImageFormat) -> str | None
     if image.mode in WIDE_MODES:
         low, high = image_format.value_range or SIXTEEN_BITS
         return f"have values of more than 8 bits (mode {image.mode}); {low:g}..{high:g} becomes 0..255"
-    if read_raw_mode(image).startswith(f"{image.mode};16"):
+    if _has_wide_bands(image):
         return f"have 16 bits per band ({image.mode}); the upper 8 bits are used"
     return None
 
