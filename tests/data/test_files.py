@@ -101,7 +101,7 @@ PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an undefined label": (
         MASK,
         lambda path: save_image(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
-        r"label 12 occurs in 48 pixels and is neither a class \(0\.\.10\) nor ignored \(11, 255\)",
+        r"undefined labels: 12 in 48 pixels: neither a class \(0\.\.10\) nor ignored \(11, 255\)",
     ),
     "a color mask": (
         MASK,
@@ -111,7 +111,7 @@ PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a 16-bit mask with other values": (
         MASK,
         lambda path: save_image(np.full((HEIGHT, WIDTH), 300, np.uint16), path),
-        f"label 300 occurs in {HEIGHT * WIDTH} pixels",
+        f"undefined labels: 300 in {HEIGHT * WIDTH} pixels",
     ),
     "a transparent mask": (
         MASK,
@@ -159,7 +159,7 @@ def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:
     path = voc.root / "SegmentationClass/2007_04.png"
     save_image(mask, path, palette=True)
     with pytest.raises(
-        DataError, match=rf"^{re.escape(str(path))}: label 21 occurs in 1 pixels .*\(0\.\.20\).*\(255\)"
+        DataError, match=rf"^{re.escape(str(path))}: undefined labels: 21 in 1 pixels: .*\(0\.\.20\).*\(255\)"
     ):
         voc.split("val")[0]
 

@@ -72,7 +72,7 @@ def test_numbers_map_to_classes_and_255_is_ignored_unless_it_is_a_class(
     strange = next((n for n in range(256) if n not in expected), None)
     if strange is not None:
         raw[0, 0] = strange
-        with pytest.raises(DataError, match=f"^mask.png: label {strange} occurs in 1 pixels and is neither"):
+        with pytest.raises(DataError, match=f"^mask.png: undefined labels: {strange} in 1 pixels: neither"):
             IdDecoder(classes, ignored).decode(Image.fromarray(raw), WHERE)
 
 
@@ -87,7 +87,7 @@ def test_colors_map_to_classes_exactly(colors: list[int], seed: int) -> None:
     np.testing.assert_array_equal(labels.decode(Image.fromarray(rgb), WHERE), np.vectorize(expected.get)(raw))
     strange = next(c for c in range(len(colors) + 1) if c not in colors)
     rgb[1, 2] = [0, 0, strange]
-    with pytest.raises(DataError, match=f"^mask.png: the color '#{strange:06x}' occurs in 1 pixels and is neither"):
+    with pytest.raises(DataError, match=f"^mask.png: undefined labels: #{strange:06x} in 1 pixels: neither"):
         labels.decode(Image.fromarray(rgb), WHERE)
 
 

@@ -40,7 +40,7 @@ def test_masks_of_16_and_32_bits_have_labels_above_255(tmp_path: Path, dtype: An
     mask = reopened(Image.fromarray(numbers_of(NUMBERS, dtype)), tmp_path / f"m.{ending}")
     decoder = IdDecoder([[0], [7], [1000]])
     assert decoder.decode(mask, Path("m")).tolist() == LABELS.tolist()
-    with pytest.raises(DataError, match=r"m: label 1000 occurs in 1 pixels and is neither a class \(0, 7, 9\) nor"):
+    with pytest.raises(DataError, match=r"m: undefined labels: 1000 in 1 pixels: neither a class \(0, 7, 9\) nor"):
         IdDecoder([[0], [7], [9]]).decode(mask, Path("m"))
 
 

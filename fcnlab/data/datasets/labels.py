@@ -25,6 +25,9 @@ NUMBER_MODES = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
 EXPECTED_NUMBERS = "expected class numbers: one channel of 8 or 16 bits (mode L, P or I;16)"
 """End of the error about another mode."""
 
+SHOWN = 6
+"""Maximum number of undefined values that an error lists."""
+
 _GRAY_STEPS = {"L;2": 85, "L;4": 17}
 """Distance of two gray levels of 2 and 4 bits after Pillow has scaled them to 0..255."""
 
@@ -35,6 +38,10 @@ class LossyMaskError(DataError):
 
 class MaskModeError(DataError):
     """A mask has a mode of Pillow whose pixels are neither numbers nor the colors of its classes."""
+
+
+class TransparentMaskError(DataError):
+    """A mask has transparent pixels, whose class is unknown."""
 
 
 def open_mask(path: Path) -> Image.Image:
@@ -130,7 +137,9 @@ class LabelDecoder(ABC):
             Labels, uint8 [H, W].
 
         Raises:
-            DataError: the image has another mode, or a value that is neither a class nor ignored.
+            MaskModeError: the image has another mode.
+            TransparentMaskError: pixels are transparent.
+            DataError: a value is neither a class nor ignored.
         """
 
     @abstractmethod
@@ -163,9 +172,8 @@ class IdDecoder(LabelDecoder):
         raw = np.asarray(mask)
         label = self._look_up(raw)
         if label.min(initial=0) < 0:
-            undefined = int(raw[label < 0][0])
             raise DataError(
-                f"{file}: label {undefined} occurs in {int((raw == undefined).sum())} pixels and is neither a class "
+                f"{file}: undefined labels: {_count_values(raw[label < 0], '{}')}: neither a class "
                 f"({self._numbers(classes=True)}) nor ignored ({self._numbers(classes=False)})"
             )
         return label.astype(np.uint8)
@@ -211,8 +219,7 @@ class ColorDecoder(LabelDecoder):
         undefined = raw[self._colors[index] != raw]
         if undefined.size:
             raise DataError(
-                f"{file}: the color '#{undefined[0]:06x}' occurs in {int((undefined == undefined[0]).sum())} pixels "
-                "and is neither a class nor ignored"
+                f"{file}: undefined labels: {_count_values(undefined, '#{:06x}')}: neither a class nor ignored"
             )
         return self._labels[index]
 
@@ -228,7 +235,7 @@ def simplify_mode(mask: Image.Image, file: Path) -> Image.Image:
         file: file of the mask, for error messages.
 
     Raises:
-        DataError: pixels are transparent, so that their class is unknown.
+        TransparentMaskError: pixels are transparent, so that their class is unknown.
     """
     if mask.mode == "1":
         return Image.fromarray(np.asarray(mask).astype(np.uint8))
@@ -237,7 +244,7 @@ def simplify_mode(mask: Image.Image, file: Path) -> Image.Image:
     pixels = np.asarray(mask.getchannel("A"))
     transparent = int((pixels < 255).sum())
     if transparent:
-        raise DataError(
+        raise TransparentMaskError(
             f"{file}: {transparent} pixels of the mask are transparent (mode {mask.mode}); save the mask without "
             "transparency, with a number or color of their own for these pixels"
         )
@@ -255,6 +262,14 @@ def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """
     wide = rgb.astype(np.int32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.int32)
+
+
+def _count_values(values: NDArray[Any], form: str) -> str:
+    """Return the number of pixels of each value, written in a format; at most `SHOWN` values are listed."""
+    found, pixels = np.unique(values, return_counts=True)
+    listed = zip(found[:SHOWN].tolist(), pixels[:SHOWN].tolist(), strict=True)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(f"{form.format(value)} in {count:,} pixels" for value, count in listed) + more
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

@@ -18,12 +18,7 @@ from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import Counts, count_labels, no_counts, save_label_counts
 from fcnlab.data.datasets.base import Dataset, EmptySplitError, FileDataset, FileSplit, Pair, Sample, Split
 from fcnlab.data.datasets.folder import Folder
-from fcnlab.data.datasets.image_file import (
-    IMAGE_ERRORS,
-    describe_conversion,
-    open_header,
-    open_image,
-)
+from fcnlab.data.datasets.image_file import IMAGE_ERRORS, describe_conversion, open_header
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.inspection.absent_classes import CONSEQUENCE, REMEDY, describe_absence, find_absent_classes
 from fcnlab.data.inspection.diagnosis import (
@@ -38,6 +33,9 @@ from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foregr
 from fcnlab.data.inspection.sample_facts import EarlierSplits, LabelColors, SampleFacts, compare_samples
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
+
+REFILL = "add images, or remove the split"
+"""Remedy of an empty split."""
 
 
 @dataclass
@@ -73,7 +71,11 @@ def check_splits(
     used = [_check_split(dataset, name, progress, earlier) for name in splits]
     _add_absent_classes(dataset, used, earlier.counts)
     _add_mixed_masks(dataset, used, earlier.label_sets)
-    return [*used, *(_convert_to_notes(_check_split(dataset, name, progress, EarlierSplits())) for name in extra)]
+    others = [_check_split(dataset, name, progress, EarlierSplits()) for name in extra]
+    for checked in others:
+        if not checked.images:  # missing
+            checked.notes, checked.problems = checked.notes + checked.problems, []
+    return [*used, *others]
 
 
 def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, earlier: EarlierSplits) -> CheckedSplit:
@@ -81,13 +83,15 @@ def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, ea
     try:
         split = dataset.split(name)
     except DataError as error:
-        checked.problems.append(_describe_unreadable_split(name, error))
+        where, _, what = str(error).partition(": ")
+        kind, remedy = "unreadable split", "move the files to the expected layout"
+        if isinstance(error, EmptySplitError):
+            kind, remedy = "empty split", REFILL
+        checked.problems.append(Problem(name, where, kind, what, remedy))
         return checked
     checked.images = len(split)
     if not len(split):
-        checked.problems.append(
-            Problem(name, name, "empty split", "it has no images", "add images, or remove the split")
-        )
+        checked.problems.append(Problem(name, name, "empty split", "it has no images", REFILL))
     advance = progress(name, len(split)) if progress is not None else None
     facts = list(map_on_all_cores(lambda index: _examine_sample(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
@@ -99,9 +103,9 @@ def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, ea
     for sample in facts:
         checked.problems += sample.problems
         checked.notes += sample.notes
-    comparison = compare_samples(name, facts, earlier)
-    checked.problems += comparison.problems
-    checked.notes += comparison.notes
+    problems, notes = compare_samples(name, facts, earlier)
+    checked.problems += problems
+    checked.notes += notes
     _keep_label_counts(dataset, name, facts, earlier)
     return checked
 
@@ -134,8 +138,8 @@ def _add_mixed_masks(dataset: Dataset, used: list[CheckedSplit], label_sets: Map
     value_sets = {frozenset(value_of[label] for label in labels): count for labels, count in label_sets.items()}
     what = describe_mixed_masks(value_sets, foreground)
     if what is not None:
-        background, thing = suggest_names(dataset.classes, foreground)
-        remedy = f"if it is, write `classes: {{{background}: 0, {thing}: [{foreground}, 255]}}`"
+        background, other = suggest_names(dataset.classes, foreground)
+        remedy = f"if it is, write `classes: {{{background}: 0, {other}: [{foreground}, 255]}}`"
         splits, where = ", ".join(checked.split for checked in used), ", ".join(dataset.classes)
         used[0].notes.append(Problem(splits, where, "mixed masks", what, remedy))
 
@@ -145,37 +149,23 @@ def _shares_folders(dataset: Dataset) -> bool:
     return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
 
 
-def _convert_to_notes(checked: CheckedSplit) -> CheckedSplit:
-    """Turn the problems of an unused, missing split into notes."""
-    if not checked.images:
-        checked.notes, checked.problems = checked.notes + checked.problems, []
-    return checked
-
-
-def _describe_unreadable_split(name: str, error: DataError) -> Problem:
-    where, _, what = str(error).partition(": ")
-    if isinstance(error, EmptySplitError):
-        return Problem(name, where, "empty split", what, "add images, or remove the split")
-    return Problem(name, where, "unreadable split", what, "move the files to the expected layout")
-
-
 def _examine_sample(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
     """Decode one sample as in training, and return the result."""
     id_ = split.ids[index]
-    pair = split.pairs[index] if isinstance(split, FileSplit) else None
-    where = str(pair.image) if pair is not None else id_
+    if not isinstance(split, FileSplit):
+        try:
+            sample = split[index]
+        except DataError as error:
+            problem = Problem(name, id_, "unreadable sample", str(error), "fix the sample")
+            return SampleFacts(id_, id_, problems=(problem,))
+        return SampleFacts(id_, id_, _hash_pixels(sample), counts=count_labels(sample.label))
+    pair = split.pairs[index]
+    where = str(pair.image)
     try:
         sample = split[index]
     except DataError as error:
-        if pair is None:
-            return SampleFacts(
-                id_, where, problems=(Problem(name, id_, "unreadable sample", str(error), "fix the sample"),)
-            )
         labels = dataset.label_decoder() if isinstance(dataset, FileDataset) else None
-        open_mask = split.open_mask if isinstance(split, FileSplit) else open_image
-        return SampleFacts(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, open_mask)))
-    if pair is None:
-        return SampleFacts(id_, where, _hash_pixels(sample), counts=count_labels(sample.label))
+        return SampleFacts(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, split.open_mask)))
     with open_header(pair.image) as image:
         notes = tuple(find_exif_rotation(name, pair.image, image))
         conversion = describe_conversion(image, dataset.image_format)

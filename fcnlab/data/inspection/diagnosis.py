@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Pair, Pixels
+from fcnlab.data.datasets.base import Pair
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
-from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeError, simplify_mode
+from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeError, TransparentMaskError
 from fcnlab.errors import DataError
 from fcnlab.paths import exists, is_folder
-
-MAX_SHOWN = 6
-"""Maximum number of undefined values that are listed."""
-
-MAX_EXAMINED = 4096
-"""Maximum number of distinct values of a mask that are examined; masks with blurred colors have many."""
-
 
 OpenMask = Callable[[Path], Image.Image]
 """Function that opens and decodes a file, or raises DataError."""
@@ -47,17 +38,6 @@ class Problem:
     remedy: str
 
 
-@dataclass(frozen=True)
-class _File:
-    """An image file: decoded, or the error, and the kind of a valid file that cannot be used."""
-
-    path: Path
-    image: Image.Image | None
-    error: str = ""
-    missing: bool = False
-    unsuitable: str = ""
-
-
 def diagnose_pair(
     split: str, pair: Pair, error: DataError, labels: LabelDecoder | None, open_mask: OpenMask
 ) -> list[Problem]:
@@ -70,20 +50,20 @@ def diagnose_pair(
         labels: decoder of the masks, if it is known.
         open_mask: function of the split that opens a mask.
     """
-    image, mask = _read_file(pair.image, open_image), _read_file(pair.mask, open_mask)
-    if image.missing and mask.missing:
+    if not exists(pair.image) and not exists(pair.mask):
         what = f"there is neither {pair.image.name} nor {pair.mask.name}"
         return [Problem(split, pair.id, "id without files", what, "restore the files, or remove the id from the list")]
-    problems = [*_describe_missing_file(split, image, "image"), *_describe_missing_file(split, mask, "mask")]
+    problems: list[Problem] = []
+    image = _open_file(split, pair.image, "image", open_image, problems)
+    mask = _open_file(split, pair.mask, "mask", open_mask, problems)
+    if image is not None and str(error).startswith(f"{pair.image}: "):
+        what, _, remedy = str(error).removeprefix(f"{pair.image}: ").partition("; ")
+        problems.append(Problem(split, str(pair.image), "image mode", what, remedy))
+    if image is not None and mask is not None:
+        problems += _compare_sizes(split, pair, image, mask)
+    if mask is not None and labels is not None:
+        problems += _check_values(split, pair.mask, mask, labels)
     message = str(error).removeprefix(f"{pair.mask}: ")
-    if image.image is not None:
-        if message.startswith(f"{pair.image}: "):
-            what, _, remedy = message.removeprefix(f"{pair.image}: ").partition("; ")
-            problems.append(Problem(split, str(pair.image), "image mode", what, remedy))
-        if mask.image is not None:
-            problems += _compare_sizes(split, pair, image.image, mask.image)
-    if mask.image is not None:
-        problems += _check_values(split, pair.mask, mask.image, labels)
     return problems or [Problem(split, str(pair.mask), "inconsistent", message, "fix the file")]
 
 
@@ -156,30 +136,22 @@ def select_colors(palette: bytes, numbers: Iterable[int]) -> dict[int, bytes]:
     return {number: palette[3 * number : 3 * number + 3] for number in numbers if number != IGNORE_INDEX}
 
 
-def _read_file(path: Path, open_: OpenMask) -> _File:
+def _open_file(split: str, path: Path, role: str, open_: OpenMask, problems: list[Problem]) -> Image.Image | None:
+    """Return a decoded file; None if that fails, with a problem."""
     if not exists(path):
-        return _File(path, None, missing=True)
-    try:
-        return _File(path, open_(path))
-    except DataError as error:
-        unsuitable = next((kind for type_, kind in _UNSUITABLE.items() if isinstance(error, type_)), "")
-        return _File(path, None, str(error).removeprefix(f"{path}: "), unsuitable=unsuitable)
-
-
-_UNSUITABLE = {MultiplePagesError: "multi-page", LossyMaskError: "lossy"}
-
-
-def _describe_missing_file(split: str, file: _File, role: str) -> list[Problem]:
-    if file.missing:
         remedy = f"restore the {role}, or remove its pair from the split"
-        return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
-    if file.unsuitable:
-        what, _, remedy = file.error.partition("; ")
-        return [Problem(split, str(file.path), f"{file.unsuitable} {role}", what, remedy)]
-    if file.image is None:
-        cut = "truncated" if "truncated" in file.error else "unreadable"
-        return [Problem(split, str(file.path), f"{cut} {role}", file.error, "restore the file from its source")]
-    return []
+        problems.append(Problem(split, str(path), f"missing {role}", "no such file", remedy))
+        return None
+    try:
+        return open_(path)
+    except DataError as error:
+        what = str(error).removeprefix(f"{path}: ")
+        kind, remedy = "truncated" if "truncated" in what else "unreadable", "restore the file from its source"
+        if isinstance(error, MultiplePagesError | LossyMaskError):
+            kind = "lossy" if isinstance(error, LossyMaskError) else "multi-page"
+            what, _, remedy = what.partition("; ")
+        problems.append(Problem(split, str(path), f"{kind} {role}", what, remedy))
+        return None
 
 
 def _compare_sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> list[Problem]:
@@ -208,55 +180,24 @@ def explain_mismatch(orientation: int) -> tuple[str, str]:
     )
 
 
-def _check_values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
-    """Return a problem for an unexpected mode, or else for all undefined values with their numbers of pixels."""
-    error = _find_decoding_error(labels, mask, path)
-    if error is None:
-        return []
-    message = str(error).removeprefix(f"{path}: ")
-    try:
-        mask = simplify_mode(mask, path)
-    except DataError:
-        return [Problem(split, str(path), "transparent mask", message, "save the mask without transparency")]
-    if isinstance(error, MaskModeError):
-        return [_describe_mode(split, path, mask, message)]
-    values, pixels = np.unique(np.asarray(mask).reshape(mask.height * mask.width, -1), axis=0, return_counts=True)
-    undefined = [
-        f"{_format_value(value)} in {count:,} pixels"
-        for value, count in zip(values[:MAX_EXAMINED], pixels[:MAX_EXAMINED], strict=True)
-        if _find_decoding_error(labels, _create_pixel_mask(value), path) is not None
-    ]
-    more = f" and {len(undefined) - MAX_SHOWN} more" if len(undefined) > MAX_SHOWN else ""
-    reason = re.search(r"neither .*$", message)
-    what = ", ".join(undefined[:MAX_SHOWN]) + more + (f": {reason[0]}" if reason else "")
-    return [Problem(split, str(path), "undefined label", what, "assign the values to a class, or ignore them")]
-
-
-def _find_decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> DataError | None:
-    """Return the error of decoding a mask; None if it can be decoded or the decoder is unknown."""
-    if labels is None:
-        return None
+def _check_values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder) -> list[Problem]:
+    """Return a problem if the values of a mask cannot be decoded."""
     try:
         labels.decode(mask, path)
     except DataError as error:
-        return error
-    return None
-
-
-def _describe_mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
-    if mask.mode == "RGB":
-        remedy = "define the classes by colors, such as `classes: {road: '#804080'}`, or convert colors to numbers"
-        return Problem(split, str(path), "color mask", message, remedy)
-    return Problem(split, str(path), "mask mode", message, "save the mask in the expected mode")
-
-
-def _create_pixel_mask(value: Pixels) -> Image.Image:
-    """Return a mask of one pixel: gray from [1], RGB from [3]."""
-    return Image.fromarray(value.reshape((1, 1) if len(value) == 1 else (1, 1, -1)))
-
-
-def _format_value(value: Pixels) -> str:
-    return str(value[0]) if len(value) == 1 else "#" + "".join(f"{channel:02x}" for channel in value)
+        what = str(error).removeprefix(f"{path}: ")
+        if isinstance(error, TransparentMaskError):
+            kind, (what, _, remedy) = "transparent mask", what.partition("; ")
+        elif isinstance(error, MaskModeError) and mask.mode in ("RGB", "RGBA"):
+            kind = "color mask"
+            remedy = "define the classes by colors, such as `classes: {road: '#804080'}`, or convert colors to numbers"
+        elif isinstance(error, MaskModeError):
+            kind, remedy = "mask mode", "save the mask in the expected mode"
+        else:
+            kind, what = "undefined label", what.removeprefix("undefined labels: ")
+            remedy = "assign the values to a class, or ignore them"
+        return [Problem(split, str(path), kind, what, remedy)]
+    return []
 
 
 def read_orientation(image: Image.Image) -> int:

@@ -65,21 +65,18 @@ class EarlierSplits:
     colors: FirstColors = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Problems and notes of one split."""
-
-    problems: list[Problem]
-    notes: list[Problem]
-
-
-def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSplits) -> Compared:
+def compare_samples(
+    name: str, facts: Sequence[SampleFacts], earlier: EarlierSplits
+) -> tuple[list[Problem], list[Problem]]:
     """Compare the samples of a split with each other and with those of earlier splits.
 
     Args:
         name: name of the split.
         facts: facts about its samples.
         earlier: facts about earlier splits, to which those of this split are added.
+
+    Returns:
+        The problems, and the notes.
     """
     present = (np.flatnonzero(sample.counts).tolist() for sample in facts if sample.counts is not None)
     earlier.label_sets.update(map(frozenset, present))
@@ -100,7 +97,7 @@ def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSpl
     if palettes is not None:
         id_, what = palettes
         twice.append(Problem(name, id_, "palettes differ", what, PALETTES_REMEDY))
-    return Compared([*problems, *same], [*shared, *twice, *_list_conversions(name, facts)])
+    return [*problems, *same], [*shared, *twice, *_list_conversions(name, facts)]
 
 
 def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
