@@ -41,7 +41,7 @@ class DilatedHead(CoarseHead):
             convs: number of 3x3 convolutions.
             concat_input: concatenate the map to the output of the convolutions.
             dropout: probability before the scores.
-            auxiliary: reduction of the map of an auxiliary head of one 3x3 convolution.
+            auxiliary: reduction of the map of an auxiliary head of one 3x3 convolution, with torchvision's dropout.
 
         Raises:
             ModelError: `channels` lacks a map that the head reads; the message names the existing ones.
