@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, Tag, field_validator, model_validator
 
@@ -145,19 +145,11 @@ class ShapesDataset(Dataset):
     options: ShapesOptions = ShapesOptions()
     nominal: Size = Size(height=96, width=128)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _set_nominal(cls, values: Any) -> Any:
-        """Set the nominal size to that of the scenes; invalid values of the options are left to their validation."""
-        if not isinstance(values, dict):
-            return values
-        options, default = values.get("options", {}), ShapesOptions()
-        given = options.model_dump() if isinstance(options, ShapesOptions) else options
-        if not isinstance(given, dict):
-            return values
-        sides = {side: given.get(side, getattr(default, side)) for side in ("height", "width")}
-        valid = all(isinstance(length, int) and length > 0 for length in sides.values())
-        return {**values, "nominal": sides} if valid else values
+    @model_validator(mode="after")
+    def _set_nominal(self) -> ShapesDataset:
+        size = Size(height=self.options.height, width=self.options.width)
+        object.__setattr__(self, "nominal", size)  # the model is frozen
+        return self
 
 
 class KnownDataset(Dataset):
@@ -231,21 +223,13 @@ class FolderDataset(Dataset):
         return tuple(self.lists.values())
 
     @model_validator(mode="after")
-    def _check_colors(self) -> FolderDataset:
+    def _check_values(self) -> FolderDataset:
         names = [name for name, _ in self.classes]
         unknown = [name for name in self.colors if name not in names]
         if unknown:
             raise ValueError(f"colors: no class '{unknown[0]}'; {nearest(unknown[0], names)}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_range(self) -> FolderDataset:
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
             raise ValueError(f"value_range must increase, not {self.value_range[0]:g} to {self.value_range[1]:g}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_values(self) -> FolderDataset:
         check_values(self.classes, self.ignore)
         return self
 

@@ -33,27 +33,37 @@ Overrides = Mapping[str, Value]
 
 
 @cache
-def fields(kind: str) -> Mapping[str, tuple[type[BaseModel], ...]]:
-    """List the fields of a kind and the fields inside them.
+def fields(kind: str) -> Mapping[str, bool]:
+    """List the fields of a kind and the fields inside them, by their paths, such as `optimizer.lr`.
 
     Args:
         kind: a kind of the registry.
 
     Returns:
-        The models that each field may hold, by the field's path, such as `optimizer.lr`.
+        Whether each field is a mapping with arbitrary keys in one of the kind's models.
     """
     return MappingProxyType(dict(_fields(models_in(KINDS[kind]), "")))
 
 
-def _fields(models: list[type[BaseModel]], prefix: str) -> Iterator[tuple[str, tuple[type[BaseModel], ...]]]:
+def _fields(models: list[type[BaseModel]], prefix: str) -> Iterator[tuple[str, bool]]:
     inside: dict[str, list[type[BaseModel]]] = {}
+    mappings: set[str] = set()
     for model in models:
         for name, field in model.model_fields.items():
             inside.setdefault(name, []).extend(models_in(field.annotation))
+            converted = any(isinstance(item, PlainSerializer) for item in field.metadata)  # the classes of a dataset
+            if converted or _contains_dict(field.annotation):
+                mappings.add(name)
     for name, inner in inside.items():
-        distinct = list(dict.fromkeys(inner))
-        yield f"{prefix}{name}", tuple(distinct)
-        yield from _fields(distinct, f"{prefix}{name}.")
+        yield f"{prefix}{name}", name in mappings
+        yield from _fields(list(dict.fromkeys(inner)), f"{prefix}{name}.")
+
+
+def _contains_dict(annotation: Any) -> bool:
+    """Return whether a type is a mapping, or a union with one."""
+    return get_origin(annotation) is dict or (
+        get_origin(annotation) in (Union, UnionType, Annotated) and any(map(_contains_dict, get_args(annotation)))
+    )
 
 
 @cache
@@ -103,35 +113,9 @@ def _check_path(kind: str, path: str) -> None:
     parts = path.split(".")
     for depth in range(1, len(parts)):
         outer, name = ".".join(parts[:depth]), parts[depth]
-        if known.get(outer) and f"{outer}.{name}" not in known and outer not in list_mappings(kind):
-            inner = [field.removeprefix(f"{outer}.") for field in known if field.startswith(f"{outer}.")]
+        inner = [field.removeprefix(f"{outer}.") for field in known if field.startswith(f"{outer}.")]
+        if inner and f"{outer}.{name}" not in known and not known[outer]:
             raise ValueError(f"{kind}.{outer} has no field '{name}'; {nearest(name, inner)}")
-
-
-@cache
-def list_mappings(kind: str) -> tuple[str, ...]:
-    """List the fields of a kind that are mappings with arbitrary keys in one of its models, by their paths.
-
-    Args:
-        kind: a kind of the registry.
-    """
-    return tuple(dict.fromkeys(_list_mappings(models_in(KINDS[kind]), "")))
-
-
-def _list_mappings(models: list[type[BaseModel]], prefix: str) -> Iterator[str]:
-    for model in models:
-        for name, field in model.model_fields.items():
-            converted = any(isinstance(item, PlainSerializer) for item in field.metadata)  # the classes of a dataset
-            if converted or _contains_dict(field.annotation):
-                yield f"{prefix}{name}"
-            yield from _list_mappings(models_in(field.annotation), f"{prefix}{name}.")
-
-
-def _contains_dict(annotation: Any) -> bool:
-    """Return whether a type is a mapping, or a union with one."""
-    return get_origin(annotation) is dict or (
-        get_origin(annotation) in (Union, UnionType, Annotated) and any(map(_contains_dict, get_args(annotation)))
-    )
 
 
 def full_names(overrides: Overrides) -> dict[str, Value]:
@@ -192,7 +176,8 @@ def name_init_from(overrides: dict[str, Any]) -> dict[str, Any]:
         return overrides
     value = overrides[INIT_FROM]
     try:
-        named = [full_names(item) if isinstance(item, dict) else item for item in _as_list(value)]
+        values = value if isinstance(value, list) else [value]
+        named = [full_names(item) if isinstance(item, dict) else item for item in values]
     except ValueError as error:
         raise ValueError(f"{INIT_FROM}: {error}") from None
     return {**overrides, INIT_FROM: named if isinstance(value, list) else named[0]}
@@ -214,10 +199,6 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
         return counts[end] == 1 and end.partition(".")[0] not in KINDS
 
     return {axis: next(filter(is_clear, of_axis), axis) for axis, of_axis in ends.items()}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _validate_by_axis(value: Any, validate_mapping: ValidatorFunctionWrapHandler) -> dict[str, Any]:

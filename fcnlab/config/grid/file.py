@@ -169,21 +169,15 @@ class Block(Config):
         """
         changed = self.changed_axes
         fixed = [axis for axis in self.base if axis not in conditional]
-        crossed: list[tuple[str, Collection[str]]] = [
-            ("product", self.product),
-            ("zip", self.zip),
-            ("sample", self.sampled_axes),
-            ("ablate", changed),
-        ]
-        pairs: list[tuple[tuple[str, Collection[str]], tuple[str, Collection[str]]]] = [
-            *((("base", fixed), other) for other in crossed[:-1]),
-            *combinations(crossed, 2),
-        ]
+        axes_of: dict[str, Collection[str]] = {
+            "base": fixed, "product": self.product, "zip": self.zip, "sample": self.sampled_axes, "ablate": changed
+        }  # fmt: skip
         errors = [
             f"{axis}: is in {one} and in {other}; keep one of them"
-            for (one, left), (other, right) in pairs
-            for axis in left
-            if axis in right
+            for one, other in combinations(axes_of, 2)
+            if (one, other) != ("base", "ablate")
+            for axis in axes_of[one]
+            if axis in axes_of[other]
         ]
         if self.ablate is not None and self.ablate.mode == "remove":
             errors += [

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields, list_mappings
+from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields
 from fcnlab.config.grid.file import GridFile
 from fcnlab.config.registry import KINDS, Registry
 
@@ -24,7 +24,9 @@ Schema = dict[str, Any]
 UNTYPED = {"dataset.classes", "dataset.ignore"}
 """Fields that accept more than their type allows."""
 
-ARBITRARY_KEYS = tuple(f"{component}.{path}" for component in COMPONENTS for path in list_mappings(component))
+ARBITRARY_KEYS = tuple(
+    f"{component}.{path}" for component in COMPONENTS for path, is_mapping in fields(component).items() if is_mapping
+)
 """Fields that are mappings with arbitrary keys."""
 
 RANGES = {
