@@ -19,8 +19,9 @@ demo: $(STAMP)
 	@[ -d demo ] || $(BIN)/fcnlab init demo
 	$(BIN)/fcnlab grid run demo/experiments/quickstart.yaml
 
+# In the order of the folders: by default the files with the fewest tests run last, which are the slowest ones.
 test: $(STAMP) browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The browser tests need Chromium. CI installs it as root; without Chromium the tests are skipped.
 browser:
@@ -65,7 +66,7 @@ $(STAMP): pyproject.toml constraints.txt
 LOWEST := .venv-lowest
 
 test-lowest: $(LOWEST)/.installed browser
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(LOWEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
