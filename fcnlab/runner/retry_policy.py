@@ -68,15 +68,14 @@ def _choose_micro_batches(recipe: Recipe, attempts: Sequence[Attempt], *, shares
     return micro_batches
 
 
-def describe_retry(job: Job, attempt: Attempt) -> str:
+def describe_retry(job: Job, *, resumes: bool) -> str:
     """Describe the next attempt of a trial in one phrase, for the line that reports the failed one.
 
     Args:
         job: the job of the next attempt, from `create_job`.
-        attempt: the failed attempt.
+        resumes: whether the trial has a checkpoint.
     """
-    from_start = attempt.cause == "out_of_memory" or not attempt.epoch
-    parts = ["it starts again" if from_start else "it resumes from its last checkpoint"]
+    parts = ["it resumes from its last checkpoint" if resumes else "it starts again"]
     parts += ["as the only trial on its device"] if job.exclusive else []
     parts += [f"with {job.micro_batches} micro-batches per batch"] if job.micro_batches > 1 else []
     return ", ".join(parts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
 from fcnlab.errors import StopRunError
+from fcnlab.paths import exists
 from fcnlab.runner import retry_policy
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.interrupts import Interrupts
@@ -18,7 +19,7 @@ from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.pruning import Pruner
 from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import RunOptions
-from fcnlab.trial.record import Attempt, Record
+from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.run_folder import RunFolder
 
 POLL_INTERVAL = 0.25
@@ -50,13 +51,13 @@ class _TrialState:
 
     Attributes:
         job: the current job, while the trial runs here.
-        epochs: number of its epochs when the job was started.
+        epochs: its epochs when the job was started.
     """
 
     planned: PlannedTrial
     state: _State = _State.PENDING
     job: Job | None = None
-    epochs: int = 0
+    epochs: Sequence[EpochRecord] = ()
 
 
 class Scheduler:
@@ -172,6 +173,7 @@ class Scheduler:
 
     def _start(self, trial: _TrialState, executor: Executor) -> None:
         planned = trial.planned
+        _discard_lost_epochs(planned.folder)
         trial.job = retry_policy.create_job(
             planned.trial,
             planned.folder.attempts(),
@@ -179,7 +181,7 @@ class Scheduler:
             pause_after=self._pruner.pause_after(planned),
             options=self._options,
         )
-        trial.state, trial.epochs = _State.RUNNING, len(planned.folder.read_progress())
+        trial.state, trial.epochs = _State.RUNNING, planned.folder.read_progress()
         executor.start(trial.job)
         self._publisher.start_trial(planned)
         self._reporter.on_trial_start(planned)
@@ -196,7 +198,8 @@ class Scheduler:
         trial.state = _State.PENDING
         record = self._read_record(planned)
         self._stop = self._stop or ended.stop
-        progressed = len(planned.folder.read_progress()) > trial.epochs
+        # A trial that resumes from a checkpoint first replaces later epochs, so there may be fewer of them now.
+        progressed = planned.folder.read_progress() != trial.epochs
         if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would loop endlessly
             ended = JobExit(ended.key, "its process ended without a record and without an epoch")
         attempt = _find_failed_attempt(planned, job, ended, record)
@@ -217,8 +220,10 @@ class Scheduler:
         if attempt.cause == "out_of_memory":
             planned.folder.restart()
         if failure is None:
+            _discard_lost_epochs(planned.folder)
             job = retry_policy.create_job(planned.trial, attempts, shares_devices=shares)
-            self._reporter.on_trial_retry(planned, attempt, retry_policy.describe_retry(job, attempt))
+            remedy = retry_policy.describe_retry(job, resumes=bool(planned.folder.read_progress()))
+            self._reporter.on_trial_retry(planned, attempt, remedy)
             return None
         record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)
@@ -267,6 +272,12 @@ def _waits_for_init(planned: PlannedTrial) -> bool:
     """Return whether the trial that this one is initialized from has not ended."""
     key = planned.trial.init_from
     return key is not None and RunFolder(planned.runs, key).read() is None
+
+
+def _discard_lost_epochs(folder: RunFolder) -> None:
+    """Delete the epochs of a trial that has no checkpoint, such as after the disk was full: it trains them again."""
+    if not (exists(folder.checkpoint) or exists(folder.previous_checkpoint)):
+        folder.restart()
 
 
 def _find_failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:

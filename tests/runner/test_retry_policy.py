@@ -41,10 +41,11 @@ def test_trial_is_exclusive_after_a_lost_worker() -> None:
 
 
 def test_the_next_attempt_is_described_in_one_phrase() -> None:
-    def describe(attempt: Attempt, *, shares: bool = True) -> str:
-        return describe_retry(create_job(build_trial(batch_size=8), [attempt], shares_devices=shares), attempt)
+    def describe(attempt: Attempt, *, shares: bool = True, resumes: bool = False) -> str:
+        job = create_job(build_trial(batch_size=8), [attempt], shares_devices=shares)
+        return describe_retry(job, resumes=resumes)
 
-    assert describe(lost(3), shares=False) == "it resumes from its last checkpoint"
+    assert describe(lost(3), shares=False, resumes=True) == "it resumes from its last checkpoint"
     assert describe(lost(0), shares=False) == "it starts again"
     assert describe(out_of_memory()) == "it starts again, as the only trial on its device"
     assert describe(out_of_memory(2, exclusive=True)) == (

@@ -136,6 +136,40 @@ def test_progress_of_a_newer_version_is_refused_and_kept(lab_of_grid: tuple[Grid
     assert json.loads(folder.progress.read_text()) == line
 
 
+def test_a_trial_that_resumes_before_its_last_epoch_and_pauses_again_is_not_lost(
+    lab_of_grid: tuple[Grid, Lab],
+) -> None:
+    grid, lab = lab_of_grid
+    folder = make_plan(grid, lab).trials[-1].folder
+    folder.write_progress(epoch_records(2))
+    folder.checkpoint.touch()
+    starts: list[str] = []
+
+    def work(planned: PlannedTrial) -> None:
+        starts.append(planned.key)
+        if len(starts) == 1:
+            planned.folder.write_progress(epoch_records(1, seconds=7))  # from a checkpoint of the start
+        else:
+            finish_normally(planned)
+
+    assert run(grid, lab, work)[0].finished == 4
+    assert len(starts) == 2 and folder.attempts() == []
+
+
+def test_epochs_without_a_checkpoint_are_trained_again(lab_of_grid: tuple[Grid, Lab]) -> None:
+    grid, lab = lab_of_grid
+    folder = make_plan(grid, lab).trials[-1].folder
+    folder.write_progress(epoch_records(2))
+    before: list[int] = []
+
+    def work(planned: PlannedTrial) -> None:
+        before.append(len(planned.folder.read_progress()))
+        finish_normally(planned)
+
+    run(grid, lab, work)
+    assert before == [0]
+
+
 def test_jobs_that_end_without_a_record_and_without_an_epoch_fail(lab_of_grid: tuple[Grid, Lab]) -> None:
     grid, lab = lab_of_grid
     outcome, starts = run(grid, lab, lambda planned: None)
