@@ -16,8 +16,9 @@ def find_trials_by_dataset(plan: Plan) -> list[Trial]:
         plan: the plan of a grid.
     """
     # By text: the fields of a dataset may be unhashable.
-    trials = {repr((one.trial.names["dataset"], one.trial.dataset)): one.trial for one in plan.remaining}
-    return [trials[dataset] for dataset in sorted(trials)]
+    trials = [planned.trial for planned in plan.remaining]
+    by_dataset = {repr((trial.names["dataset"], trial.dataset)): trial for trial in trials}
+    return [by_dataset[dataset] for dataset in sorted(by_dataset)]
 
 
 def check_class_presence(plan: Plan, lab: Lab, data: OpenedData | None = None) -> list[str]:
@@ -39,6 +40,6 @@ def check_class_presence(plan: Plan, lab: Lab, data: OpenedData | None = None) -
     for trial in find_trials_by_dataset(plan):
         name, spec = trial.names["dataset"], trial.dataset
         absent = load_absent_classes(data.dataset(trial), spec.used_splits)
-        lines = check_absent_classes(absent, spec.splits.train, f"dataset {name}")
-        warnings += [f"dataset {name}: {line}" for line in lines]
+        texts = check_absent_classes(absent, spec.splits.train, f"dataset {name}")
+        warnings += [f"dataset {name}: {text}" for text in texts]
     return warnings

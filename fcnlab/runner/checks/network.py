@@ -96,14 +96,13 @@ def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
     Raises:
         ConfigError: an extension cannot be loaded.
     """
-    store = _store(setup)
-    if read_json(store):
+    cache = _cache_file(setup)
+    if read_json(cache):
         return None
-    found = _check(setup, lab)
-    if isinstance(found, str):
-        return found
-    write_json(store, {"gmacs": found})
-    return None
+    error, gmacs = _check(setup, lab)
+    if error is None:
+        write_json(cache, {"gmacs": gmacs})
+    return error
 
 
 def read_gmacs(setup: NetworkSetup) -> float | None:
@@ -115,35 +114,35 @@ def read_gmacs(setup: NetworkSetup) -> float | None:
     Returns:
         The number; None if it cannot be counted, or the network was not checked.
     """
-    found = read_json(_store(setup)).get("gmacs")
-    return float(found) if found else None
+    gmacs = read_json(_cache_file(setup)).get("gmacs")
+    return float(gmacs) if gmacs else None
 
 
-def _store(setup: NetworkSetup) -> Path:
+def _cache_file(setup: NetworkSetup) -> Path:
     versions = [__version__, *(version(name) for name in ("torch", "torchvision", "timm"))]
     return cache_file("networks", [setup.identity, versions])
 
 
-def _check(setup: NetworkSetup, lab: Lab) -> str | float:
-    """Return the error of a network, or its GMACs, 0 if they cannot be counted."""
+def _check(setup: NetworkSetup, lab: Lab) -> tuple[str | None, float]:
+    """Return the error of a network, and its GMACs; they are 0 if there is an error or they cannot be counted."""
     from fcnlab.training.cost import try_count_gmacs  # imports torch
 
     try:
         model = _build(setup, lab, "meta")
     except ModelError as error:
-        return str(error)
+        return str(error), 0.0
     except FcnlabError:
         raise
     except Exception:  # noqa: BLE001 - a head of an extension may compute values in its constructor
         try:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
-            return f"the network cannot be built: {first_line(error)}"
-    refusal = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
-    if refusal is not None:
-        return refusal
+            return f"the network cannot be built: {first_line(error)}", 0.0
+    problem = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
+    if problem is not None:
+        return problem, 0.0
     crop = setup.recipe.crop
-    return try_count_gmacs(model, (crop.height, crop.width), training=True) or 0.0
+    return None, try_count_gmacs(model, (crop.height, crop.width), training=True) or 0.0
 
 
 def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
@@ -183,14 +182,14 @@ def build_network(variant: Variant, recipe: Recipe, num_classes: int, channels: 
 
 def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
     recipe = setup.recipe
-    batch, crop = recipe.batch_size // recipe.grad_accum_steps, (recipe.crop.height, recipe.crop.width)
-    error = _try(setup, lab, model, min(batch, 2), crop, training=True)
-    if error is None or isinstance(error, ModelError):
-        return str(error) if error is not None else None
+    batch, crop = min(recipe.batch_size // recipe.grad_accum_steps, 2), (recipe.crop.height, recipe.crop.width)
+    error = _try(setup, lab, model, batch, crop, training=True)
+    if error is None:
+        return None
+    if isinstance(error, ModelError):
+        return str(error)
     sizes = [(side, side) for side in range(32, LARGEST_CROP + 1, 32) if side > min(crop)]
-    accepted = next(
-        (size for size in sizes if _try(setup, lab, model, min(batch, 2), size, training=True) is None), None
-    )
+    accepted = next((size for size in sizes if _try(setup, lab, model, batch, size, training=True) is None), None)
     remedy = f"; use a larger crop, such as {format_size(accepted)}" if accepted is not None else ""
     return f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({first_line(error)}){remedy}"
 
@@ -237,8 +236,8 @@ def _watch_batch_norms(model: FCN, crop: Size) -> list[torch.utils.hooks.Removab
     in_backbone = {id(module) for module in model.backbone.modules()}
 
     def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        map_ = inputs[0]
-        if module.training and map_.numel() == map_.shape[1]:
+        features = inputs[0]
+        if module.training and features.numel() == features.shape[1]:
             raise ModelError(_explain_single_value(crop, in_backbone=id(module) in in_backbone))
 
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -23,31 +23,35 @@ def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]
     Returns:
         The lines; empty if all weights are cached or can be downloaded.
     """
-    wanted = {(each.architecture, each.weights): each for each in backbones if each.weights in ("timm", "torchvision")}
-    if not wanted:
+    distinct = {
+        (backbone.architecture, backbone.weights): backbone
+        for backbone in backbones
+        if backbone.weights in ("timm", "torchvision")
+    }
+    if not distinct:
         return []
     from fcnlab.models.backbones.pretrained import find_obstacle, find_pretrained  # imports torch
 
-    lines: list[str] = []
-    missing = 0
+    errors: list[str] = []
+    has_missing = False
     obstacles: dict[str, str] = {}
-    for backbone in wanted.values():
+    for backbone in distinct.values():
         try:
-            found = find_pretrained(backbone)
+            weights = find_pretrained(backbone)
         except ModelError as error:
-            lines.append(f"weights: {error}")
+            errors.append(f"weights: {error}")
             continue
-        if found is None or found.path is not None:
+        if weights is None or weights.path is not None:
             continue
-        server = urlparse(found.url).netloc
-        obstacle = obstacles.get(server) or find_obstacle(found)
+        server = urlparse(weights.url).netloc
+        obstacle = obstacles.get(server) or find_obstacle(weights)
         if obstacle is not None:
             obstacles[server] = obstacle
-            missing += 1
-            lines.append(f"the weights of {found.network} are not in {found.folder}, and {server}: {obstacle}")
-    if missing:
-        lines.append(
+            has_missing = True
+            errors.append(f"the weights of {weights.network} are not in {weights.folder}, and {server}: {obstacle}")
+    if has_missing:
+        errors.append(
             f"fetch missing weights on a machine with a network by `fcnlab weights fetch {shlex.quote(str(file))}`, or "
             "set the weights of the backbones to local files or to scratch"
         )
-    return lines
+    return errors

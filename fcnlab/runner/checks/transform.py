@@ -27,7 +27,7 @@ EPOCHS = 3
 
 
 @dataclass
-class _Seen:
+class _Observations:
     """Properties of the results of a transform.
 
     Attributes:
@@ -46,7 +46,7 @@ class TransformChecks:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._found: dict[str, _Seen | str | None] = {}
+        self._checked: dict[str, _Observations | str] = {}
         self._warnings: dict[str, None] = {}
 
     @property
@@ -72,95 +72,97 @@ class TransformChecks:
             return []
         split = trial.dataset.splits.train
         identity = canonical([spec.content(), trial.extensions.get("transform"), trial.data, split, _versions()])
-        if identity not in self._found:
-            self._found[identity] = self._check(spec, identity, dataset, split)
-        found = self._found[identity]
-        if isinstance(found, str):
-            return [found]
-        if found is not None:
-            self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, found, dataset.classes))
+        if identity not in self._checked:
+            self._checked[identity] = self._check(spec, identity, dataset, split)
+        checked = self._checked[identity]
+        if isinstance(checked, str):
+            return [checked]
+        self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, checked, dataset.classes))
         return []
 
-    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset, split: str) -> _Seen | str | None:
-        """Return the results of a transform, from the cache if it has been checked before, or its error."""
-        store = cache_file("transforms", identity)
-        if cached := read_json(store):
-            return _Seen(**cached)
+    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset, split: str) -> _Observations | str:
+        """Apply a transform, unless an earlier check is in the cache; return what was observed, or an error."""
+        file = cache_file("transforms", identity)
+        if cached := read_json(file):
+            return _Observations(**cached)
         from fcnlab.data.sample_transform import create_sample_transform  # imports torch
 
         transform = create_sample_transform(spec, len(dataset.classes), self._lab.extensions)
         assert transform is not None
-        found = _apply(transform, dataset, split)
-        if isinstance(found, _Seen):
-            write_json(store, asdict(found))
-        return found
+        observed = _apply(transform, dataset, split)
+        if isinstance(observed, _Observations):
+            write_json(file, asdict(observed))
+        return observed
 
 
 def _versions() -> list[str]:
     """Return the versions of the code that transforms use."""
-    found = [__version__]
+    versions = [__version__]
     for name in ("torchvision", "albumentations"):
         try:
-            found.append(version(name))
+            versions.append(version(name))
         except PackageNotFoundError:
-            found.append("")
-    return found
+            versions.append("")
+    return versions
 
 
-def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Seen | str:
-    """Apply a transform to the first samples of a split; return the results, or an error."""
+def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Observations | str:
+    """Apply a transform to the first samples of a split; return what was observed, or an error."""
     import torch
 
     from fcnlab.kernels.inputs import DecodedSample
 
     where = f"recipe.transform: {transform.name}"
-    split, seen = dataset.split(split_name), _Seen()
+    split, observations = dataset.split(split_name), _Observations()
     for index in range(min(IMAGES, len(split))):
         sample = split[index]
         original = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
         for epoch in range(EPOCHS):
             try:
-                made = transform(original, 0, epoch, index)
-                again = transform(original, 0, epoch, index)
+                transformed = transform(original, 0, epoch, index)
+                repeated = transform(original, 0, epoch, index)
             except DataError as error:
                 return f"{error} (image '{sample.id}' of {split_name})"
             except Exception as error:  # noqa: BLE001 - whatever the user's class raises
                 return (
                     f"{where}: raises {type(error).__name__}: {first_line(error)} (image '{sample.id}' of {split_name})"
                 )
-            if not (torch.equal(made.image, again.image) and torch.equal(made.label, again.label)):
+            same_image = torch.equal(transformed.image, repeated.image)
+            if not (same_image and torch.equal(transformed.label, repeated.label)):
                 return (
                     f"{where}: returns different results for the same random generator; use only the argument 'rng' "
                     "for random numbers"
                 )
-            _observe(seen, original, made, sample.id)
-    return seen
+            _observe(observations, original, transformed, sample.id)
+    return observations
 
 
-def _observe(seen: _Seen, original: DecodedSample, made: DecodedSample, sample_id: str) -> None:
-    """Add the result of a transform to those that were seen before."""
-    if made.label.shape != original.label.shape:
-        height, width = made.label.shape
-        seen.height, seen.width = max(seen.height, height), max(seen.width, width)
-    known = {IGNORE_INDEX, *original.label.unique().tolist()}
-    for label in made.label.unique().tolist():
-        if label not in known:
-            seen.new_labels.setdefault(str(label), sample_id)
+def _observe(observations: _Observations, original: DecodedSample, transformed: DecodedSample, sample_id: str) -> None:
+    """Add the size and the labels of a transformed sample."""
+    if transformed.label.shape != original.label.shape:
+        height, width = transformed.label.shape
+        observations.height, observations.width = max(observations.height, height), max(observations.width, width)
+    original_labels = {IGNORE_INDEX, *original.label.unique().tolist()}
+    for label in transformed.label.unique().tolist():
+        if label not in original_labels:
+            observations.new_labels.setdefault(str(label), sample_id)
 
 
-def _find_warnings(recipe: Recipe, spec: CustomTransform, seen: _Seen, classes: tuple[str, ...]) -> list[str]:
+def _find_warnings(
+    recipe: Recipe, spec: CustomTransform, observations: _Observations, classes: tuple[str, ...]
+) -> list[str]:
     where = f"recipe.transform: {spec.type}"
-    lines = []
-    if seen.new_labels:
-        label, sample_id = next(iter(seen.new_labels.items()))
-        lines.append(
+    warnings = []
+    if observations.new_labels:
+        label, sample_id = next(iter(observations.new_labels.items()))
+        warnings.append(
             f"{where}: adds pixels of class {label} ({classes[int(label)]}) to the mask of '{sample_id}', which has "
             f"none; fill masks with {IGNORE_INDEX} and resample them to the nearest pixel"
         )
     crop = recipe.crop
-    if seen.height and (seen.height < crop.height or seen.width < crop.width):
-        lines.append(
-            f"{where}: returns images of at most {seen.height}x{seen.width}, which are padded to recipe.crop, "
-            f"{crop.height}x{crop.width}"
+    if observations.height and (observations.height < crop.height or observations.width < crop.width):
+        warnings.append(
+            f"{where}: returns images of at most {observations.height}x{observations.width}, which are padded to "
+            f"recipe.crop, {crop.height}x{crop.width}"
         )
-    return lines
+    return warnings

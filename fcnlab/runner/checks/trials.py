@@ -48,25 +48,25 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
     """
     data = data or OpenedData(lab)
     backbones: dict[int, Backbone] = {}
-    cells: dict[str, dict[str, None]] = {}
-    checked: dict[NetworkSetup | str, list[str]] = {}
+    cells_by_error: dict[str, dict[str, None]] = {}
+    network_errors: dict[NetworkSetup, list[str]] = {}
     transforms = TransformChecks(lab)
     warnings: dict[str, None] = {}
     for planned in trials:
         trial = planned.trial
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
-        if setup not in checked:
+        if setup not in network_errors:
             error = find_error(setup, lab) if _may_be_built(trial, lab) else None
-            checked[setup] = [error] if error is not None else []
+            network_errors[setup] = [error] if error is not None else []
         transform_errors = transforms.find_errors(trial, data.dataset(trial))
-        for message in [*_find_batch_errors(trial, data), *checked[setup], *transform_errors]:
-            cells.setdefault(message, {})[planned.cell.label] = None
+        for message in [*_find_batch_errors(trial, data), *network_errors[setup], *transform_errors]:
+            cells_by_error.setdefault(message, {})[planned.cell.label] = None
         warnings |= dict.fromkeys(_find_left_out_images(trial, data))
-    lines = [f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()]
-    lines += [f"{file}: {line}" for line in find_missing_weights(backbones.values(), file)]
-    if lines:
-        raise ConfigError("\n".join(lines))
+    errors = [f"{file}: {_name_cells(list(labels))}: {message}" for message, labels in cells_by_error.items()]
+    errors += [f"{file}: {message}" for message in find_missing_weights(backbones.values(), file)]
+    if errors:
+        raise ConfigError("\n".join(errors))
     return [*transforms.warnings, *warnings]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from fcnlab.config.trial import Trial
+from fcnlab.console import format_count
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
 from fcnlab.lab import Lab
 from fcnlab.paths import is_folder
@@ -83,31 +84,29 @@ def estimate_cost(
         The estimate. Trials without a comparable measurement are not part of its sums.
     """
     remaining, data = plan.remaining, OpenedData(lab)
-    chosen = _choose_rates(
-        plan, workloads, {w: rate.with_trials_per_device(trials_per_device) for w, rate in rates.items()}, data
-    )
-    known = [(one, choice.rate) for one in remaining if (choice := chosen[workloads[one.key]]) is not None]
-    used = list(dict.fromkeys(rate for _, rate in known))
+    on_device = {workload: rate.with_trials_per_device(trials_per_device) for workload, rate in rates.items()}
+    choices = _choose_rates(plan, workloads, on_device, data)
+    chosen = [choices[workloads[planned.key]] for planned in remaining if workloads[planned.key] in choices]
+    known = [planned for planned in remaining if workloads[planned.key] in choices]
+    times = [_estimate_trial(planned, choice.rate, data) for planned, choice in zip(known, chosen, strict=True)]
+    used = [choice.rate for choice in chosen]
     concurrent = max(1, min(slots, len(remaining)))
-    times = [_estimate_trial(one, rate, data) for one, rate in known]
-    overhead = _estimate_overhead(known, data)
-    spans = {factor: _estimate_span(times, known, concurrent, trials_per_device, factor) for factor in (-1, 0, 1)}
+    overhead = _estimate_overhead(known, used, data)
+    low, middle, high = (_estimate_span(times, used, concurrent, trials_per_device, end) for end in (-1, 0, 1))
     return CostEstimate(
         trials=len(remaining),
         known=len(known),
-        from_gmacs=sum(workloads[one.key] not in rates for one, _ in known),
+        from_gmacs=sum(workloads[planned.key] not in rates for planned in known),
         slots=concurrent,
         device_seconds=sum(times) / trials_per_device,
-        seconds=overhead + spans[0] if known else 0.0,
-        low=overhead / 1.5 + spans[-1] if known else 0.0,
-        high=1.5 * overhead + spans[1] if known else 0.0,
+        seconds=overhead + middle if known else 0.0,
+        low=overhead / 1.5 + low if known else 0.0,
+        high=1.5 * overhead + high if known else 0.0,
         memory=max((rate.memory for rate in used if rate.memory is not None), default=None),
-        disk=sum(rate.disk for _, rate in known),
-        sources=_describe_sources(
-            [rates[w] for w in dict.fromkeys(choice.source for choice in chosen.values() if choice is not None)]
-        ),
+        disk=sum(rate.disk for rate in used),
+        sources=_describe_sources([rates[source] for source in dict.fromkeys(choice.source for choice in chosen)]),
         trials_per_device=trials_per_device,
-        extrapolated=sum(not rate.measured for _, rate in known),
+        extrapolated=sum(not rate.measured for rate in used),
     )
 
 
@@ -151,32 +150,29 @@ def _choose_rates(
     workloads: Mapping[str, Workload],
     rates: Mapping[Workload, CostRate],
     data: OpenedData,
-) -> dict[Workload, _Choice | None]:
+) -> dict[Workload, _Choice]:
     """Choose the rate of each remaining workload: its own, or that of the network with the nearest GMACs, scaled.
 
-    Networks that were measured with the same data and sizes are preferred to others.
+    Networks that were measured with the same data and sizes are preferred to others. A workload without a rate is left
+    out if its GMACs are not known, or those of no workload with a rate.
     """
-    remaining = {workloads[one.key]: one.trial for one in plan.remaining}
-    if remaining.keys() <= rates.keys():
-        return {workload: _Choice(rates[workload], workload) for workload in remaining}
-    trials = {workloads[one.key]: one.trial for one in plan.all_trials}
-    work = {workload: _Work.of(trial, data) for workload, trial in trials.items()}
-    known = {other: found for other, found in work.items() if found is not None and other in rates}
-    chosen: dict[Workload, _Choice | None] = {}
+    remaining = dict.fromkeys(workloads[planned.key] for planned in plan.remaining)
+    choices = {workload: _Choice(rates[workload], workload) for workload in remaining if workload in rates}
+    if len(choices) == len(remaining):
+        return choices
+    trials = {workloads[planned.key]: planned.trial for planned in plan.all_trials}
+    work = {workload: counted for workload, trial in trials.items() if (counted := _Work.of(trial, data)) is not None}
+    measured = [workload for workload in work if workload in rates]
     for workload in remaining:
+        if workload in choices or workload not in work or not measured:
+            continue
         own = work[workload]
-        if workload in rates:
-            chosen[workload] = _Choice(rates[workload], workload)
-        elif own is None or not known:
-            chosen[workload] = None
-        else:
-            comparable = [other for other in known if other.data_and_sizes == workload.data_and_sizes]
-            nearest = min(comparable or known, key=lambda other: abs(math.log(own.gmacs / known[other].gmacs)))
-            theirs = known[nearest]
-            scaled = rates[nearest].scale(own.epoch / theirs.epoch, own.image / theirs.image)
-            spread = max(rates[nearest].spread, GMACS_SPREAD if comparable else SIZES_SPREAD)
-            chosen[workload] = _Choice(replace(scaled, spread=spread), nearest)
-    return chosen
+        comparable = [other for other in measured if other.data_and_sizes == workload.data_and_sizes]
+        nearest = min(comparable or measured, key=lambda other: abs(math.log(own.gmacs / work[other].gmacs)))
+        scaled = rates[nearest].scale(own.epoch / work[nearest].epoch, own.image / work[nearest].image)
+        spread = max(rates[nearest].spread, GMACS_SPREAD if comparable else SIZES_SPREAD)
+        choices[workload] = _Choice(replace(scaled, spread=spread), nearest)
+    return choices
 
 
 def _estimate_trial(planned: PlannedTrial, rate: CostRate, data: OpenedData) -> float:
@@ -192,34 +188,33 @@ def _estimate_trial(planned: PlannedTrial, rate: CostRate, data: OpenedData) -> 
 
 
 def _estimate_span(
-    times: Sequence[float], known: Sequence[tuple[PlannedTrial, CostRate]], slots: int, trials_per_device: int, end: int
+    times: Sequence[float], rates: Sequence[CostRate], slots: int, trials_per_device: int, end: int
 ) -> float:
     """Return the time until the last trial has ended: each starts in the slot that is free first.
 
     Args:
         times: times of the trials, in the order in which they start.
-        known: the trials and their rates.
+        rates: rates of the trials.
         slots: number of slots.
         trials_per_device: number of trials that share a GPU.
         end: -1 for the lower end of the range, 1 for the upper end, 0 for the estimate.
     """
-    free = [0.0] * slots
-    longest = 0.0
-    for time, (_, rate) in zip(times, known, strict=True):
-        span = time * rate.spread**end
-        heapq.heapreplace(free, free[0] + span)
-        # A trial at the end has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
-        longest = max(longest, span if rate.measured else span / trials_per_device)
-    if all(rate.measured for _, rate in known):
-        return max(free)
-    return max(sum(time * rate.spread**end for time, (_, rate) in zip(times, known, strict=True)) / slots, longest)
+    spans = [seconds * rate.spread**end for seconds, rate in zip(times, rates, strict=True)]
+    if all(rate.measured for rate in rates):
+        free_at = [0.0] * slots
+        for span in spans:
+            heapq.heapreplace(free_at, free_at[0] + span)
+        return max(free_at)
+    # A trial at the end has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
+    alone = [span if rate.measured else span / trials_per_device for span, rate in zip(spans, rates, strict=True)]
+    return max(sum(spans) / slots, *alone)
 
 
-def _estimate_overhead(known: Sequence[tuple[PlannedTrial, CostRate]], data: OpenedData) -> float:
+def _estimate_overhead(trials: Sequence[PlannedTrial], rates: Sequence[CostRate], data: OpenedData) -> float:
     """Return the time to start processes, to decode what is not in the cache, and to write the report."""
-    start = max((rate.start_seconds for _, rate in known), default=0.0) or START_SECONDS
+    start = max((rate.start_seconds for rate in rates), default=0.0) or START_SECONDS
     decoding: dict[tuple[str, str], float] = {}
-    for planned, rate in known:
+    for planned, rate in zip(trials, rates, strict=True):
         trial = planned.trial
         for name in trial.dataset.used_splits:
             if (trial.data, name) not in decoding:
@@ -235,11 +230,11 @@ def _count_undecoded(trial: Trial, split: str, data: OpenedData) -> int:
 
 def _describe_sources(rates: Sequence[CostRate]) -> tuple[str, ...]:
     """Describe the measurements, one text per device."""
-    texts = []
+    sources = []
     for device in dict.fromkeys(rate.device for rate in rates):
         trials = sum(rate.trials for rate in rates if rate.device == device)
         probes = sum(rate.trials == 0 for rate in rates if rate.device == device)
-        parts = [f"{trials} finished trial{'s' * (trials > 1)}"] * bool(trials)
-        parts += [f"{probes} probe{'s' * (probes > 1)} of a few steps"] * bool(probes)
-        texts.append(f"{' and '.join(parts)} on {device}")
-    return tuple(texts)
+        counts = [format_count(trials, "finished trial")] if trials else []
+        counts += [f"{format_count(probes, 'probe')} of a few steps"] if probes else []
+        sources.append(f"{' and '.join(counts)} on {device}")
+    return tuple(sources)

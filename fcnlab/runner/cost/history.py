@@ -95,23 +95,23 @@ def read_cost_rates(
     Returns:
         The rate of each workload: measured with this `trials_per_device`, else extrapolated from another.
     """
-    wanted = {workloads[planned.key] for planned in plan.remaining}
-    comparable = {workload.data_and_sizes for workload in wanted}
-    own: dict[Workload, list[PlannedTrial]] = {}
+    remaining = {workloads[planned.key] for planned in plan.remaining}
+    comparable = {workload.data_and_sizes for workload in remaining}
+    finished: dict[Workload, list[PlannedTrial]] = {}
     for planned in plan.all_trials:
         if planned.status == "finished" and workloads[planned.key].data_and_sizes in comparable:
-            own.setdefault(workloads[planned.key], []).append(planned)
-    found: dict[Workload, list[CostRate]] = {}
-    for workload, trials in own.items():
+            finished.setdefault(workloads[planned.key], []).append(planned)
+    rates: dict[Workload, list[CostRate]] = {}
+    for workload, trials in finished.items():
         records = [(planned.folder, planned.record) for planned in trials[:MAX_RECORDS]]
-        found[workload] = [
+        rates[workload] = [
             rate for folder, record in records if record is not None for _, rate in _read_rate(record, folder, slot)
         ]
-    for folder, record in _iterate_others(plan, lab) if wanted - found.keys() else ():
+    for folder, record in _iterate_others(plan, lab) if remaining - rates.keys() else ():
         for workload, rate in _read_rate(record, folder, slot):
-            if workload.data_and_sizes in comparable and workload not in own:
-                found.setdefault(workload, []).append(rate)
-    return {workload: _average(rates, trials_per_device) for workload, rates in found.items() if rates}
+            if workload.data_and_sizes in comparable and workload not in finished:
+                rates.setdefault(workload, []).append(rate)
+    return {workload: _average(several, trials_per_device) for workload, several in rates.items() if several}
 
 
 def _average(rates: Sequence[CostRate], trials_per_device: int) -> CostRate:
@@ -123,8 +123,8 @@ def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     """Yield the finished trials of the lab that are not in the plan, the latest first."""
     if not is_folder(lab.runs):
         return
-    own = {planned.key for planned in plan.all_trials}
-    others = [path for path in lab.runs.iterdir() if path.name not in own and is_key(path.name)]
+    planned_keys = {planned.key for planned in plan.all_trials}
+    others = [path for path in lab.runs.iterdir() if path.name not in planned_keys and is_key(path.name)]
     latest = sorted(filter(is_folder, others), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in latest[:MAX_OTHER_FOLDERS]:
         folder = RunFolder(lab.runs, path.name)
@@ -145,10 +145,10 @@ def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator
         return
     images = {metrics.split: metrics.images for metrics in record.metrics}
     val, test = images.get("val", 1), images.get("test", 0)
-    again = len({metrics.epoch for metrics in record.metrics}) or 1
+    evaluated_epochs = len({metrics.epoch for metrics in record.metrics}) or 1
     # The last validation is also the evaluation of the last epoch, unless the trial stopped before its last epoch.
     validations = count_validations(trial.recipe, record.trained_epochs) - (record.plateau is None)
-    evaluated = val * (validations + again) + test * again
+    evaluated = val * (validations + evaluated_epochs) + test * evaluated_epochs
     image_seconds = record.cost.evaluate_seconds / evaluated
     yield (
         Workload.of(trial),
@@ -174,8 +174,8 @@ def _ran_on_hardware_of(record: Record, slot: Slot | None) -> bool:
         return True
     if slot.gpu is not None:
         return environment.kind == "cuda"
-    mine = (slot.threads, get_processor_name())
-    return environment.kind == "cpu" and (environment.threads, environment.device.rpartition(" (")[0]) == mine
+    hardware = (environment.threads, environment.device.rpartition(" (")[0])
+    return environment.kind == "cpu" and hardware == (slot.threads, get_processor_name())
 
 
 def _compute_size(folder: Path) -> int:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 
 from fcnlab.config.trial import Trial
+from fcnlab.console import format_count
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.lab import Lab
 from fcnlab.processor import get_processor_name
@@ -60,37 +61,40 @@ def probe(
     Returns:
         The rate of each measured or cached workload.
     """
-    wanted: dict[Workload, Trial] = {}
+    trials: dict[Workload, Trial] = {}
     for planned in plan.remaining:
         if workloads[planned.key] not in (known or {}):
-            wanted.setdefault(workloads[planned.key], planned.trial)
+            trials.setdefault(workloads[planned.key], planned.trial)
     on_gpu = slots[0].gpu is not None
     together = sum(slot.gpu == slots[0].gpu for slot in slots) if on_gpu else len(slots)
     together = max(1, min(together, len(plan.remaining)))
-    files = {workload: cache_file("cost", _identity(workload, slots[0], together)) for workload in wanted}
-    rates = {workload: CostRate(**found) for workload, file in files.items() if (found := read_json(file))}
-    missing = [workload for workload in wanted if workload not in rates]
+    files = {workload: cache_file("cost", _identity(workload, slots[0], together)) for workload in trials}
+    rates = {workload: CostRate(**content) for workload, file in files.items() if (content := read_json(file))}
+    missing = [workload for workload in trials if workload not in rates]
     if missing:
-        kinds = f"{len(missing)} kind{'s' * (len(missing) > 1)} of trials"
-        report(f"measuring {kinds}, at most about {BUDGET:.0f} s (--no-probe: leave it out)")
-        measured, errors = _measure([wanted[workload] for workload in missing], lab, slots[0], together)
+        report(f"measuring {_count_kinds(missing)}, at most about {BUDGET:.0f} s (--no-probe: leave it out)")
+        measured, errors = _measure([trials[workload] for workload in missing], lab, slots[0], together)
         for index, rate in measured.items():
             rates[missing[index]] = rate
             write_json(files[missing[index]], dataclasses.asdict(rate))
         for index, error in errors.items():
             if index not in measured:
-                report(f"not measured: {wanted[missing[index]].names['variant']}: {error}")
+                report(f"not measured: {trials[missing[index]].names['variant']}: {error}")
         late = [workload for index, workload in enumerate(missing) if index not in measured and index not in errors]
         if late:
-            report(f"not measured in this time: {_name_kinds([wanted[workload] for workload in late])}")
+            report(f"not measured in this time: {_name_kinds([trials[workload] for workload in late])}")
     return rates
+
+
+def _count_kinds(kinds: Sequence[object]) -> str:
+    return f"{format_count(len(kinds), 'kind')} of trials"
 
 
 def _name_kinds(trials: Sequence[Trial]) -> str:
     """Name the variants of a few kinds of trials, and count the others."""
     names = list(dict.fromkeys(trial.names["variant"] for trial in trials))
     others = f" and {len(names) - MAX_NAMES} other variants" if len(names) > MAX_NAMES else ""
-    return f"{len(trials)} kind{'s' * (len(trials) > 1)} of trials ({', '.join(names[:MAX_NAMES])}{others})"
+    return f"{_count_kinds(trials)} ({', '.join(names[:MAX_NAMES])}{others})"
 
 
 def _identity(workload: Workload, slot: Slot, together: int) -> list[object]:
@@ -106,7 +110,7 @@ def _measure(
     command += [str(slot.threads), str(time.monotonic()), str(time.monotonic() + BUDGET)]
     # The worker decodes a few images only, which must not replace the cache of the whole split.
     environment = {**os.environ, **slot.environment, "FCNLAB_CACHE_BUDGET": "0"}
-    found: dict[int, list[CostRate]] = {}
+    rates: dict[int, list[CostRate]] = {}
     errors: dict[int, str] = {}
     with ExitStack() as stack:
         processes = []
@@ -124,11 +128,11 @@ def _measure(
                 if "error" in answer:
                     errors[answer["index"]] = answer["error"]
                 else:
-                    found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
+                    rates.setdefault(answer.pop("index"), []).append(CostRate(**answer))
             if process.returncode != 0 and not cut_off:
-                unanswered = [index for index in range(len(trials)) if index not in found and index not in errors]
+                unanswered = [index for index in range(len(trials)) if index not in rates and index not in errors]
                 errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
-    return {index: CostRate.mean(rates) for index, rates in found.items()}, errors
+    return {index: CostRate.mean(several) for index, several in rates.items()}, errors
 
 
 def _start_process(command: Sequence[str], content: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:

@@ -149,9 +149,9 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     began = time.perf_counter()
     device, recipe = hardware.select_device(), trial.recipe
     hardware.configure_determinism(device)
-    whole = lab.open_dataset(trial.dataset)
-    images = len(whole.split(trial.dataset.splits.train))
-    dataset = _Beginning(whole, max(recipe.batch_size, CPU_BATCH_SIZE))
+    full_dataset = lab.open_dataset(trial.dataset)
+    images = len(full_dataset.split(trial.dataset.splits.train))
+    dataset = _Beginning(full_dataset, max(recipe.batch_size, CPU_BATCH_SIZE))
     model = build_model(
         trial.variant,
         len(dataset.classes),
@@ -167,16 +167,16 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
     steps = _measure_steps(model, training, trial, deadline)
-    plain, final = _measure_evaluation(training.averaged or model, dataset, trial, deadline)
+    image_seconds, final_image_seconds = _measure_evaluation(training.averaged or model, dataset, trial, deadline)
     began = time.perf_counter()
-    if _has_time_for(plain, deadline):
+    if _has_time_for(image_seconds, deadline):
         nominal = trial.dataset.nominal
         try_count_gmacs(model, (nominal.height, nominal.width))
     finishing = time.perf_counter() - began
     return CostRate(
         epoch_seconds=steps.step * (images // recipe.batch_size),
-        image_seconds=plain,
-        final_image_seconds=max(final, plain),
+        image_seconds=image_seconds,
+        final_image_seconds=max(final_image_seconds, image_seconds),
         setup_seconds=built + steps.warm_up + finishing + RECORD_SECONDS,
         memory=hardware.get_peak_memory(device) if steps.full else None,
         disk=2 * sum(value.nbytes for value in model.state_dict().values()),  # the checkpoints `last` and `best`
@@ -204,27 +204,29 @@ def _measure_decoding(split: Split) -> float:
 def _measure_steps(model: FCN, training: Training, trial: Trial, deadline: float) -> _Steps:
     """Measure a step with few images, then full steps if they take a small part of the time until the deadline."""
     batch = trial.recipe.batch_size
-    few = min(batch // trial.recipe.grad_accum_steps, max(SMALL_BATCH, trial.variant.head.min_images))
-    small = _train(model, training, trial, 1, few)
-    if not _has_time_for(small * batch / few, deadline):
-        return _Steps(small * batch / few, 0.0, full=False)
-    first = _train(model, training, trial, 1, batch)
-    if not _has_time_for(first, deadline):
-        return _Steps(first, 0.0, full=True)
-    steps = max(1, min(STEPS, round(SECONDS / first)))
+    small_batch = min(batch // trial.recipe.grad_accum_steps, max(SMALL_BATCH, trial.variant.head.min_images))
+    small_step = _train(model, training, trial, 1, small_batch)
+    predicted = small_step * batch / small_batch
+    if not _has_time_for(predicted, deadline):
+        return _Steps(predicted, 0.0, full=False)
+    first_step = _train(model, training, trial, 1, batch)
+    if not _has_time_for(first_step, deadline):
+        return _Steps(first_step, 0.0, full=True)
+    steps = max(1, min(STEPS, round(SECONDS / first_step)))
     step = _train(model, training, trial, steps, batch) / steps
-    return _Steps(step, max(0.0, small - step * few / batch) + max(0.0, first - step), full=True)
+    warm_up = max(0.0, small_step - step * small_batch / batch) + max(0.0, first_step - step)
+    return _Steps(step, warm_up, full=True)
 
 
 def _train(model: FCN, training: Training, trial: Trial, steps: int, images: int) -> float:
     """Train for some steps with the first images of batches; return their seconds."""
     recipe, device = trial.recipe, next(model.parameters()).device
-    few = _FewBatches(training.batches, steps, images)
+    batches = _FewBatches(training.batches, steps, images)
     began = time.perf_counter()
     with suppress(DivergenceError):  # costs the same time; the trial itself may start from other weights
         fit(
             model,
-            dataclasses.replace(training, batches=cast(TrainingBatches, few), capturable=False),
+            dataclasses.replace(training, batches=cast(TrainingBatches, batches), capturable=False),
             Execution(
                 hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
                 grad_accum_steps=recipe.grad_accum_steps if images == recipe.batch_size else 1,
@@ -254,13 +256,13 @@ def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, deadline: fl
         return (time.perf_counter() - started) / count
 
     count = len(samples)
-    plain = evaluate(1, boundaries=False)
-    if not _has_time_for(plain * count, deadline):
-        return plain, plain
-    plain = evaluate(count, boundaries=False)
-    if plain * count < 2 * SECONDS:
-        plain = evaluate(count, boundaries=False)
-    return plain, evaluate(count, boundaries=True) if _has_time_for(plain * count, deadline) else plain
+    seconds = evaluate(1, boundaries=False)
+    if not _has_time_for(seconds * count, deadline):
+        return seconds, seconds
+    seconds = evaluate(count, boundaries=False)
+    if seconds * count < 2 * SECONDS:
+        seconds = evaluate(count, boundaries=False)
+    return seconds, evaluate(count, boundaries=True) if _has_time_for(seconds * count, deadline) else seconds
 
 
 if __name__ == "__main__":

@@ -96,10 +96,10 @@ class CostRate:
             val: number of images of val.
             test: number of images of test; 0 if there is no such split.
         """
-        again = 0.5 * (count_validations(recipe) > 1)
-        during = (count_validations(recipe) - 1) * val
-        final = val + test + again * (val + test)
-        evaluation = during * self.image_seconds + final * (self.final_image_seconds or self.image_seconds)
+        validations = count_validations(recipe)
+        while_training = (validations - 1) * val
+        at_end = (1.5 if validations > 1 else 1.0) * (val + test)
+        evaluation = while_training * self.image_seconds + at_end * (self.final_image_seconds or self.image_seconds)
         return self.setup_seconds + epochs * self.epoch_seconds + evaluation
 
     @classmethod
@@ -110,12 +110,12 @@ class CostRate:
             rates: at least one rate.
         """
         rates = list(rates)
-        measured = [rate.memory for rate in rates if rate.memory is not None]
+        memories = [rate.memory for rate in rates if rate.memory is not None]
         times = ("epoch_seconds", "image_seconds", "final_image_seconds", "setup_seconds", "decode_seconds",
                  "start_seconds")  # fmt: skip
         return cls(
             **{name: fmean(getattr(rate, name) for rate in rates) for name in times},
-            memory=max(measured, default=None),
+            memory=max(memories, default=None),
             disk=round(fmean(rate.disk for rate in rates)),
             device=" and ".join(dict.fromkeys(rate.device for rate in rates)),
             trials=sum(rate.trials for rate in rates),
