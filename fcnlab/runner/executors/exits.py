@@ -10,6 +10,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from fcnlab.runner.executors.slots import find_memory_groups
 from fcnlab.settings import KILLED
 
 MEMORY_MESSAGES = (
@@ -54,27 +55,14 @@ def count_oom_kills(root: Path = Path("/")) -> int:
     Returns:
         The number since the group was created or the machine started; 0 if the system does not count them.
     """
-    for file in _counters(root):
-        with suppress(OSError, ValueError):
+    counters = [group / name for group in find_memory_groups(root) for name in ("memory.events", "memory.oom_control")]
+    for file in (*counters, root / "proc/vmstat"):
+        with suppress(OSError, ValueError):  # of the other version of control groups
             for line in file.read_text(encoding="utf-8").splitlines():
                 name, _, value = line.partition(" ")
                 if name == "oom_kill":
                     return int(value)
     return 0
-
-
-def _counters(root: Path) -> list[Path]:
-    """Return the files that may contain the counter: of control groups version 2 and 1, and of the whole machine."""
-    files = []
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            folder = root / "sys/fs/cgroup"
-            if not controllers:
-                files.append(folder / path.lstrip("/") / "memory.events")
-            elif "memory" in controllers.split(","):
-                files.append(folder / "memory" / path.lstrip("/") / "memory.oom_control")
-    return [*files, root / "proc/vmstat"]
 
 
 def find_memory_message(log: Path, start: int) -> str | None:

@@ -91,21 +91,33 @@ def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
     )
 
 
-def usable_memory() -> int:
-    """Return the bytes of memory that this process may use, limited by the machine and control groups."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
+def usable_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process may use, limited by the machine and control groups.
+
+    Args:
+        root: root of the file system.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for own in find_memory_groups(root):
+        for file in (group / name for group in (own, *own.parents) for name in ("memory.max", "memory.limit_in_bytes")):
+            with suppress(OSError, ValueError):  # the group has no limit
+                limits.append(int(file.read_text(encoding="utf-8")))
+    return min(limits)
 
 
-def _cgroup_limits() -> Iterator[int]:
-    """Yield the memory limits of the Linux control groups (version 2) of this process."""
-    try:
-        path = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
-    except OSError:
-        return
-    own = Path("/sys/fs/cgroup") / path.lstrip("/")
-    for group in (own, *own.parents):
-        with suppress(OSError, ValueError):  # the group has no limit
-            yield int((group / "memory.max").read_text(encoding="utf-8"))
+def find_memory_groups(root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the folders of the Linux control groups, of version 2 and 1, that may limit the memory of this process.
+
+    Args:
+        root: root of the file system.
+    """
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                yield root / "sys/fs/cgroup" / path.lstrip("/")
+            elif "memory" in controllers.split(","):
+                yield root / "sys/fs/cgroup/memory" / path.lstrip("/")
 
 
 def max_trials_per_gpu(slots: Sequence[Slot], trials: int | None = None) -> int:
