@@ -84,14 +84,14 @@ class Lab:
         root = root or _env_path("FCNLAB_LAB")
         if root is None and file is not None:
             root = find_lab_folder(file)
-        root = resolve_path(root or Path.cwd())
+        root = resolve_path(expand_home(root or Path.cwd()))
         if not is_folder(root):
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
         remember_uri(uri)
         names = trackers or os.environ.get(TRACKER_VARIABLE) or "mlflow"
-        return cls(root, resolve_path(data) if data else None, uri, _parse_trackers(names))
+        return cls(root, resolve_path(expand_home(data)) if data else None, uri, _parse_trackers(names))
 
     @property
     def runs(self) -> Path:
@@ -333,10 +333,10 @@ class Lab:
         name = backbone.weights_file
         if name is None:
             return None
-        candidates = [base / name for base in (self.root, self.data_root) if base is not None]
+        candidates = [base / expand_home(name) for base in (self.root, self.data_root) if base is not None]
         file = next((path for path in candidates if is_file(path)), None)
         if file is None:
-            paths = " or ".join(map(str, candidates))
+            paths = " or ".join(dict.fromkeys(map(str, candidates)))
             raise ModelError(f"the weights file '{name}' is not at {paths}; put it there, or set --data-root")
         return file
 

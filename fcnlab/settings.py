@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fcnlab.errors import ConfigError, RunError
+from fcnlab.paths import expand_home
 
 Device = Literal["auto", "cpu", "cuda"]
 """Kind of the training device: `cuda` and `cpu` are requirements, `auto` is CUDA if there is a GPU."""
@@ -111,7 +112,7 @@ def cache_folder() -> Path:
     """
     folder = os.environ.get("FCNLAB_CACHE")
     if folder:
-        return Path(folder)
+        return expand_home(folder)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"
     except RuntimeError:

@@ -11,6 +11,7 @@ from fcnlab.config.dataset import Dataset, KnownDataset
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import DataError, ModelError, RunError
 from fcnlab.lab import Lab
+from fcnlab.settings import cache_folder
 from tests.conftest import SMOKE, write_grid
 
 
@@ -46,6 +47,20 @@ def test_a_lab_named_relatively_stays_where_it_is_when_the_current_folder_change
     monkeypatch.chdir("/")
     assert lab.root == folders / "around" and lab.data_root == folders / "named"
     assert lab.runs == folders / "around/runs" and lab.results == folders / "around/results"
+
+
+def test_a_tilde_is_the_home_folder_also_where_no_shell_replaces_it(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {"HOME": str(folders), "FCNLAB_LAB": "~/around", "FCNLAB_DATA": "~/named"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("FCNLAB_CACHE", "~/environment")
+    (folders / "w.pth").touch()
+    lab = Lab.find()
+    assert (lab.root, lab.data_root, cache_folder()) == tuple(
+        folders / name for name in ("around", "named", "environment")
+    )
+    assert lab.find_weights_file(Backbone(timm="resnet18", weights="~/w.pth")) == folders / "w.pth"
 
 
 def test_an_empty_variable_is_an_unset_one(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

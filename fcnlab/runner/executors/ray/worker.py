@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.paths import exists, is_file, is_folder
+from fcnlab.paths import exists, expand_home, is_file, is_folder
 from fcnlab.private_folder import ensure_private_folder
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
@@ -197,15 +197,15 @@ class RayWorker:
     def _check_data(self, trial: Trial) -> str | None:
         """Return an error message if the node's data or weights differ from the trial's, else None."""
         try:
-            found = self._lab.fingerprints(trial.variant, trial.dataset, trial.recipe)
+            data, weights, extensions = self._lab.fingerprints(trial.variant, trial.dataset, trial.recipe)
         except FcnlabError as error:
             return f"on {socket.gethostname()}: {error}"
-        if found == (trial.data, trial.weights, trial.extensions):
-            return None
-        what = "the data" if found[0] != trial.data else "the weights file"
-        if found[:2] == (trial.data, trial.weights):
-            return f"on {socket.gethostname()}: the extensions {found[2]} differ from the driver's {trial.extensions}"
-        return f"on {socket.gethostname()}: {what} differs from the driver's; FCNLAB_DATA there may have to be set"
+        if (data, weights) != (trial.data, trial.weights):
+            what = "the data" if data != trial.data else "the weights file"
+            return f"on {socket.gethostname()}: {what} differs from the driver's; FCNLAB_DATA there may have to be set"
+        if extensions != trial.extensions:
+            return f"on {socket.gethostname()}: the extensions {extensions} differ from the driver's {trial.extensions}"
+        return None
 
     def _follow(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
         """Send the epochs of a running trial as they are written, and its checkpoint periodically."""
@@ -254,9 +254,9 @@ def _remove_if_unlocked(lab: Path) -> None:
 
 def _data_root(of_driver: Path | None) -> Path | None:
     """Return the data root of this node: the driver's path if it exists, else FCNLAB_DATA."""
-    here = os.environ.get("FCNLAB_DATA")
-    if here and not (of_driver is not None and is_folder(of_driver)):
-        return Path(here)
+    on_node = os.environ.get("FCNLAB_DATA")
+    if on_node and not (of_driver is not None and is_folder(of_driver)):
+        return expand_home(on_node)
     return of_driver
 
 
