@@ -49,11 +49,11 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        found = find_storage_error(error)
-        if found is None or found.filename not in (None, str(temporary)):
+        storage_error = find_storage_error(error)
+        if storage_error is None or storage_error.filename not in (None, str(temporary)):
             raise
         # The reader of the message does not know the temporary name, and libraries raise errors of other types.
-        raise OSError(found.errno, found.strerror, str(target)) from error
+        raise OSError(storage_error.errno, storage_error.strerror, str(target)) from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode: bool = False) -> None:

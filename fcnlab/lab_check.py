@@ -70,40 +70,33 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         RunError: the lab cannot be written, with `repair`.
         DataError: the folder of the decoded caches cannot be read.
     """
-    result = LabCheck()
+    check = LabCheck()
     names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     for name in names:
         folder = RunFolder(lab.runs, name)
-        result.trials += 1
-        damages, sealed = find_damages(folder)
+        check.trials += 1
+        damages, sealed = _find_damages(folder)
         if sealed is not None and sealed.files is None:
-            result.unverified.append(str(folder.path))
+            check.unverified.append(str(folder.path))
         if damages and repair:
             with hold_leases(lab) as leases:
                 repairs = _repair_trial(folder, damages, sealed, leases)
         else:
             repairs = [""] * len(damages)
-        result.problems += [
-            Problem(str(folder.path / damage.file), damage.problem, done)
-            for damage, done in zip(damages, repairs, strict=True)
+        check.problems += [
+            Problem(str(folder.path / damage.file), damage.problem, repair_text)
+            for damage, repair_text in zip(damages, repairs, strict=True)
         ]
-    result.problems += _check_store(lab, repair=repair)
+    check.problems += _check_store(lab, repair=repair)
     for cache in list_caches():
         if cache.state not in ("being built", "interrupted"):
-            result.caches += 1
-            result.problems += _check_cache(cache, repair=repair)
-    return result
+            check.caches += 1
+            check.problems += _check_cache(cache, repair=repair)
+    return check
 
 
-def find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | None]:
-    """Find all damaged files of a run folder, also large ones.
-
-    Args:
-        folder: the run folder.
-
-    Returns:
-        The damages, and the record if the trial has ended and its record is intact.
-    """
+def _find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | None]:
+    """Return all damaged files of a run folder, also large ones, and its record if it is intact."""
     _, damage = folder.inspect()
     if damage is not None:
         return [damage], None
@@ -142,23 +135,19 @@ def _repair_trial(
             moved = folder.remove_result()
             return [f"result moved to {moved}; the next `fcnlab grid run` runs the trial again"] * len(damages)
         moved = move_to_quarantine(folder.path, [damage.file for damage in damages])
-        folder.write_record(replace_files(folder, sealed))
+        folder.write_record(_replace_files(folder, sealed))
         return [f"moved to {moved}" for _ in damages]
     finally:
         if is_folder(folder.path):
             leases.release(folder.path)
 
 
-def replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
+def _replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
     """Return a record with the checksums of the files that remain, after small files were moved.
 
     A missing `trial.json` is written again from the record.
-
-    Args:
-        folder: the run folder.
-        sealed: the record with the checksums of all files.
     """
-    files = {name: value for name, value in (sealed.files or {}).items() if exists(folder.path / name)}
+    files = {name: checksum for name, checksum in (sealed.files or {}).items() if exists(folder.path / name)}
     if not exists(folder.trial):
         try:
             folder.write_trial(Trial.model_validate(sealed.record.trial))
@@ -180,17 +169,18 @@ def _check_store(lab: Lab, *, repair: bool) -> Iterator[Problem]:
         rows = [str(error)]
     if rows == ["ok"]:
         return
-    done = ""
+    description = ""
     if repair and lab.tracking_uri == lab.own_tracking_uri:
         names = [file.name, f"{file.name}-wal", f"{file.name}-shm", f"{file.name}-journal"]
         moved = move_to_quarantine(file.parent, names, runs=lab.runs)
-        done = f"moved to {moved}; `fcnlab grid sync FILE` publishes each grid again"
-    yield Problem(str(file), rows[0].splitlines()[0], done)
+        description = f"moved to {moved}; `fcnlab grid sync FILE` publishes each grid again"
+    yield Problem(str(file), rows[0].splitlines()[0], description)
 
 
 def _check_cache(cache: CacheInfo, *, repair: bool) -> Iterator[Problem]:
     problems = [Problem(str(cache.folder), text.partition(": ")[2]) for text in find_problems(cache)]
     if problems and repair:
-        done = "removed; the next trial decodes it again" if remove_cache(cache) else "not changed: it is being built"
-        problems = [replace(problem, repair=done) for problem in problems]
+        is_removed = remove_cache(cache)
+        repair_text = "removed; the next trial decodes it again" if is_removed else "not changed: it is being built"
+        problems = [replace(problem, repair=repair_text) for problem in problems]
     yield from problems

@@ -25,6 +25,17 @@ OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENX
 FEWEST_FILES, MANY_FILES = 128, 1024
 """Number of open files with which every command works, and the number to which a lower limit is raised."""
 
+_OPEN_FILES = "raise the limit of open files (`ulimit -n 1024`)"
+
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "your quota is used up: remove files of yours or have it raised,",
+    errno.EFBIG: "raise the limit of file sizes (`ulimit -f unlimited`)",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+    errno.EIO: "check the disk; restore the file or move it away,",
+}
+
 _RUST = re.compile(r"\(os error (\d+)\)")
 """Number of the error in a message of a library in Rust, such as safetensors."""
 
@@ -43,10 +54,10 @@ def find_storage_error(error: BaseException, folder: Path | None = None) -> OSEr
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        found = _as_os_error(current)
-        if found is not None and (found.errno in ANYWHERE or _is_below(found.filename, folder)):
-            is_named = found.filename is not None or folder is None
-            return found if is_named else OSError(found.errno, found.strerror, str(folder))
+        os_error = _as_os_error(current)
+        if os_error is not None and (os_error.errno in ANYWHERE or _is_below(os_error.filename, folder)):
+            is_named = os_error.filename is not None or folder is None
+            return os_error if is_named else OSError(os_error.errno, os_error.strerror, str(folder))
         current = current.__cause__ or current.__context__
     return None
 
@@ -77,10 +88,10 @@ def convert_storage_errors(folder: Path) -> Iterator[None]:
     except FcnlabError:  # it has a message for the user
         raise
     except Exception as error:
-        found = find_storage_error(error, folder)
-        if found is None:
+        storage_error = find_storage_error(error, folder)
+        if storage_error is None:
             raise
-        raise StopRunError(describe_storage_error(found)) from None
+        raise StopRunError(describe_storage_error(storage_error)) from None
 
 
 def ensure_open_files() -> None:
@@ -126,7 +137,7 @@ def _describe_room(error: OSError) -> str:
         return f" (limit: {resource.getrlimit(limit)[0]}{unit})"
     if error.errno != errno.ENOSPC or not isinstance(error.filename, str | bytes | os.PathLike):
         return ""
-    folder = next((one for one in Path(os.fsdecode(error.filename)).absolute().parents if is_folder(one)), Path("/"))
+    folder = next(filter(is_folder, Path(os.fsdecode(error.filename)).absolute().parents), Path("/"))
     if os.statvfs(folder).f_favail == 0 < os.statvfs(folder).f_files:
         return f" (no free inodes in {folder}: it has too many files)"
     return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder})"
@@ -138,14 +149,5 @@ def find_remedy(error: OSError) -> str:
     Args:
         error: the error.
     """
-    if error.errno == errno.ENOSPC:
-        return "make room and repeat the command"
-    if error.errno == errno.EDQUOT:
-        return "your quota is used up: remove files of yours or have it raised, and repeat the command"
-    if error.errno == errno.EFBIG:
-        return "raise the limit of file sizes (`ulimit -f unlimited`) and repeat the command"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "raise the limit of open files (`ulimit -n 1024`) and repeat the command"
-    if error.errno == errno.EIO:
-        return "check the disk; restore the file or move it away, and repeat the command"
-    return "make it readable and writable for this user, and repeat the command"
+    action = _REMEDIES.get(error.errno or 0, "make it readable and writable for this user,")
+    return f"{action} and repeat the command"

@@ -182,8 +182,9 @@ def fcnlab_command(*configurations: Cell | Trial) -> str:
         so that a Python file of the lab is run; else `fcnlab`.
     """
     packages = Extensions()
-    for each in configurations:
-        for kind, name in _custom_types(each.variant.head, each.dataset, each.recipe).items():
+    for configuration in configurations:
+        custom = _custom_types(configuration.variant.head, configuration.dataset, configuration.recipe)
+        for kind, name in custom.items():
             if name not in packages.list(kind):
                 return "fcnlab --allow-extensions"
     return "fcnlab"

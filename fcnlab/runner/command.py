@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import join
-from typing import Any
 
 from fcnlab.config.grid.candidate import to_overrides
 from fcnlab.config.grid.cell import Cell
@@ -23,11 +22,12 @@ def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
         registry: the components.
     """
     overrides = to_overrides(cell, registry)
-    variant = "+".join(str(overrides.pop(part)) for part in ("backbone", "head", "upsampler"))
-    dataset, recipe = (str(overrides.pop(part)) for part in ("dataset", "recipe"))
+    variant = "+".join(str(overrides.pop(kind)) for kind in ("backbone", "head", "upsampler"))
+    dataset, recipe = (str(overrides.pop(kind)) for kind in ("dataset", "recipe"))
     words = [*fcnlab_command(cell).split(), "train", variant, "--dataset", dataset, "--recipe", recipe]
     for axis, value in overrides.items():
-        words += ["--set", f"{axis}={format_yaml(value)}"]
+        text = dump(value, flow=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
+        words += ["--set", f"{axis}={text}"]
     return [*words, "--seed", str(seed)]
 
 
@@ -42,13 +42,3 @@ def reproduce_command(file: Path, cell: Cell, seed: int) -> str:
     label = cell.label.replace(", ", ",")
     words = [*fcnlab_command(cell).split(), "grid", "reproduce", f"{path_in_lab(file)}:{label}:{seed}"]
     return join(words)
-
-
-def format_yaml(value: Any) -> str:
-    """Format a value as one line of YAML.
-
-    Args:
-        value: a plain value.
-    """
-    text = dump(value, flow=True, width=float("inf"))
-    return text.removesuffix("\n").removesuffix("\n...")

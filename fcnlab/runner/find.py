@@ -56,9 +56,8 @@ class Reference:
         """The plan with only the trials of the named cell, or the named trial; None if no grid is named."""
         if self.plan is None or self.planned is None:
             return None
-        cell = [one for one in self.plan.trials if one.cell.label == self.planned.cell.label]
-        named = cell if self.seed is None else [self.planned]
-        return replace(self.plan, trials=tuple(named), prerequisites=())
+        trials = [planned for planned in self.plan.trials if planned.cell.label == self.planned.cell.label]
+        return replace(self.plan, trials=tuple(trials) if self.seed is None else (self.planned,), prerequisites=())
 
     def read_record(self) -> Record:
         """Return the record of the trial.
@@ -123,15 +122,15 @@ def find_reference(name: str, lab: Lab) -> Reference:
     named = _IN_A_FILE.fullmatch(name)
     if named is None:
         return Reference(find_run_folder(name, lab))
-    file, cell, digits = named.groups()
+    file, label, digits = named.groups()
     seed = int(digits) if digits is not None else None
     plan = make_plan(lab.load_grid(Path(file)), lab)
     note = None
-    if cell == BEST and BEST not in {one.label for one in plan.grid.cells}:
-        cell, first, note = _find_best_cell(plan)
-        planned = find_trial(plan, cell, first if seed is None else seed)
+    if label == BEST and BEST not in plan.grid.display_names:
+        label, first_seed, note = _find_best_cell(plan)
+        planned = find_trial(plan, label, first_seed if seed is None else seed)
     else:
-        planned = find_trial(plan, cell, seed)
+        planned = find_trial(plan, label, seed)
     return Reference(planned.folder, plan.grid.file.checkpoint, plan, planned, seed, note)
 
 
@@ -173,11 +172,11 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
         return by_key[0]
     label = _match_label(plan.grid.display_names, name, str(plan.grid.path))
     trials = {planned.trial.seed: planned for planned in plan.trials if planned.cell.label == label}
-    wanted = plan.grid.seeds[0] if seed is None else seed
-    if wanted not in trials:
+    seed = plan.grid.seeds[0] if seed is None else seed
+    if seed not in trials:
         listing = ", ".join(map(str, plan.grid.seeds))
-        raise ConfigError(f"{plan.grid.path}: no seed {wanted}; the seeds are {listing}")
-    return trials[wanted]
+        raise ConfigError(f"{plan.grid.path}: no seed {seed}; the seeds are {listing}")
+    return trials[seed]
 
 
 def _match_label(names: Mapping[str, str], name: str, where: str) -> str:
@@ -188,12 +187,12 @@ def _match_label(names: Mapping[str, str], name: str, where: str) -> str:
         name: the name that the user has given.
         where: the grid file, for messages.
     """
-    wanted = _fold(name)
-    own = {label: label for label in names}
+    folded = _fold(name)
+    labels_by_label = {label: label for label in names}
     matches = (
         [label for label, text in texts.items() if is_match(text)]
-        for is_match in (name.__eq__, lambda text: _fold(text) == wanted, lambda text: wanted in _fold(text))
-        for texts in (own, names)
+        for is_match in (name.__eq__, lambda text: _fold(text) == folded, lambda text: folded in _fold(text))
+        for texts in (labels_by_label, names)
     )
     labels = next(filter(None, matches), [])
     if len(labels) == 1:

@@ -34,14 +34,16 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name in _input_paths(lab, cell):
-            there, here = lab.root / name, root / name
-            if ".." in name.parts and exists(there):
+            target, link = lab.root / name, root / name
+            if not exists(target):
+                continue
+            if ".." in name.parts:
                 raise RunError(
                     f"{name}: is outside of the lab, and so would be its link; use an absolute path in the registry"
                 )
-            if exists(there) and not exists(here):
-                here.parent.mkdir(parents=True, exist_ok=True)
-                here.symlink_to(there)
+            if not exists(link):
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target)
     except OSError as error:
         raise RunError(f"--workdir {folder}: cannot be written ({error.strerror})") from None
     trackers = tuple(

@@ -91,11 +91,11 @@ class Heartbeat:
             return True
         if not is_driver(driver):
             return False
-        here = driver.partition(":")[0] == socket.gethostname()
-        alive = self._is_locked(driver) if here else self._is_beating(driver)
-        if not alive:
+        is_local = driver.partition(":")[0] == socket.gethostname()
+        is_alive = self._is_locked(driver) if is_local else self._is_beating(driver)
+        if not is_alive:
             self._remove_files(driver)
-        return alive
+        return is_alive
 
     def _file(self, driver: str, suffix: str = "") -> Path:
         return self._folder / f"{driver}{suffix}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -154,7 +155,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
     needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
     # Seed by seed, so that every cell has its first result early.
     trials = {planned.key: planned for row in zip(*own, strict=True) for planned in row}
-    before = {planned.key: planned for row in zip(*needed, strict=True) for chain in row for planned in chain}
+    before = {planned.key: planned for row in zip(*needed, strict=True) for planned in chain.from_iterable(row)}
     prerequisites = tuple(planned for key, planned in before.items() if key not in trials)
     return Plan(grid, tuple(_mark_pruned(grid, list(trials.values()))), prerequisites)
 
@@ -163,14 +164,14 @@ def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> Non
     """Check that no two cells have the same trials, such as those of two copies of a dataset."""
     first: dict[str, Cell] = {}
     pairs: dict[tuple[str, str], None] = {}
-    for planned in (one for own in trials for one in own):
+    for planned in chain.from_iterable(trials):
         earlier = first.setdefault(planned.key, planned.cell)
         if earlier is not planned.cell:
             pairs[earlier.label, planned.cell.label] = None
     lines = [
-        f"{grid.path}: the cells '{one}' and '{other}' have the same trials (same data, weights and configuration); "
-        "remove one"
-        for one, other in pairs
+        f"{grid.path}: the cells '{first_label}' and '{label}' have the same trials (same data, weights and "
+        "configuration); remove one"
+        for first_label, label in pairs
     ]
     if lines:
         more = [f"{grid.path}: {len(lines) - SHOWN} more cells are duplicates"] if len(lines) > SHOWN else []
@@ -270,7 +271,7 @@ class RunIndex:
             return [()] * len(seeds)
         earlier = self.plan_prerequisites(cell.init_from, seeds)
         nearest = self.plan_cell(cell.init_from, seeds)
-        return [(*chain, planned) for chain, planned in zip(earlier, nearest, strict=True)]
+        return [(*before, planned) for before, planned in zip(earlier, nearest, strict=True)]
 
     def _read_status(self, key: str) -> Status:
         if key not in self._keys:

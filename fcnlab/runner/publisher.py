@@ -264,7 +264,7 @@ class Publisher:
         for running in self._running.values():
             self._pause(running.trial, None)
         for tracker in self._trackers:
-            tracker.end(lambda _, one: one.close(complete=complete))
+            tracker.end(lambda _, opened: opened.close(complete=complete))
         deadline = time.monotonic() + timeout if timeout is not None else None
         for tracker in self._trackers:
             left = max(0.0, deadline - time.monotonic()) if deadline is not None else None

@@ -75,9 +75,9 @@ class StatusReader:
     def counts(self) -> dict[State, int]:
         """Return the number of trials in each state."""
         states = Counter(planned.state for planned in self.plan.all_trials)
-        running, paused = sum(map(len, self.running.values())), len(self.paused)
+        running, paused = len(self._list_running()), len(self.paused)
         # Damaged files of a trial have been moved by the driver that runs it.
-        repaired = sum(one.planned.status == "damaged" for one in chain.from_iterable(self.running.values()))
+        repaired = sum(trial.planned.status == "damaged" for trial in self._list_running())
         return {
             "finished": states["finished"],
             "running": running,
@@ -91,16 +91,19 @@ class StatusReader:
     @property
     def time_left(self) -> float | None:
         """Estimated seconds until the running trials complete the grid; None without an estimate."""
-        running = list(chain.from_iterable(self.running.values()))
+        running = self._list_running()
         return self._eta.time_left(running) if running else None
 
-    def time_left_of(self, one: Running) -> float | None:
+    def _list_running(self) -> list[Running]:
+        return list(chain.from_iterable(self.running.values()))
+
+    def time_left_of(self, trial: Running) -> float | None:
         """Return the estimated seconds until a running trial ends; None without an estimate.
 
         Args:
-            one: the running trial.
+            trial: the running trial.
         """
-        return one.time_left(self._eta.epoch_seconds(one.planned))
+        return trial.time_left(self._eta.epoch_seconds(trial.planned))
 
     def _read_running(self, planned: PlannedTrial) -> Running:
         """Read the progress of a started trial, and the times of its lease, its last epoch and its heartbeat."""
@@ -116,7 +119,7 @@ class StatusReader:
 
     def _update_plan(self, ended: dict[str, Record]) -> None:
         """Set the status of trials that have ended, or that early stopping prunes, since the last refresh."""
-        started = {one.planned.key for one in (*self.paused, *chain.from_iterable(self.running.values()))}
+        started = {trial.planned.key for trial in (*self.paused, *self._list_running())}
         moved = [planned for planned in self.plan.remaining if planned.key in ended or planned.key in started]
         pruned = {planned.key: epoch for planned, epoch in self._pruner.update(moved)}
         for planned in self.plan.remaining:
@@ -124,7 +127,7 @@ class StatusReader:
                 self._eta.update(planned, ended[planned.key].epochs)
             if planned.key in ended or planned.key in pruned:
                 self._eta.close(planned)
-        self.paused = [one for one in self.paused if one.planned.key not in pruned]
+        self.paused = [trial for trial in self.paused if trial.planned.key not in pruned]
 
         def update(planned: PlannedTrial) -> PlannedTrial:
             record = ended.get(planned.key)

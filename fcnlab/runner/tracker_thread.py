@@ -112,8 +112,8 @@ class TrackerThread:
 
     def _run(self) -> None:
         self._guard(self._open)
-        while (item := self._queue.get()) is not None and not self._abandoned.is_set():
-            key, function = item
+        while (queued := self._queue.get()) is not None and not self._abandoned.is_set():
+            key, function = queued
             self._keys.discard(key)
             self._call(function, RETRY_INTERVAL)
         if self._last is not None and not self._abandoned.is_set():

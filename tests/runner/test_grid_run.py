@@ -20,7 +20,6 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
-from fcnlab.settings import RunOptions
 from fcnlab.tracking.store import open_client
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
@@ -177,24 +176,6 @@ def test_killed_driver_loses_and_repeats_nothing(complete_grid: Path, tmp_path: 
     assert set(frame["status"]) == {"finished"}
     assert frame["run_id"].is_unique
     assert _statuses(path) == {"FINISHED"}
-
-
-def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
-    grid, lab = fcnlab.load_grid(path), Lab.find(path)
-
-    class Killer(ProgressReporter):
-        killed = 0
-
-        def on_trial_start(self, planned: object) -> None:
-            super().on_trial_start(planned)
-            if not self.killed:
-                self.killed = _kill_a_trial()
-
-    killer = Killer()
-    outcome = run_grid(grid, lab, killer, RunOptions(workers=1, threads=1))
-    assert killer.killed
-    assert outcome == Outcome(finished=2, failed=0, reused=0)
 
 
 def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
@@ -369,28 +350,6 @@ def test_grid_without_mlflow_is_run_reported_and_published_elsewhere(complete_gr
     grid, lab = fcnlab.load_grid(here), Lab.find(here)
     assert sync_grid(grid, lab, ProgressReporter()) == Outcome(finished=4, failed=0, reused=4)
     assert set(fcnlab.frame(grid)["run_id"]) == _trial_runs(here) and _statuses(here) == {"FINISHED"}
-
-
-def _kill_a_trial() -> int:
-    """Kill the first process that a worker has started for a trial, and return its id."""
-    found: list[int] = []
-
-    def look() -> bool:
-        for server in _children(os.getpid()):  # it forks the workers
-            for worker in _children(server):
-                found.extend(_children(worker))
-        return bool(found)
-
-    wait_until(look, "a worker starts a process")
-    os.kill(found[0], signal.SIGKILL)
-    return found[0]
-
-
-def _children(pid: int) -> list[int]:
-    if not Path("/proc").is_dir():
-        pytest.skip("requires /proc")
-    listed = [Path(f"/proc/{pid}/task/{pid}/children")]
-    return [int(child) for file in listed if file.exists() for child in file.read_text().split()]
 
 
 def _trial_runs(path: Path) -> set[str]:

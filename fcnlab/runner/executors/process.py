@@ -86,7 +86,8 @@ class ProcessExecutor(Executor):
             self._waiting_exclusive[device] = job
             self._start_exclusive_jobs()
             return
-        self._send(next(w for w in self._workers if w.job is None and self._accepts_jobs(w.slot.gpu)), job)
+        idle = (worker for worker in self._workers if worker.job is None)
+        self._send(next(worker for worker in idle if self._accepts_jobs(worker.slot.gpu)), job)
 
     def pause(self) -> None:
         self._is_pausing = True
@@ -216,7 +217,7 @@ class ProcessExecutor(Executor):
     def _kill_hung(self) -> None:
         """Kill the processes of trials that hang; the end of their output then replaces the worker."""
         for key, reason in self._hangs.find_hung().items():
-            worker = next(one for one in self._workers if one.job is not None and one.job.trial.key == key)
+            worker = next(worker for worker in self._workers if worker.job is not None and worker.job.trial.key == key)
             worker.hung = reason
             worker.process.kill()
 

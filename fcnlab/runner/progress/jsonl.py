@@ -7,14 +7,14 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     decoding    split, images
     start       key, cell, seed, epoch (the number of finished epochs), epochs
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
-    end         key, cell, seed, status, split, miou, train_seconds, failure; done, trials
+    end         key, cell, seed, status, split, miou, plateau, train_seconds, failure; done, trials
     retry       key, cell, seed, cause, message, remedy: an attempt that ended without a record, and how it is retried
     pausing     trials: the number of trials that finish their epoch; seconds_left: until then, null without an estimate
     pause       key, cell, seed, epoch
     prune       key, cell, seed, epoch: pruned by early stopping
     elsewhere   trials: the number of trials that other drivers run
     waiting     why: the reason why no trial runs in this driver
-    deferred   why: a tracker raised an error; publishing to it is deferred
+    deferred    why: a tracker raised an error; publishing to it is deferred
 """
 
 from __future__ import annotations
