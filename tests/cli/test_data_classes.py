@@ -97,8 +97,8 @@ def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, 
             [0, 2, 255],
             ["--classes", "a,b,c"],
             "--classes lists 3 names (a, b, c), and the masks contain 2 values besides the ignored 255: 0, 2; no mask "
-            "contains 1 (b); name the values that occur: --classes a=0,c=2; if 255 is a class, assign values to all "
-            "names, as in c=255",
+            "contains 1 (b); name the values that occur: --classes a=0,c=2; if 255 is a class, pass --classes "
+            "a=0,b=2,c=255 without --ignore",
         ),
         ([0, 1, 255], ["--classes", "a,b,c"], "if 255 is a class, pass --classes a=0,b=1,c=255 without --ignore"),
         (

@@ -97,29 +97,29 @@ def parse_class_list(text: str) -> list[ListedClass]:
     return classes
 
 
-def list_classes(value: Any) -> list[ListedClass] | None:
+def list_classes(content: Any) -> list[ListedClass] | None:
     """Return the classes of a YAML or JSON file that lists them in the form of another program.
 
     Args:
-        value: content of the file: names by number, such as {0: road}; a list of {id: 0, name: road}; or either of
+        content: content of the file: names by number, such as {0: road}; a list of {id: 0, name: road}; or either of
             them, or a list of names, under `names`, `classes`, `categories` or `id2label`.
 
     Returns:
         The classes; None for other content.
     """
-    if isinstance(value, Mapping):
+    if isinstance(content, Mapping):
         for key in ("names", "classes", "categories", "id2label"):
-            if isinstance(value.get(key), list | Mapping):
-                value = value[key]
+            if isinstance(content.get(key), list | Mapping):
+                content = content[key]
                 break
-    if isinstance(value, Mapping) and value and all(str(key).isdecimal() for key in value):
-        return [ListedClass(str(name), int(key)) for key, name in value.items()]
-    if not isinstance(value, list) or not value:
+    if isinstance(content, Mapping) and content and all(str(key).isdecimal() for key in content):
+        return [ListedClass(str(name), int(key)) for key, name in content.items()]
+    if not isinstance(content, list) or not content:
         return None
-    if all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in value):
-        numbers = (number if isinstance(number := item.get("id"), int) else None for item in value)
-        return [ListedClass(item["name"], number) for item, number in zip(value, numbers, strict=True)]
-    return [ListedClass(item) for item in value] if all(isinstance(item, str) for item in value) else None
+    if all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in content):
+        numbers = (number if isinstance(number := item.get("id"), int) else None for item in content)
+        return [ListedClass(item["name"], number) for item, number in zip(content, numbers, strict=True)]
+    return [ListedClass(item) for item in content] if all(isinstance(item, str) for item in content) else None
 
 
 def _shorten(line: str) -> str:

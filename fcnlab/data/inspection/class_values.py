@@ -95,7 +95,7 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Valu
         remaining.remove(void[0])
         ignored = void
     if len(names) != len(remaining) or len(names) == 1:
-        raise DataError(_explain_mismatch(names, remaining, ignored, numbers))
+        raise DataError(_explain_mismatch(names, remaining, ignored, numbers) + _describe_rare(contents, remaining))
     classes = tuple((name, (value,)) for name, value in zip(names, remaining, strict=True))
     return ClassChoice(classes, ignored, _describe_order(classes, numbers))
 
@@ -135,22 +135,21 @@ def _explain_mismatch(
         return (
             f"{message}; name every value, give a class several values, such as "
             f"{format_classes(names, [*values[: len(names) - 1], last])}, or pass "
-            f"{_format_option('--ignore', ','.join(map(str, others)))}"
+            f"{_format_option('--ignore', ','.join(map(str, [*ignored, *others])))}"
         )
     void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
     at = {numbers[value]: value for value in values}
     absent = [f"{number} ({name})" for number, name in enumerate(names) if number not in at]
     present = [name for number, name in enumerate(names) if number in at]
-    remedy = f"no mask contains {_list(absent)}; name the values that occur: {format_classes(present, values)}"
-    if len(names) == len(values) + len(void):
-        as_class = f"if {void[0]} is a class, pass {format_classes(names, [*values, *void])} without --ignore"
-        follows = [numbers[value] for value in values] == list(range(len(values)))
-        if follows or len(present) < len(values):
-            return f"{message}; {as_class}"
-        return f"{message}; {remedy}; if {void[0]} is a class, assign values to all names, as in {names[-1]}={void[0]}"
+    as_class = ""
+    if void and len(names) == len(values) + len(void):
+        as_class = f"; if {void[0]} is a class, pass {format_classes(names, [*values, *void])} without --ignore"
+        if present == list(names[:-1]):
+            return message + as_class
     if len(present) < len(values):
-        return f"{message}; assign the values that occur, such as {format_classes(names, values)}"
-    return f"{message}; {remedy}"
+        return f"{message}; assign the values that occur, such as {format_classes(names, values)}{as_class}"
+    remedy = f"name the values that occur: {format_classes(present, values)}"
+    return f"{message}; no mask contains {_list(absent)}; {remedy}{as_class}"
 
 
 def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
@@ -178,12 +177,23 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
     undefined = [value for value in contents.values if value not in defined]
     if undefined:
         total = sum(contents.pixels.values())
-        shown = [f"{v!r} ({100 * contents.pixels[v] / total:.2f} % of the pixels)" for v in undefined[:SHOWN]]
-        more = f" and {len(undefined) - SHOWN} more" if len(undefined) > SHOWN else ""
+        shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
         raise DataError(
-            f"the masks contain {', '.join(shown)}{more}, neither a class nor ignored; add a class to --classes, or "
-            f"pass {_format_option('--ignore', ','.join(map(str, undefined[:SHOWN])))}"
+            f"the masks contain {_list(shares)}, neither a class nor ignored; add a class to --classes, or "
+            f"pass {_format_option('--ignore', ','.join(map(str, [*ignore, *undefined[:SHOWN]])))}"
+            f"{_describe_rare(contents, undefined)}"
         )
+
+
+def _describe_rare(contents: Contents, values: Sequence[Value]) -> str:
+    """Name the mask of each value that only one of several masks contains: such a value may be a mistake in that mask."""
+    if len(contents.by_mask) < 3:
+        return ""
+    rare = [value for value in values if contents.masks[value] == 1]
+    places = [
+        f"only {mask} contains {value}" for value in rare for mask, found in contents.by_mask.items() if value in found
+    ]
+    return f"; {_list(places)}" if places else ""
 
 
 def format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
