@@ -120,15 +120,14 @@ def find_memory_groups(root: Path = Path("/")) -> Iterator[Path]:
                 yield root / "sys/fs/cgroup/memory" / path.lstrip("/")
 
 
-def max_trials_per_gpu(slots: Sequence[Slot], trials: int | None = None) -> int:
+def max_trials_per_gpu(slots: Sequence[Slot], trials: int) -> int:
     """Return the largest number of trials on one GPU; 1 on the CPU.
 
     Args:
         slots: slots of the executor.
-        trials: number of trials; None means one for each slot.
+        trials: number of trials.
 
     Returns:
         The number of trials.
     """
-    used = slots if trials is None else slots[: max(1, trials)]
-    return max(Counter(slot.gpu for slot in used if slot.gpu is not None).values(), default=1)
+    return max(Counter(slot.gpu for slot in slots[:trials] if slot.gpu is not None).values(), default=1)

@@ -87,6 +87,7 @@ class ProgressReporter:
 
         def advance() -> None:
             self.decoded = (split, next(done), samples)
+            self._update()
 
         return advance
 
@@ -100,6 +101,7 @@ class ProgressReporter:
         epochs = planned.folder.read_progress()
         self.eta.update(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
+        self._update()
 
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         """Report the epochs of a running trial.
@@ -112,11 +114,12 @@ class ProgressReporter:
             Whether there is a new epoch.
         """
         trial = self.running[planned.key]
-        if len(epochs) <= len(trial.epochs):
-            return False
-        self.eta.update(planned, epochs)
-        trial.epochs, trial.seen = epochs, time.monotonic()
-        return True
+        is_new = len(epochs) > len(trial.epochs)
+        if is_new:
+            self.eta.update(planned, epochs)
+            trial.epochs, trial.seen = epochs, time.monotonic()
+        self._update()
+        return is_new
 
     def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
         """Report that a trial has a record, written by any driver.
@@ -129,6 +132,7 @@ class ProgressReporter:
         self.eta.close(planned)
         self.done += 1
         self.failed += record.status == "failed"
+        self._update()
 
     def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:  # noqa: ARG002 - for subclasses
         """Report an attempt that ended without a record; the trial will be retried.
@@ -143,6 +147,7 @@ class ProgressReporter:
     def on_pause(self) -> None:
         """Report that running trials finish their epoch and no more trials start."""
         self.is_pausing = True
+        self._update()
 
     def on_trial_pause(self, planned: PlannedTrial) -> None:
         """Report that a trial has paused after an epoch, from which it can resume.
@@ -162,6 +167,7 @@ class ProgressReporter:
         self.eta.close(planned)
         self.done += 1
         self.pruned += 1
+        self._update()
 
     def on_trials_elsewhere(self, trials: int) -> None:
         """Report the number of trials that other drivers run.
@@ -182,6 +188,7 @@ class ProgressReporter:
         """
         self.waiting_for = waiting
         before, self._reason = self._reason, self.idle
+        self._update()
         return self._reason not in (None, before)
 
     def on_publishing_deferred(self, why: str) -> None:
@@ -234,6 +241,9 @@ class ProgressReporter:
         trials, left = len(self.running), self.pause_time_left
         text = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
         return text + (f", in about {format_duration(left)}" if left is not None else "")
+
+    def _update(self) -> None:
+        """Show the state after an event; the base class shows nothing."""
 
     def _remove(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Remove a trial from the running ones."""

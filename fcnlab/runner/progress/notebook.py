@@ -8,10 +8,10 @@ from typing import Any
 
 from fcnlab.notebook import render_html
 from fcnlab.runner.plan import PlannedTrial
-from fcnlab.runner.progress.base import ProgressReporter, Waiting
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.progress.plain import describe_result
 from fcnlab.runner.progress.rich import COLUMNS, format_row
-from fcnlab.trial.record import Attempt, EpochRecord, Record
+from fcnlab.trial.record import Attempt, Record
 
 INTERVAL = 0.5
 """Seconds between two updates."""
@@ -47,42 +47,14 @@ class NotebookReporter(ProgressReporter):
     def on_remark(self, text: str) -> None:
         self._add_message(text)
 
-    def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
-        advance = super().on_decode_start(split, samples)
-
-        def advance_and_show() -> None:
-            advance()
-            self._update()
-
-        return advance_and_show
-
-    def on_trial_start(self, planned: PlannedTrial) -> None:
-        super().on_trial_start(planned)
-        self._update()
-
-    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        new = super().on_progress(planned, epochs)
-        self._update()
-        return new
-
     def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
         super().on_trial_end(planned, record)
         if record.status == "failed":
             self._add_message(describe_result(planned, record))
-        self._update()
 
     def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
         super().on_trial_retry(planned, attempt, remedy)
         self._add_message(f"retry {planned.description}: {attempt.message}; {remedy}")
-
-    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:
-        super().on_trial_prune(planned, epoch)
-        self._update()
-
-    def on_wait(self, waiting: Waiting) -> bool:
-        new = super().on_wait(waiting)
-        self._update()
-        return new
 
     def on_publishing_deferred(self, why: str) -> None:
         self._add_message(f"publishing is deferred: {why.splitlines()[0]}")
