@@ -13,9 +13,9 @@ from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.model import TrainedModel
 from fcnlab.models.fcn import separate_tensors
 from fcnlab.paths import check_regular_file
+from fcnlab.trial.build import restore_model
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
-from fcnlab.trial.restore import restore_model
 
 
 def load_trial(finished: FinishedTrial, checkpoint: CheckpointChoice) -> TrainedModel:

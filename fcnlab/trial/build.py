@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from fcnlab.config.head import SmpHead
 from fcnlab.config.recipe import Recipe
-from fcnlab.config.recipe import Schedule as ScheduleConfig
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Variant
 from fcnlab.data.augmentation import build_augmentation
@@ -29,17 +28,17 @@ from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, Ti
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.models.backbones.pretrained import check_pretrained
 from fcnlab.models.backbones.timm_fit import find_fit
+from fcnlab.models.fcn import load_weights_of_trial
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.models.heads.smp import DECODERS
 from fcnlab.seeding import derive_seed
-from fcnlab.training import optim
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
 from fcnlab.training.fast_layers import has_batch_norm_kernel, replace_batch_norm, replace_max_pooling
 from fcnlab.training.fit import Training
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss, compute_class_weights
-from fcnlab.training.optim import MovingAverage
+from fcnlab.training.optim import MovingAverage, create_optimizer, create_schedule
 
 
 def build_model(
@@ -73,6 +72,36 @@ def build_model(
         torch.manual_seed(derive_seed(seed, "head"))
         head = build_head(variant, backbone, num_classes, extensions)
     return FCN(backbone, head)
+
+
+def restore_model(
+    variant: Variant,
+    num_classes: int,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+    in_channels: int = 3,
+) -> FCN:
+    """Build a variant with given weights. Pretrained weights of its backbone are not loaded.
+
+    Args:
+        variant: the variant.
+        num_classes: number of classes.
+        state: state dict of the model.
+        source: origin of the weights, for error messages.
+        extensions: extensions that may contain the head.
+        in_channels: channels of the images.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ModelError: the weights do not fit the variant.
+    """
+    model = build_model(variant.from_scratch(), num_classes, seed=0, extensions=extensions, in_channels=in_channels)
+    load_weights_of_trial(model, state, source)
+    return model.eval()
 
 
 def prepare(variant: Variant) -> None:
@@ -217,8 +246,12 @@ def build_training(
     return Training(
         batches,
         _create_loss(recipe, model, decoded, num_classes),
-        _create_optimizer(recipe, model),
-        _create_schedule(recipe.schedule, recipe.epochs, batches.steps),
+        create_optimizer(model=model, factors=recipe.lr_factors, decay=recipe.decay, **recipe.optimizer.model_dump()),
+        create_schedule(
+            steps=recipe.epochs * batches.steps,
+            warmup=round(recipe.schedule.warmup_epochs * batches.steps),
+            **recipe.schedule.model_dump(exclude={"warmup_epochs"}),
+        ),
         grad_clip_norm=recipe.grad_clip_norm,
         average=MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
         # Recomputation saves and restores the state of the random generator, which waits for the host.
@@ -287,14 +320,3 @@ def _create_loss(recipe: Recipe, model: FCN, split: DecodedSplit, num_classes: i
     if recipe.fused == "auto" and can_fuse(loss, model.head, device):
         return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
     return loss
-
-
-def _create_schedule(spec: ScheduleConfig, epochs: int, steps_per_epoch: int) -> optim.Schedule:
-    options = spec.model_dump(exclude={"warmup_epochs"})
-    warmup = round(spec.warmup_epochs * steps_per_epoch)
-    return optim.create_schedule(steps=epochs * steps_per_epoch, warmup=warmup, **options)
-
-
-def _create_optimizer(recipe: Recipe, model: FCN) -> Optimizer:
-    factors = recipe.lr_factors
-    return optim.create_optimizer(model=model, factors=factors, decay=recipe.decay, **recipe.optimizer.model_dump())

@@ -56,11 +56,12 @@ def restore_state(
     training.optimizer.load_state_dict(state["optimizer"])
     if training.average is not None:
         training.average.load_state_dict(state["average"])
-    if scaler is not None and state.get("scaler"):
+    # The checkpoint may come from another kind of device.
+    if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     torch.random.set_rng_state(state["random"])
     device = next(model.parameters()).device
-    if device.type == "cuda" and state.get("cuda_random") is not None:
+    if device.type == "cuda" and state["cuda_random"] is not None:
         torch.cuda.set_rng_state(state["cuda_random"], device)
 
 
@@ -100,7 +101,7 @@ class CheckpointWriter:
         self.wait()
         copied = _copy_to_cpu(state)
         self._last = time.monotonic()
-        self._writing = self._thread.submit(self._write, copied)
+        self._writing = self._thread.submit(write_checkpoint, self._file, self._previous, copied)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on the disk.
@@ -111,9 +112,6 @@ class CheckpointWriter:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
-
-    def _write(self, state: Any) -> None:
-        write_checkpoint(self._file, self._previous, state)
 
     def __enter__(self) -> CheckpointWriter:
         return self

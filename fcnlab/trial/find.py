@@ -92,7 +92,7 @@ class FinishedTrial:
             ModelError: the weights cannot be read or do not fit the variant, or the code of its head has changed.
         """
         from fcnlab.models.backbones.weights_file import read_tensors  # late: a trial is found without importing torch
-        from fcnlab.trial.restore import restore_model
+        from fcnlab.trial.build import restore_model
 
         file = self.weights_file(checkpoint)
         extensions = Extensions(self.folder.path.parent.parent)

@@ -23,19 +23,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from fcnlab.atomic_file import write_atomically
+from filelock import FileLock, Timeout
+
+from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError, StopRunError
 from fcnlab.paths import exists, is_file, is_folder
 from fcnlab.storage_errors import convert_storage_errors
-from fcnlab.trial.leftovers import list_leftovers
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.counts_check import COUNTS_FILE, verify_result
 from fcnlab.trial.storage.damage import DamageError, KeptError, UnreadableError, convert_read_error
-from fcnlab.trial.storage.json_lines import read_json_lines
+from fcnlab.trial.storage.json_lines import read_json_lines, write_json_lines
 from fcnlab.trial.storage.quarantine import move_to_quarantine
 from fcnlab.trial.storage.sealed_record import (
     RECORD_FILE,
@@ -260,7 +262,21 @@ class RunFolder:
         files = self.result_files() if record.status == "finished" else []
         checksums = {file.relative_to(self.path).as_posix(): hash_result_file(file) for file in files}
         self.write_record(SealedRecord(record, checksums))
-        for file in list_leftovers(self):
+        self._unlink_leftovers()
+
+    def list_leftovers(self) -> list[Path]:
+        """Return what killed processes have left: all temporary files, and after the end what a running trial needs."""
+        running = (self.checkpoint, self.previous_checkpoint, self.rendezvous, self.heartbeat)
+        unneeded = [file for file in running if exists(file)] if exists(self.record) else []
+        return [*list_temporary_files(self.path), *unneeded]
+
+    def remove_leftovers(self) -> None:
+        """Remove the files of `list_leftovers`, unless a process runs the trial. The caller holds the lease."""
+        with suppress(Timeout), FileLock(self.lock, timeout=0):
+            self._unlink_leftovers()
+
+    def _unlink_leftovers(self) -> None:
+        for file in self.list_leftovers():
             file.unlink(missing_ok=True)
 
     def write_record(self, sealed: SealedRecord) -> None:
@@ -297,8 +313,7 @@ class RunFolder:
         Args:
             epochs: the finished epochs.
         """
-        lines = "".join(epoch.model_dump_json() + "\n" for epoch in epochs)
-        write_atomically(self.progress, lambda file: file.write(lines.encode()))
+        write_json_lines(self.progress, epochs)
 
     def read_progress(self) -> list[EpochRecord]:
         """Return the epochs up to now; those before the damage if a line is damaged."""
@@ -318,8 +333,7 @@ class RunFolder:
             All attempts, in order.
         """
         attempts = [*self.attempts(), attempt]
-        lines = "".join(attempt.model_dump_json() + "\n" for attempt in attempts)
-        write_atomically(self.attempts_file, lambda file: file.write(lines.encode()))
+        write_json_lines(self.attempts_file, attempts)
         return attempts
 
     def restart(self) -> None:

@@ -26,7 +26,6 @@ from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
-from fcnlab.models import FCN
 from fcnlab.paths import is_file
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
@@ -113,9 +112,7 @@ def resolve_target(
     if dataset is None:
         name, config = finished.trial.names.get("dataset", trained.type), trained
     else:
-        entry = lab.registry.get("dataset", dataset)
-        assert isinstance(entry, DatasetConfig)
-        name, config = dataset, entry
+        name, config = dataset, lab.registry.get("dataset", dataset)
     selected = split or _find_reported_split(config)
     is_reported = (config.content(), selected) == (trained.content(), _find_reported_split(trained))
     if is_reported and dataset is not None:  # the content of a folder dataset does not contain its paths
@@ -197,13 +194,26 @@ def evaluate_trial(
     except OSError as error:
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = hardware.move_to_device(finished.load_model(checkpoint), device)
-    config, split = (
-        (target.config, target.split)
-        if target
-        else (finished.trial.dataset, _find_reported_split(finished.trial.dataset))
+    config = target.config if target else finished.trial.dataset
+    split = target.split if target else _find_reported_split(config)
+    dataset = lab.open_dataset(config)
+    decoded = open_decoded(dataset, split)
+    start = time.perf_counter()
+    counts = evaluate_split(
+        model,
+        decoded,
+        num_classes=len(dataset.classes),
+        autocast=hardware.create_autocast(device, precision),
+        protocol=protocol.multiply_scales(finished.trial.recipe.score_scale),
+        boundaries=True,
+        on_progress=on_progress,
     )
-    scaled = protocol.multiply_scales(finished.trial.recipe.score_scale)
-    seconds, counts = _evaluate(model, lab, config, split, scaled, precision, on_progress)
+    seconds = time.perf_counter() - start
+    if counts.contain_nan:
+        raise RunError(
+            f"scores on split '{split}' are not numbers, because activations exceed the range of {precision}; "
+            "train with recipe.precision bf16 or fp32"
+        )
     recorded = finished.reported_metrics(checkpoint)
     evaluation = Evaluation(
         key=finished.trial.key,
@@ -216,15 +226,16 @@ def evaluate_trial(
         dataset=target.dataset if target else None,
         data=data,
         metrics=compute_split_metrics(
-            split if target else recorded.split, checkpoint, recorded.epoch, counts["counts"], counts["boundary"]
+            split if target else recorded.split, checkpoint, recorded.epoch, counts.areas, counts.boundaries
         ),
-        seconds_per_image=seconds,
+        seconds_per_image=seconds / len(decoded),
         device=hardware.get_device_name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_atomically(arrays, lambda to: np.savez_compressed(to, **counts))
+    stored: dict[str, Any] = {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(decoded.ids)}
+    write_atomically(arrays, lambda to: np.savez_compressed(to, **stored))
     write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
     return evaluation
 
@@ -265,38 +276,6 @@ def _check_classes(trained: Sequence[str], classes: Sequence[str], name: str) ->
 def _join_names(classes: Sequence[str], *, without: Sequence[str], limit: int = 6) -> str:
     names = [name for name in classes if name not in without]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _evaluate(
-    model: FCN,
-    lab: Lab,
-    config: DatasetConfig,
-    split_name: str,
-    protocol: Protocol,
-    precision: hardware.Precision,
-    on_progress: OnProgress | None,
-) -> tuple[float, dict[str, Any]]:
-    """Evaluate a split, and return the seconds per image and the arrays to store."""
-    dataset = lab.open_dataset(config)
-    split = open_decoded(dataset, split_name)
-    device = next(model.parameters()).device
-    start = time.perf_counter()
-    counts = evaluate_split(
-        model,
-        split,
-        num_classes=len(dataset.classes),
-        autocast=hardware.create_autocast(device, precision),
-        boundaries=True,
-        on_progress=on_progress,
-        protocol=protocol,
-    )
-    if counts.contain_nan:
-        raise RunError(
-            f"scores on split '{split_name}' are not numbers, because activations exceed the range of {precision}; "
-            "train with recipe.precision bf16 or fp32"
-        )
-    seconds = (time.perf_counter() - start) / len(split)
-    return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 
 
 def _read(file: Path) -> Evaluation | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +30,6 @@ from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
 from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
-
-
-class _AllCounts(NamedTuple):
-    """Counts [N, num_classes, 3] of the images of a split and of their boundaries, and whether a score is nan."""
-
-    areas: Counts
-    boundaries: Counts
-    contain_nan: bool
 
 
 class Evaluator:
@@ -77,7 +69,7 @@ class Evaluator:
         self._autocast = autocast
         self._trials_per_device = trials_per_device
         self._heartbeat = heartbeat
-        self._last_val: _AllCounts | None = None  # of the last epoch, which is not evaluated twice
+        self._last_val: SplitCounts | None = None  # of the last epoch, which is not evaluated twice
 
     def check_splits(self) -> None:
         """Decode val and test, so that an invalid file is found before the training and not after it.
@@ -102,12 +94,9 @@ class Evaluator:
         """
         val = self._val  # opened before the phase, because it may have to be decoded
         self._heartbeat.enter("evaluating val")
-        counts: SplitCounts | _AllCounts
+        counts = self._evaluate_all(model, "val", "last", val) if is_last else self._evaluate(model, val)
         if is_last:
-            self._last_val = self._evaluate_all(model, "val", "last", val)
-            counts = self._last_val
-        else:
-            counts = self._evaluate(model, val)
+            self._last_val = counts
         return None if counts.contain_nan else counts.areas
 
     def evaluate_checkpoints(
@@ -133,7 +122,7 @@ class Evaluator:
             model.load_state_dict(best_state)
             best = self._evaluate_checkpoint(model, "best", best_epoch, self._folder.best_weights)
         self._write_counts({"last": last, "best": best})
-        evaluated: tuple[tuple[CheckpointChoice, int, dict[str, _AllCounts]], ...]
+        evaluated: tuple[tuple[CheckpointChoice, int, dict[str, SplitCounts]], ...]
         evaluated = ("last", last_epoch, last), ("best", best_epoch, best)
         return [
             compute_split_metrics(name, checkpoint, epoch, counts.areas, counts.boundaries)
@@ -143,7 +132,7 @@ class Evaluator:
 
     def _evaluate_checkpoint(
         self, model: FCN, checkpoint: CheckpointChoice, epoch: int, weights_file: Path
-    ) -> dict[str, _AllCounts]:
+    ) -> dict[str, SplitCounts]:
         """Check and save the weights of a checkpoint, and evaluate them on val and test."""
         check_weights_finite(model, epoch)
         _save_weights(model.state_dict(), weights_file)
@@ -158,7 +147,7 @@ class Evaluator:
                 )
         return counts
 
-    def _write_counts(self, by_checkpoint: Mapping[str, Mapping[str, _AllCounts]]) -> None:
+    def _write_counts(self, by_checkpoint: Mapping[str, Mapping[str, SplitCounts]]) -> None:
         counts = {
             f"{name}_{checkpoint}": c for checkpoint, splits in by_checkpoint.items() for name, c in splits.items()
         }
@@ -183,7 +172,7 @@ class Evaluator:
         decoded = open_decoded(self._dataset, split, self._heartbeat.start_reading)
         return decoded.to(self._device, trials_per_device=self._trials_per_device)
 
-    def _evaluate_all(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _AllCounts:
+    def _evaluate_all(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> SplitCounts:
         """Count the areas and boundaries of a split, and save samples of the reported split."""
         self._heartbeat.enter(f"evaluating {name}")
         is_reported = (name, checkpoint) == (self._trial.report_split, "last")
@@ -192,9 +181,7 @@ class Evaluator:
         def save(index: int, prediction: Tensor) -> None:
             save_sample(self._folder.samples, split.ids[index], split[index], prediction, palette)
 
-        counts = self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
-        assert counts.boundaries is not None, "boundaries are requested"
-        return _AllCounts(counts.areas, counts.boundaries, counts.contain_nan)
+        return self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
 
     def _evaluate(
         self, model: FCN, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None

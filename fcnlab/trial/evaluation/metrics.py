@@ -9,7 +9,7 @@ from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
 
 def compute_split_metrics(
-    split: str, checkpoint: CheckpointChoice, epoch: int, counts: Counts, boundary: Counts
+    split: str, checkpoint: CheckpointChoice, epoch: int, counts: Counts, boundary: Counts | None
 ) -> SplitMetrics:
     """Compute the metrics of a split.
 
@@ -18,7 +18,7 @@ def compute_split_metrics(
         checkpoint: the evaluated checkpoint, `last` or `best`.
         epoch: the epoch of these weights.
         counts: int64 counts [N, num_classes, 3] of the images.
-        boundary: int64 counts [N, num_classes, 3] of their boundaries.
+        boundary: int64 counts [N, num_classes, 3] of their boundaries; None if they were not counted.
 
     Returns:
         The metrics.
@@ -34,7 +34,7 @@ def compute_split_metrics(
         mean_acc=nan_to_none(metrics.mean_acc),
         fw_iou=nan_to_none(metrics.fw_iou),
         class_iou=tuple(map(nan_to_none, metrics.class_iou)),
-        boundary_iou=nan_to_none(compute_metrics(boundary).miou),
+        boundary_iou=nan_to_none(compute_metrics(boundary).miou) if boundary is not None else None,
     )
 
 

@@ -91,7 +91,6 @@ def _verify_metrics(record: Record, arrays: Mapping[str, np.ndarray]) -> None:
         ids = arrays.get(f"{metrics.split}_ids")
         if ids is None or ids.shape != (metrics.images,):
             raise DamageError(COUNTS_FILE, f"it does not have one image id per image of {metrics.split}")
-        boundary = np.zeros_like(counts) if boundary is None else boundary
         _compare(metrics, compute_split_metrics(metrics.split, metrics.checkpoint, metrics.epoch, counts, boundary))
 
 

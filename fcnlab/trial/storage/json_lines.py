@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.trial.storage.damage import DamageError, VersionError, convert_read_error, find_unknown
 
 Line = TypeVar("Line", bound=BaseModel)
@@ -40,6 +42,17 @@ def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageEr
                 return lines, VersionError(path.name, str(find_unknown(error)))
             return lines, DamageError(path.name, f"line {number} is damaged")
     return lines, None
+
+
+def write_json_lines(path: Path, lines: Iterable[BaseModel]) -> None:
+    """Replace a file by other lines.
+
+    Args:
+        path: path of the file.
+        lines: the lines.
+    """
+    text = "".join(line.model_dump_json() + "\n" for line in lines)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _has_more_fields(line: bytes, type_: type[BaseModel]) -> bool:
