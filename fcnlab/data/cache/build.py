@@ -12,7 +12,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -186,10 +185,9 @@ def _build(dataset: Dataset, split: str, folder: Path, progress: StartProgress |
             _write_samples(
                 samples, folder, (_name(dataset), split), out, progress(name, len(samples)) if progress else None
             )
-            # A power cut after the rename must not leave a complete cache of zeros.
-            with _flush_in_background(file.fileno()):
-                if compute_cache_key(dataset, split) != folder.name:
-                    raise CacheUnavailableError("its files changed while they were decoded")
+            if compute_cache_key(dataset, split) != folder.name:
+                raise CacheUnavailableError("its files changed while they were decoded")
+            os.fsync(file.fileno())  # a power cut after the rename must not leave a complete cache of zeros
         partial_folder(folder).rename(folder)
         return open_cache(folder)
     except BrokenCacheError as reason:
@@ -212,15 +210,6 @@ def _write_samples(
     raw = index.dump()
     (partial_folder(folder) / INDEX).write_bytes(raw)
     _write_at(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
-
-
-@contextmanager
-def _flush_in_background(file: int) -> Iterator[None]:
-    """Flush a file to the disk in the background, and wait for the end on exit."""
-    with ThreadPoolExecutor(1, thread_name_prefix="disk") as pool:
-        sent = pool.submit(os.fsync, file)
-        yield
-        sent.result()
 
 
 class _PixelFile:

@@ -79,8 +79,8 @@ class CacheIndex:
 
     def dump(self) -> bytes:
         """Return the content of index.json."""
-        setting = vars(self) | {"ids": list(self.ids), "places": self.places.tolist()}
-        return json.dumps(setting, separators=(",", ":")).encode()
+        fields = vars(self) | {"ids": list(self.ids), "places": self.places.tolist()}
+        return json.dumps(fields, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
     Raises:
         DataError: the split or one of its files is missing.
     """
-    setting = {
+    identity = {
         "version": VERSION,
         "decoder": [PIL.__version__, features.version("jpg")],
         "dataset": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
@@ -124,8 +124,8 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
         "content": dataset.fingerprint((split,)),
     }
     if dataset.code:
-        setting["code"] = dataset.code
-    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:32]
+        identity["code"] = dataset.code
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def seal(index: bytes) -> bytes:
@@ -184,9 +184,9 @@ def _map(path: Path) -> Pixels:
 
 def _parse_index(raw: bytes) -> CacheIndex:
     try:
-        setting = json.loads(raw)
-        places = np.array(setting.pop("places"), dtype=np.int64).reshape(-1, 4)
-        index = CacheIndex(ids=tuple(setting.pop("ids")), places=places, **setting)
+        fields = json.loads(raw)
+        places = np.array(fields.pop("places"), dtype=np.int64).reshape(-1, 4)
+        index = CacheIndex(ids=tuple(fields.pop("ids")), places=places, **fields)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise BrokenCacheError("its index is incomplete") from None
     texts = (index.key, index.dataset, index.split, index.made, *index.ids)

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from fcnlab.data.json_cache import read_json, write_json
+from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import DataError
 from fcnlab.paths import check_regular_file, resolve_path
-from fcnlab.settings import cache_folder
 
 KEPT_AFTER = 2.0
 """Seconds after its last change at which the digest of a file is kept; a multiple of the resolution of file times."""
@@ -50,7 +49,7 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
     """
     files = list(named)
     folders = {parent: resolve_path(parent) for parent in {path.parent for _, path in files}}
-    store = cache_folder() / "digests" / f"{_hash_text(str(sorted(folders.values())))}.json"
+    store = cache_file("digests", sorted(folders.values()))
     known = read_json(store)
     kept = dict(known)
     total = hashlib.sha256()
@@ -76,7 +75,3 @@ def _stamp(path: Path) -> tuple[str, float]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
     return stamp, status.st_ctime
-
-
-def _hash_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
