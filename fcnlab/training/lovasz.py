@@ -31,7 +31,8 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
         return 0 * scores.sum()
     from segmentation_models_pytorch.losses import LovaszLoss  # the import takes a second
 
-    return LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)(scores, labels.long())
+    fallback: Tensor = LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)(scores, labels.long())
+    return fallback
 
 
 class _LovaszOfProbabilities(torch.autograd.Function):
