@@ -23,15 +23,15 @@ import datetime
 import hashlib
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import platform
 import random
 import resource
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +53,12 @@ CLASSES = 5
 SIZES = ((64, 96), (128, 192), (256, 384))
 ODD = (1, 1)
 # The smallest models of families whose models are all above the budget: they run with values, like one of each family.
-WHATEVER_THE_BUDGET = frozenset(
-    (
-        "davit_tiny",
-        "focalnet_tiny_srf",
-        "hiera_tiny_224",
-        "inception_resnet_v2",
-        "inception_v3",
-        "inception_v4",
-        "legacy_xception",
-        "mobilenetv5_base",
-        "mvitv2_tiny",
-        "nasnetalarge",
-        "nextvit_small",
-        "pnasnet5large",
-        "rdnet_tiny",
-        "res2next50",
-        "sam2_hiera_tiny",
-        "selecsls42",
-        "swin_tiny_patch4_window7_224",
-        "swinv2_cr_tiny_224",
-        "swinv2_tiny_window8_256",
-        "tresnet_m",
-        "twins_svt_small",
-        "xception41p",
-    )
-)
+WHATEVER_THE_BUDGET = (
+    "davit_tiny", "focalnet_tiny_srf", "hiera_tiny_224", "inception_resnet_v2", "inception_v3", "inception_v4",
+    "legacy_xception", "mobilenetv5_base", "mvitv2_tiny", "nasnetalarge", "nextvit_small", "pnasnet5large",
+    "rdnet_tiny", "res2next50", "sam2_hiera_tiny", "selecsls42", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224",
+    "swinv2_tiny_window8_256", "tresnet_m", "twins_svt_small", "xception41p",
+)  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -138,77 +118,39 @@ def _read(path: Path) -> dict[str, Row]:
 # Processes.
 
 
-class _Worker:
-    """A process that runs one model after another; it is killed and replaced if it hangs or dies.
-
-    It is kept between models, so that memory is allocated once.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self.name: str | None = None
-        self._ends = 0.0
-        self._begin()
-
-    def _begin(self) -> None:
-        context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._options), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def run(self, name: str) -> None:
-        self.name, self._ends = name, time.monotonic() + self._options.seconds
-        self.pipe.send(name)
-
-    def row(self) -> Row | None:
-        """Return the row of the model that was run, or None if it is still running and has time left."""
-        row: Row
-        if self.pipe.poll():
-            try:
-                row = self.pipe.recv()
-            except (EOFError, OSError):
-                self._process.join()
-                row = {"state": "failed", "reason": f"its process died with exit code {self._process.exitcode}"}
-                self._begin()
-        elif time.monotonic() >= self._ends:
-            self._process.kill()
-            row = {"state": "failed", "reason": f"not done after {self._options.seconds:.0f} s"}
-            self._begin()
-        else:
-            return None
-        name, self.name = self.name, None
-        return {"model": name, "date": f"{datetime.date.today()}", "code": CODE, "budget": self._options.budget, **row}
-
-    def seconds_left(self) -> float:
-        return max(0.0, self._ends - time.monotonic())
-
-
 def _run_all(names: list[str], options: argparse.Namespace) -> Iterator[Row]:
-    """Run the models and yield their rows as they end."""
-    waiting, workers = list(reversed(names)), [_Worker(options) for _ in range(options.workers)]
-    while True:
-        for worker in workers:
-            if waiting and worker.name is None:
-                worker.run(waiting.pop())
-        busy = [worker for worker in workers if worker.name is not None]
-        if not busy:
-            return
-        soonest = min(worker.seconds_left() for worker in busy)
-        multiprocessing.connection.wait([worker.pipe for worker in busy], timeout=soonest)
-        yield from (row for worker in busy if (row := worker.row()) is not None)
+    """Run each model in a process of its own, several at a time, and yield their rows as they end."""
+    with ThreadPoolExecutor(options.workers) as pool:
+        rows = [pool.submit(_run_one, name, options) for name in names]
+        yield from (row.result() for row in as_completed(rows))
 
 
-def _serve(pipe: multiprocessing.connection.Connection[Row, str], options: argparse.Namespace) -> None:
+def _run_one(name: str, options: argparse.Namespace) -> Row:
+    """Run a model in a forked process; return its row, also if the process dies or takes too long."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["timm", "fcnlab.trial.build"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(theirs, name, options), daemon=True)
+    process.start()
+    theirs.close()
+    row: Row = {"state": "failed", "reason": f"not done after {options.seconds:.0f} s"}
+    if ours.poll(options.seconds):
+        try:
+            row = ours.recv()
+        except EOFError:
+            process.join()
+            row = {"state": "failed", "reason": f"its process died with exit code {process.exitcode}"}
+    process.kill()
+    process.join()
+    return {"model": name, "date": f"{datetime.date.today()}", "code": CODE, "budget": options.budget, **row}
+
+
+def _run(pipe: Connection, name: str, options: argparse.Namespace) -> None:
     limit = int(options.gib * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    while True:
-        while not pipe.poll(5):
-            if os.getppid() == 1:  # the sweep was killed
-                return
-        pipe.send(try_model(pipe.recv(), options.budget))
+    pipe.send(try_model(name, options.budget))
 
 
 # One model.
