@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import pytest
 import torch
 
 from fcnlab.lab import Lab
+from fcnlab.tracking import store
 from tests.leftovers import OWNER, end_processes, find_changes, read_state, restore_state, set_initial_state
 from tests.patience import patience
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-TESTS = count()
-"""Numbers of the tests of this process."""
+CACHES = count()
+"""Numbers of the caches of this process."""
 
 HIDDEN = pytest.StashKey[bool]()
 """Whether this run hides the machine's GPUs."""
@@ -84,10 +86,7 @@ def _isolate(
     for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "FCNLAB_TRACKER", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_PROBE", "0")
-    cache = tmp_path_factory.getbasetemp() / "cache" / str(next(TESTS))  # mktemp reads the folders of all earlier tests
-    cache.mkdir(parents=True)
-    (cache / "javascript").symlink_to(_shared_scripts(tmp_path_factory))
-    monkeypatch.setenv("FCNLAB_CACHE", str(cache))
+    monkeypatch.setenv("FCNLAB_CACHE", str(create_cache(tmp_path_factory)))
     if request.node.get_closest_marker("gpu"):
         # Child processes that run pytest would hide the GPU again if nothing named it.
         every = ",".join(map(str, range(torch.cuda.device_count())))
@@ -96,11 +95,50 @@ def _isolate(
         monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
 
 
-def _shared_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the page's bundled JavaScript, which takes two seconds and is shared by all tests."""
-    folder = tmp_path_factory.getbasetemp() / "javascript"
-    folder.mkdir(exist_ok=True)
-    return folder
+def create_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a cache that contains only what takes seconds to make: the bundled JavaScript and the compiled kernels.
+
+    Each cache has the kernels of the previous one, so that they are compiled once, also for the processes of a test.
+    """
+    base = tmp_path_factory.getbasetemp()
+    number = next(CACHES)
+    cache = base / "caches" / str(number)  # mktemp reads the folders of all earlier tests
+    cache.mkdir(parents=True)
+    scripts = base / "javascript"
+    scripts.mkdir(exist_ok=True)
+    (cache / "javascript").symlink_to(scripts)
+    kernels = cache / f"kernels-{os.getuid()}"
+    kernels.mkdir(mode=0o700)
+    for library in (cache.with_name(str(number - 1)) / kernels.name).glob("*.so"):
+        digest = library.with_suffix(".sha256")
+        if digest.exists():
+            for file in (library, digest):
+                (kernels / file.name).hardlink_to(file)
+    return cache
+
+
+@pytest.fixture(autouse=True, scope="session")
+def create_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Copy one empty MLflow store for each lab of this process, since MLflow takes a second to create a store.
+
+    The value is the function that creates a store, for tests of it.
+    """
+    create = store._create_store
+    empty = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def copy(file: Path) -> None:
+        if not empty.exists():
+            create(empty)
+        draft = file.with_name(f".{file.name}.draft")
+        shutil.copy(empty, draft)
+        artifacts = (file.absolute().parent / "mlartifacts" / "0").as_uri()
+        with closing(sqlite3.connect(draft)) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (artifacts,))
+        os.replace(draft, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_create_store", copy)
+        yield create
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_changed_library_is_compiled_again_before_it_is_loaded() -> None:
     name = min(build.KERNELS, key=lambda name: Path(build.__file__).with_name(f"{name}.c").stat().st_size)
     load = build.load_library.__wrapped__
     assert load(name) is not None
-    (built,) = cache_folder().rglob("*.so")
+    (built,) = cache_folder().rglob(f"{name}-*.so")
     content = built.read_bytes()
     built.unlink()  # a loaded file must not be overwritten
     built.write_bytes(b"changed")

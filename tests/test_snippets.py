@@ -12,7 +12,7 @@ from PIL import Image
 
 import fcnlab
 from fcnlab.inference.export import export
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, create_cache
 
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -45,7 +45,7 @@ def lab_of_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A lab with a short quickstart that has finished, an image, and an exported model, as the current folder."""
     root = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("FCNLAB_CACHE", str(create_cache(tmp_path_factory)))
         patch.chdir(root)
         Path("experiments").mkdir()
         Path("experiments/quickstart.yaml").write_text(GRID, encoding="utf-8")

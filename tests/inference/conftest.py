@@ -11,13 +11,14 @@ from fcnlab.lab import Lab
 from fcnlab.trial.find import FinishedTrial, find_finished_trial
 from fcnlab.trial.run import run_trial
 from tests.builders import build_trial
+from tests.conftest import create_cache
 
 
 @pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab in a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("FCNLAB_CACHE", str(create_cache(tmp_path_factory)))
         torch.set_num_threads(1)
         yield Lab(tmp_path_factory.mktemp("lab"))
 

@@ -26,7 +26,7 @@ from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_cell, build_trial
-from tests.conftest import arrays_of
+from tests.conftest import arrays_of, create_cache
 from tests.processes import find_children, needs_proc, wait_until_gone
 from tests.runner.jobs import read_record, run_job, wait_for_epochs, wait_for_exit, worker_of
 
@@ -43,7 +43,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 def pair(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessExecutor]:
     """A worker whose trials run in two processes."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("FCNLAB_CACHE", str(create_cache(tmp_path_factory)))
         patched.setenv("CUDA_VISIBLE_DEVICES", "")
         with ProcessExecutor(lab, [Slot(threads=2, devices=2)]) as executor:
             yield executor

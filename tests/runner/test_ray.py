@@ -25,7 +25,7 @@ from fcnlab.runner.executors.ray.worker import Token
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial
-from tests.conftest import arrays_of
+from tests.conftest import arrays_of, create_cache
 from tests.patience import patience, wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv("FCNLAB_CACHE", str(create_cache(tmp_path_factory)))
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         monkeypatch.delenv("FCNLAB_DATA", raising=False)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray would count no GPU

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -74,8 +75,9 @@ def test_a_path_that_mlflow_cannot_open_is_refused_before_a_run(name: str, tmp_p
 
 
 def test_a_store_is_in_its_lab_if_the_path_is_as_long_as_sqlite_opens_and_has_all_other_characters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, create_mlflow_store: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fcnlab.tracking.store._create_store", create_mlflow_store)
     folder = tmp_path / f"ü日本x:y{PUNCTUATION}"
     while (missing := LONGEST_PATH - len(f"{folder}/mlflow.db".encode())) > 0:
         folder /= "x" * (missing - 1 if missing <= 200 else 150)
