@@ -78,15 +78,11 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         damages, sealed = _find_damages(folder)
         if sealed is not None and sealed.files is None:
             check.unverified.append(str(folder.path))
+        repair_text = ""
         if damages and repair:
             with hold_leases(lab) as leases:
-                repairs = _repair_trial(folder, damages, sealed, leases)
-        else:
-            repairs = [""] * len(damages)
-        check.problems += [
-            Problem(str(folder.path / damage.file), damage.problem, repair_text)
-            for damage, repair_text in zip(damages, repairs, strict=True)
-        ]
+                repair_text = _repair_trial(folder, damages, sealed, leases)
+        check.problems += [Problem(str(folder.path / damage.file), damage.problem, repair_text) for damage in damages]
     check.problems += _check_store(lab, repair=repair)
     for cache in list_caches():
         if cache.state not in ("being built", "interrupted"):
@@ -118,25 +114,23 @@ def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[Dama
             yield convert_read_error(name, error)
 
 
-def _repair_trial(
-    folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases
-) -> list[str]:
-    """Repair a run folder, and describe the repair of each damage."""
+def _repair_trial(folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases) -> str:
+    """Repair a run folder, and describe the repair."""
     if any(isinstance(damage, KeptError) for damage in damages):
-        return ["not changed"] * len(damages)
+        return "not changed"
     if is_folder(folder.path) and not leases.claim(folder.path):
-        return ["not changed, because a driver runs the trial"] * len(damages)
+        return "not changed, because a driver runs the trial"
     small = (folder.trial.name, folder.samples.name)
     try:
         if sealed is None:
             folder.repair(checkpoints=True)
-            return [f"moved to {folder.path.parent / '.quarantine'}"] * len(damages)
+            return f"moved to {folder.path.parent / '.quarantine'}"
         if any(damage.file.partition("/")[0] not in small for damage in damages):
             moved = folder.remove_result()
-            return [f"result moved to {moved}; the next `fcnlab grid run` runs the trial again"] * len(damages)
+            return f"result moved to {moved}; the next `fcnlab grid run` runs the trial again"
         moved = move_to_quarantine(folder.path, [damage.file for damage in damages])
         folder.write_record(_replace_files(folder, sealed))
-        return [f"moved to {moved}" for _ in damages]
+        return f"moved to {moved}"
     finally:
         if is_folder(folder.path):
             leases.release(folder.path)
