@@ -152,7 +152,7 @@ def _drop_conditional_axes(candidates: list[Candidate], when: When, errors: list
 def _order_conditions(when: When, errors: list[str]) -> list[str]:
     """Order the axes under `when` such that each follows those that its conditions depend on."""
     inside = {
-        axis: [other for other in when if any(overlap(other, used) for condition in conditions for used in condition)]
+        axis: [other for other in when if any(_depends(condition, other) for condition in conditions)]
         for axis, conditions in when.items()
     }
     try:
@@ -161,6 +161,17 @@ def _order_conditions(when: When, errors: list[str]) -> list[str]:
         circle = " and ".join(dict.fromkeys(error.args[1]))
         errors.append(f"when: {circle}: the condition depends on the axis itself; use other axes in it")
         return []
+
+
+def _depends(condition: Overrides, axis: str) -> bool:
+    """Return whether a condition depends on an axis."""
+    for used, wanted in condition.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        # The name of a component does not depend on the component's fields.
+        names_component = "." not in used and all(isinstance(value, str) for value in values)
+        if axis == used or (not names_component and overlap(axis, used)):
+            return True
+    return False
 
 
 def _find_unmet(block: Block, crossed: list[Candidate], own: list[Candidate]) -> list[str]:

@@ -357,6 +357,17 @@ def test_any_of_several_conditions_suffices_and_conditions_may_depend_on_each_ot
     assert found.baseline.axes["recipe.schedule.power"] == 0.9
 
 
+@pytest.mark.parametrize("head", ["dilated8", ["dilated8"]])
+def test_a_field_may_vary_only_with_components_of_some_names(tmp_path: Path, head: str | list[str]) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": ["fcn32s", "dilated8"], "head.dropout": [0.1, 0.5]},
+        when={"head.dropout": {"head": head}},
+        baseline={"head": "fcn32s"},
+    )
+    assert [cell.names["head"] for cell in found.cells] == ["fcn32s", "dilated8", "dilated8"]
+
+
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
 
