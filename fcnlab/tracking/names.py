@@ -47,30 +47,13 @@ PUBLISHED_NAMES: Mapping[str, str] = MappingProxyType(_name_columns())
 def read_columns(published: Mapping[str, float]) -> dict[str, float]:
     """Return the columns of a trial from its published metrics.
 
-    Earlier versions of fcnlab have published the columns under their own names; these are read, too.
-
     Args:
         published: metrics by their names in the tracker.
 
     Returns:
         Metrics by column.
     """
-    columns = {column: published.get(name, published.get(column)) for column, name in PUBLISHED_NAMES.items()}
-    return {column: value for column, value in columns.items() if value is not None}
-
-
-_EARLIER_TAGS = {"fcnlab.trials_per_device": "fcnlab.sharing", "fcnlab.pruned_after": "fcnlab.stopped_after"}
-"""Names under which earlier versions have published tags, by the present name."""
-
-
-def read_tags(published: Mapping[str, str]) -> dict[str, str]:
-    """Return the published tags of a trial, with those of earlier versions of fcnlab under their present names.
-
-    Args:
-        published: tags by their names in the tracker.
-    """
-    earlier = {name: published[old] for name, old in _EARLIER_TAGS.items() if old in published}
-    return earlier | dict(published)
+    return {column: published[name] for column, name in PUBLISHED_NAMES.items() if name in published}
 
 
 def name_classes(classes: Sequence[str]) -> list[str]:

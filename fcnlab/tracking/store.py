@@ -196,28 +196,31 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
     Raises:
         TrackingError: the experiment has been deleted.
     """
-    experiment = client.get_experiment_by_name(name)
+    experiment = _find_experiment(client, name, uri)
     if experiment is not None:
-        if experiment.lifecycle_stage != "active":
-            raise TrackingError(describe_deleted(uri, name, str(experiment.experiment_id)))
-        return str(experiment.experiment_id)
+        return experiment
     local = (artifacts / name).as_uri() if artifacts is not None and uri.startswith("sqlite:") else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(name, artifact_location=local, tags=tags))
 
 
-def describe_deleted(uri: str, name: str, experiment: str) -> str:
-    """Describe that an experiment is deleted, with the commands that restore it or free its name.
+def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:
+    """Return the id of an experiment; None if it does not exist.
 
-    Args:
-        uri: tracking URI of the store.
-        name: name of the experiment.
-        experiment: id of the experiment.
-
-    Returns:
-        The text of an error, one line per command.
+    Raises:
+        TrackingError: it is deleted.
     """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(_describe_deleted(uri, name, str(experiment.experiment_id)))
+    return str(experiment.experiment_id)
+
+
+def _describe_deleted(uri: str, name: str, experiment: str) -> str:
+    """Return an error with the commands that restore a deleted experiment or free its name, one line per command."""
     mlflow = f"MLFLOW_TRACKING_URI={quote(uri)} mlflow"
     lines = [
         f"{uri}: the experiment '{name}' is deleted",
@@ -241,9 +244,7 @@ def check_experiment(uri: str, name: str, artifacts: Path) -> None:
         TrackingError: the experiment is deleted, or the store cannot be reached.
     """
     with convert_errors(uri):
-        experiment = open_client(uri, artifacts).get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage != "active":
-        raise TrackingError(describe_deleted(uri, name, str(experiment.experiment_id)))
+        _find_experiment(open_client(uri, artifacts), name, uri)
 
 
 @contextmanager

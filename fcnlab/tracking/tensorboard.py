@@ -21,8 +21,7 @@ from PIL import Image
 from fcnlab.errors import TrackingError
 from fcnlab.paths import is_folder
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
-from fcnlab.tracking.fields import extract_final_metrics, extract_points
-from fcnlab.tracking.params import extract_params
+from fcnlab.tracking.fields import extract_final_metrics, extract_params, extract_points
 from fcnlab.trial.record import EpochRecord, Record
 
 if TYPE_CHECKING:

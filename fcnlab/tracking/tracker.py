@@ -20,9 +20,7 @@ from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
-from fcnlab.tracking.names import read_tags
 from fcnlab.tracking.published_report import list_report_files
-from fcnlab.tracking.repeated_runs import delete_repeated_runs
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun, end_run, upload_files
 from fcnlab.trial.record import EpochRecord, Record
@@ -77,7 +75,7 @@ class MlflowTracker(Tracker):
                     "status": run.info.status,
                     "params": dict(run.data.params),
                     "metrics": dict(run.data.metrics),
-                    "tags": read_tags(run.data.tags),
+                    "tags": dict(run.data.tags),
                 }
                 for run in self._search_trials()
             ]
@@ -217,10 +215,19 @@ class MlflowTracker(Tracker):
         """
         with convert_errors(self._uri):
             parent = self._find_parent()
-            kept = {run.run_id: key for key, run in self._runs.items()}
-            delete_repeated_runs(self._client, self._search("attributes.status = 'RUNNING'"), parent, kept)
+            self._delete_repeated_runs(parent)
             started = int(self._client.get_run(parent).info.start_time)
             end_run(self._client, parent, started, "FINISHED" if complete else "KILLED")
+
+    def _delete_repeated_runs(self, parent: str) -> None:
+        """Delete the empty runs that a client created twice, because it did not receive the answer to its request."""
+        kept = {parent, *(run.run_id for run in self._runs.values())}
+        for run in self._search("attributes.status = 'RUNNING'"):
+            tags, run_id = run.data.tags, str(run.info.run_id)
+            is_empty_grid = tags.get("fcnlab.role") == "grid" and "mlflow.source.name" not in tags
+            is_empty_trial = tags.get("fcnlab.key") in self._runs and not run.data.params
+            if run_id not in kept and (is_empty_grid or is_empty_trial):
+                self._client.delete_run(run_id)
 
     def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.paths import exists, is_folder
-from fcnlab.tracking.fields import clean_tag, extract_points
-from fcnlab.tracking.params import extract_params
+from fcnlab.tracking.fields import clean_tag, extract_params, extract_points
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 

@@ -16,9 +16,8 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.runner.run import sync_grid
 from fcnlab.tracking.base import TrackedTrial
-from fcnlab.tracking.fields import extract_columns, extract_final_metrics
-from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns, read_tags
-from fcnlab.tracking.params import extract_params
+from fcnlab.tracking.fields import extract_columns, extract_final_metrics, extract_params
+from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
 from tests.builders import build_trial, finished_record
 from tests.conftest import SMOKE, write_grid
 
@@ -35,12 +34,11 @@ def test_names_of_classes_are_valid_and_different() -> None:
     assert names[:2] == ["sky", "Sky_2"] and names[8] == "été"
 
 
-def test_columns_are_read_from_their_names_now_and_in_earlier_versions() -> None:
+def test_columns_are_read_from_their_published_names() -> None:
     trial = build_trial()
     columns = extract_columns(finished_record(trial), "last")
     assert {"miou", "test_miou", "val_miou_best", "params"} <= set(columns)
     assert read_columns({PUBLISHED_NAMES[name]: value for name, value in columns.items()}) == columns
-    assert read_columns(columns) == columns
 
 
 def test_class_iou_is_published_for_few_classes_and_the_reported_checkpoint() -> None:
@@ -154,10 +152,3 @@ def test_runs_have_the_display_names_of_the_grid_file(tmp_path: Path) -> None:
 
 def _list_run_names(grid: Grid, lab: Lab) -> list[str]:
     return sorted(run["tags"]["mlflow.runName"] for run in open_tracker(grid, lab).list_trials())
-
-
-def test_tags_of_earlier_versions_are_read_under_their_present_names() -> None:
-    tags = {"fcnlab.sharing": "4", "fcnlab.stopped_after": "5", "fcnlab.devices": "1"}
-    present = {"fcnlab.trials_per_device": "4", "fcnlab.pruned_after": "5"}
-    assert read_tags(tags) == tags | present
-    assert read_tags(tags | {"fcnlab.pruned_after": "6"})["fcnlab.pruned_after"] == "6"

@@ -11,13 +11,13 @@ import pytest
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.lab import Lab
-from fcnlab.runner import trackers
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, sync_grid
 from fcnlab.runner.trackers import check_trackers
+from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.tracking.base import Tracker
 from fcnlab.trial.record import Attempt
 from tests.conftest import SMOKE
@@ -162,14 +162,12 @@ class Broken(Tracker):
 def test_an_error_of_one_tracker_defers_only_that_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    grid, lab = finished(tmp_path, ("broken", "tensorboard"))
-    create = trackers._create_tracker
+    (tmp_path / "broken.py").write_text(f"from {__name__} import Broken\n")
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "extensions.yaml").write_text("trackers: {broken: broken.py:Broken}\n")
+    monkeypatch.setenv(ALLOW_EXTENSIONS_VARIABLE, "1")
     monkeypatch.setattr(Broken, "error", error)
-    monkeypatch.setattr(trackers, "check_trackers", lambda lab: None)
-    monkeypatch.setattr("fcnlab.runner.run.check_trackers", lambda lab: None)
-    monkeypatch.setattr(
-        trackers, "_create_tracker", lambda name, grid: Broken(grid) if name == "broken" else create(name, grid)
-    )
+    grid, lab = finished(tmp_path, ("broken", "tensorboard"))
     listener = Listener()
     assert sync_grid(grid, lab, listener).deferred == {"broken": reason}
     assert listener.reasons == [reason], "it is reported once"
