@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import COMPONENTS, NamedVariant, Variant, parse_variant
+from fcnlab.config.variant import COMPONENTS, Variant, parse_variant
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.settings import Device, RunOptions
@@ -73,7 +73,6 @@ def variant_config(name: str, lab: Lab) -> Variant:
         names = parse_variant(name)
     else:
         named = lab.registry.get("variant", name)
-        assert isinstance(named, NamedVariant)
         names = {kind: getattr(named, kind) for kind in COMPONENTS}
     return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 

@@ -224,8 +224,8 @@ def _check_datasets(lab: Lab) -> Iterator[Check]:
 def _has_files(lab: Lab, name: str) -> bool:
     spec = lab.registry.get("dataset", name)
     try:
-        dataset = lab.open_dataset(spec)  # type: ignore[arg-type]
-        return all(len(dataset.split(split)) for split in spec.used_splits)  # type: ignore[attr-defined]
+        dataset = lab.open_dataset(spec)
+        return all(len(dataset.split(split)) for split in spec.used_splits)
     except DataError:
         return False
 

@@ -9,10 +9,10 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, overload
 
 from fcnlab.config.base import Entry
-from fcnlab.config.dataset import AnyDataset
+from fcnlab.config.dataset import AnyDataset, Dataset
 from fcnlab.config.head import AnyHead
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.upsampler import AnyUpsampler
@@ -63,6 +63,16 @@ class Registry:
             raise ConfigError(f"unknown kind '{kind}'; {nearest(kind, self.entries)}")
         return sorted(self.entries[kind])
 
+    @overload
+    def get(self, kind: Literal["backbone"], name: Any, where: str = ...) -> Backbone: ...
+    @overload
+    def get(self, kind: Literal["variant"], name: Any, where: str = ...) -> NamedVariant: ...
+    @overload
+    def get(self, kind: Literal["dataset"], name: Any, where: str = ...) -> Dataset: ...
+    @overload
+    def get(self, kind: Literal["recipe"], name: Any, where: str = ...) -> Recipe: ...
+    @overload
+    def get(self, kind: str, name: Any, where: str = ...) -> Entry: ...
     def get(self, kind: str, name: Any, where: str = "registry") -> Entry:
         """Look up an entry.
 

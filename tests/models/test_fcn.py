@@ -223,7 +223,7 @@ def chapter_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Ten
 @pytest.mark.parametrize("name", ["d2l-resnet18", "d2l-resnet18-random"])
 def test_the_d2l_variants_equal_the_network_of_the_chapter(name: str) -> None:
     entry = builtin().get("variant", name)
-    ours = build_model(variant(entry.backbone, entry.head, entry.upsampler), 21, seed=0).eval()  # type: ignore[attr-defined]
+    ours = build_model(variant(entry.backbone, entry.head, entry.upsampler), 21, seed=0).eval()
 
     resnet = torchvision.models.resnet18(weights=None)
     # Random running statistics, so that the batch norms are not no-ops.

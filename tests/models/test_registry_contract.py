@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import cast
 
 import pytest
 import timm
@@ -88,7 +87,7 @@ def test_every_backbone_has_the_reductions_of_its_entry(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in REGISTRY.names("backbone") if cast(Backbone, REGISTRY.get("backbone", n)).weights == "timm"]
+    "name", [n for n in REGISTRY.names("backbone") if REGISTRY.get("backbone", n).weights == "timm"]
 )
 def test_every_pretrained_backbone_names_its_weights(name: str) -> None:
     # Without a tag timm chooses, and may choose otherwise tomorrow.

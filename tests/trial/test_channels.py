@@ -70,7 +70,7 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
 
 
 def channels(lab: Lab) -> int:
-    return lab.registry.get("dataset", "bands").image_channels  # type: ignore[attr-defined]
+    return lab.registry.get("dataset", "bands").image_channels
 
 
 def test_a_trial_is_trained_predicted_and_exported(own: Lab, tmp_path: Path) -> None:

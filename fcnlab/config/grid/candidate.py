@@ -16,7 +16,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, Registry
 from fcnlab.config.validation import validate
 from fcnlab.config.variant import COMPONENTS as VARIANT_COMPONENTS
-from fcnlab.config.variant import DEFAULT_UPSAMPLER, Backbone, NamedVariant, Variant
+from fcnlab.config.variant import DEFAULT_UPSAMPLER, Backbone, Variant
 from fcnlab.errors import ConfigError, nearest
 
 
@@ -84,7 +84,6 @@ class Candidate:
         names: dict[str, Any] = {"upsampler": DEFAULT_UPSAMPLER} | given
         if "variant" in self.overrides:
             entry = self._registry.get("variant", self.overrides["variant"], f"{self._where}: variant")
-            assert isinstance(entry, NamedVariant)
             names = {component: getattr(entry, component) for component in VARIANT_COMPONENTS} | given
         missing = [component for component in COMPONENTS if component not in names]
         if missing:

@@ -62,7 +62,7 @@ def test_only_differences_from_the_registry_are_overrides() -> None:
 def test_the_cell_to_start_from_keeps_its_own_fields() -> None:
     found = check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": 3, "head": "fcn32s"}})
     assert found["init_from"] == {"recipe.epochs": 3, "head": "fcn32s"}
-    once = builtin().get("recipe", "smoke").epochs  # type: ignore[attr-defined]
+    once = builtin().get("recipe", "smoke").epochs
     assert check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": once}})["init_from"] == {
         "recipe.epochs": once
     }
