@@ -180,13 +180,13 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
         raise DataError(
             f"the masks contain {_list(shares)}, neither a class nor ignored; add a class to --classes, or "
-            f"pass {_format_option('--ignore', ','.join(map(str, [*ignore, *undefined[:SHOWN]])))}"
+            f"extend --ignore by {shlex.quote(','.join(map(str, undefined[:SHOWN])))}"
             f"{_describe_rare(contents, undefined)}"
         )
 
 
 def _describe_rare(contents: Contents, values: Sequence[Value]) -> str:
-    """Name the mask of each value that only one of several masks contains: such a value may be a mistake in that mask."""
+    """Name the mask of each value that only one of several masks contains, which may be a mistake in that mask."""
     if len(contents.by_mask) < 3:
         return ""
     rare = [value for value in values if contents.masks[value] == 1]
