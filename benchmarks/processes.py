@@ -19,14 +19,17 @@ PARENT_VARIABLE = "FCNLAB_BENCHMARK_PARENT"
 INTERVAL = 0.25
 """Seconds between two checks of the parent."""
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment of a child that calls `end_with_parent`.
+    """Return the environment of a child that can import `benchmarks` and calls `end_with_parent`.
 
     Args:
         environment: other variables.
     """
-    return {**environment, PARENT_VARIABLE: str(os.getpid())}
+    paths = os.pathsep.join(filter(None, (str(REPOSITORY), environment.get("PYTHONPATH"))))
+    return {**environment, "PYTHONPATH": paths, PARENT_VARIABLE: str(os.getpid())}
 
 
 def end_with_parent() -> None:

@@ -5,8 +5,8 @@
 FOLDER/VOCdevkit/VOC2012 holds JPEG images of quality 92, palette masks and the lists of train and val; FOLDER is a data
 root for the registry's `voc2012`. FOLDER/train.txt and val.txt list an image and its mask per line, separated by a tab,
 for benchmarks/peers/run_one.py. With `--photos`, a folder in CamVid's layout (`train` and `trainannot`, and so on), the
-images are resized crops of its photographs with their labels, spread over VOC's classes; otherwise they are textured
-regions of noise.
+images are resized crops of its photographs with their labels, spread over VOC's classes; otherwise they are generated
+scenes.
 """
 
 from __future__ import annotations
@@ -16,32 +16,24 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.processes import end_with_parent
+from benchmarks.speed.images import make_scene, write_sample
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Pair
 
 SIZES = (((375, 500), 0.70), ((500, 375), 0.18), ((333, 500), 0.12))
 """Height and width of an image, and the share of all images that have it."""
-CLASSES = 21
-VOID = 255
 UNLABELLED = 11
 """CamVid's label of pixels that do not count."""
 UPPER = 10
 """Added to the labels of every second crop of a photograph, so that all classes occur: 0 to 10, and 10 to 20."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A photograph and the labels of its pixels."""
-
-    image: Path
-    mask: Path
 
 
 def write_voc(
@@ -56,11 +48,11 @@ def write_voc(
     Args:
         folder: becomes a data root.
         counts: images by split.
-        photos: folder in CamVid's layout; None for synthetic images.
+        photos: folder in CamVid's layout; None for generated scenes.
         sizes: heights and widths with their shares of the images.
         processes: number of processes that write; by default one per core.
     """
-    found = sources(photos) if photos is not None else []
+    found = list_photos(photos) if photos is not None else []
     kit = folder / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (kit / name).mkdir(parents=True, exist_ok=True)
@@ -75,11 +67,11 @@ def write_voc(
         files = [(kit / "JPEGImages" / f"{name}.jpg", kit / "SegmentationClass" / f"{name}.png") for name in names]
         lines = "".join(f"{image.resolve()}\t{mask.resolve()}\n" for image, mask in files)
         (folder / f"{split}.txt").write_text(lines, encoding="utf-8")
-    kind = f"crops of {len(found)} photographs" if found else "synthetic images"
+    kind = f"crops of {len(found)} photographs" if found else "generated scenes"
     return f"{kind} in VOC's sizes"
 
 
-def sources(photos: Path) -> list[Source]:
+def list_photos(photos: Path) -> list[Pair]:
     """Return the photographs of a folder in CamVid's layout that have labels.
 
     Args:
@@ -94,30 +86,30 @@ def sources(photos: Path) -> list[Source]:
         for image in sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES):
             mask = masks / f"{image.stem}.png"
             if mask.is_file():
-                found.append(Source(image, mask))
+                found.append(Pair(image.stem, image, mask))
     if not found:
         raise FileNotFoundError(f"{photos}: no photographs with labels, such as train/x.jpg and trainannot/x.png")
     return found
 
 
 def _write(
-    seed: int, name: str, *, kit: Path, found: list[Source], sizes: Sequence[tuple[tuple[int, int], float]]
+    seed: int, name: str, *, kit: Path, found: list[Pair], sizes: Sequence[tuple[tuple[int, int], float]]
 ) -> None:
     rng = np.random.default_rng(seed)
     shares = np.array([share for _, share in sizes])
     size = sizes[rng.choice(len(sizes), p=shares / shares.sum())][0]
     if found:
         image, labels = _cropped(found[int(rng.integers(len(found)))], size, rng)
-        labels[labels != VOID] += UPPER * (seed % 2)
+        labels[labels != IGNORE_INDEX] += UPPER * (seed % 2)
     else:
-        image, labels = _synthetic(size, rng)
-    image.save(kit / "JPEGImages" / f"{name}.jpg", quality=92)
-    mask = Image.fromarray(labels)
-    mask.putpalette(_palette())
-    mask.save(kit / "SegmentationClass" / f"{name}.png")
+        scene = make_scene(seed, size)
+        image, labels = Image.fromarray(scene.image), scene.label
+    write_sample(
+        image, labels, Pair(name, kit / "JPEGImages" / f"{name}.jpg", kit / "SegmentationClass" / f"{name}.png")
+    )
 
 
-def _cropped(source: Source, size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+def _cropped(source: Pair, size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
     """Return a random crop of a photograph, resized and perhaps flipped, and its labels."""
     height, width = size
     with Image.open(source.image) as opened, Image.open(source.mask) as opened_mask:
@@ -128,40 +120,10 @@ def _cropped(source: Source, size: tuple[int, int], rng: np.random.Generator) ->
     box = (left, top, left + scale * width, top + scale * height)
     image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     labels = np.array(mask.resize((width, height), Image.Resampling.NEAREST, box=box))
-    labels[labels >= UNLABELLED] = VOID
+    labels[labels >= UNLABELLED] = IGNORE_INDEX
     if rng.random() < 0.5:
         image, labels = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), np.ascontiguousarray(labels[:, ::-1])
     return image, labels
-
-
-def _synthetic(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """Return regions of one class each, with a color, a texture and an ignored border, and their labels."""
-    height, width = size
-    blocks = rng.integers(0, CLASSES, (4, 5), dtype=np.uint8)
-    labels = np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
-    pixels = _colors()[labels].astype(np.float32)
-    for octave in range(2, 7):  # the spectrum of photographs falls with the frequency
-        grid = rng.normal(0, 4 + 3 * octave, (max(1, height >> octave), max(1, width >> octave)))
-        noise = Image.fromarray(grid.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-        pixels += np.asarray(noise)[..., None]
-    pixels += rng.normal(0, 6, (height, width, 3))
-    edges = np.zeros(labels.shape, dtype=bool)
-    edges[1:] |= labels[1:] != labels[:-1]
-    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    labels[edges] = VOID
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), labels
-
-
-@cache
-def _colors() -> np.ndarray:
-    return np.random.default_rng(0).integers(40, 216, (256, 3))
-
-
-@cache
-def _palette() -> bytes:
-    from fcnlab.data.datasets.palette import voc_palette
-
-    return voc_palette().tobytes()
 
 
 def sizes_of(text: str) -> Iterator[tuple[tuple[int, int], float]]:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = (
@@ -41,27 +42,27 @@ def main() -> None:
     given = parser.parse_args()
     wheels = given.folder / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
-        download(package, wheels, given.python)
-    download(f"pydantic-core=={core_of(next(wheels.glob('pydantic-*.whl')))}", wheels, given.python)
+    download(PACKAGES, wheels, given.python)
+    core = core_of(next(wheels.glob("pydantic-*.whl")))
+    download([f"pydantic-core=={core}"], wheels, given.python)
     if given.data_root is not None:
         pack_data(given.data_root, given.folder)
     size = sum(file.stat().st_size for file in given.folder.rglob("*") if file.is_file())
     print(f"{given.folder}: {size / 1e6:.0f} MB")
 
 
-def download(package: str, into: Path, python: str) -> None:
-    """Download the wheel of a package, without its requirements.
+def download(packages: Sequence[str], into: Path, python: str) -> None:
+    """Download the wheels of packages, without their requirements.
 
     Args:
-        package: name, optionally with a version.
-        into: folder of the wheel.
+        packages: names, optionally with versions.
+        into: folder of the wheels.
         python: version of Python, such as 3.12.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version", python, "--implementation", "cp", "--dest", str(into)]
     command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    subprocess.run([*command, package], check=True)
+    subprocess.run([*command, *packages], check=True)
 
 
 def core_of(wheel: Path) -> str:

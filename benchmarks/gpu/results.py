@@ -1,11 +1,7 @@
 """Run the sections of a benchmark one by one and keep their results in one JSON file.
 
 A section is a function that returns a JSON-able dictionary. A section that raises is recorded with its traceback and
-the next one runs. The file is rewritten atomically after each section, so an interrupted run leaves what it has::
-
-    results = Results(out / "bench.json", {"device": torch.cuda.get_device_name()})
-    results.run("copy", measure_copy, limit=20)
-    raise SystemExit(results.summarize())
+the next one runs. The file is rewritten atomically after each section, so an interrupted run leaves what it has.
 """
 
 from __future__ import annotations
@@ -98,18 +94,6 @@ class Results:
         self._started = time.perf_counter()
         self.save()
 
-    def run(self, name: str, function: Callable[[], dict[str, Any]], limit: float | None = None) -> Outcome:
-        """Run a section in this process, record its outcome and print one line.
-
-        Args:
-            name: Name of the section.
-            function: The section.
-            limit: Time limit in seconds; None for no limit.
-        """
-        outcome = run_section(name, function, limit)
-        self.add(outcome)
-        return outcome
-
     def add(self, outcome: Outcome) -> None:
         """Record an outcome, save the file and print one line. Threads may call this concurrently.
 
@@ -172,10 +156,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
+    temporary.write_text(json.dumps(content, indent=1, default=to_plain) + "\n")
     os.replace(temporary, path)
 
 
-def _plain(value: Any) -> Any:
-    """Return an array or tensor as a number or list, and any other value as a string."""
+def to_plain(value: Any) -> Any:
+    """Return an array or tensor as a number or list, and any other value as a string.
+
+    Args:
+        value: a value that JSON does not have.
+    """
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,6 +1,6 @@
 """One run of training as a script: train, evaluate after the last epoch, print; to be called in a shell loop.
 
-    for seed in 0 1 2 3; do python run_one.py fcn8s $seed 2 FOLDER; done
+    for seed in 0 1 2 3; do python -m benchmarks.peers.run_one fcn8s $seed 2 FOLDER; done
 
 The loop is that of train_torchvision.py, the evaluation that of segmentation_eval.py. FOLDER contains train.txt and
 val.txt, with one image and its mask per line. On a GPU: --device cuda --workers 8 --bf16.
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import networks
-import segmentation_eval
 import torch
-import train_torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
+
+from benchmarks.peers import networks, segmentation_eval, train_torchvision
 
 CROP, CLASSES = (320, 480), 21
 
@@ -59,13 +59,14 @@ def main() -> None:
     torch.manual_seed(args.seed)
     net = networks.FCN("resnet18", args.head, CLASSES)
     train = listed(args.folder, "train")
-    fast = {"device": args.device, "bf16": args.bf16}
-    epoch = train_torchvision.epochs(net, train, tuple(args.crop), args.batch, [], workers=args.workers, **fast)
+    loading: dict[str, Any] = {"num_workers": args.workers, "pin_memory": args.device == "cuda"}
+    kept = loading | {"persistent_workers": args.workers > 0}
+    epoch = train_torchvision.epochs(net, train, tuple(args.crop), args.batch, [], kept, args.device, args.bf16)
     for _ in range(args.epochs):
         epoch()
-    loading = {"num_workers": args.workers, "pin_memory": args.device == "cuda"}
     scored = DataLoader(Samples(listed(args.folder, "val")), batch_size=None, **loading)
-    print(segmentation_eval.evaluate(net, scored, CLASSES, **fast).compute()[2].nanmean().item())
+    confmat = segmentation_eval.evaluate(net, scored, CLASSES, args.device, args.bf16)
+    print(confmat.compute()[2].nanmean().item())
 
 
 if __name__ == "__main__":

@@ -1,39 +1,14 @@
-"""Evaluation as in torchvision's references/segmentation, of a network as in the FCN chapter of d2l.ai.
-
-ResNet-18 without its pooling and classifier, a 1x1 convolution, and a learned dense transposed convolution of kernel 64
-and stride 32 that starts bilinear; one image at a time, float32, NCHW.
-"""
+"""Evaluation as in torchvision's references/segmentation: one image at a time, float32, NCHW."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.transforms import functional as T
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def network(num_classes: int) -> nn.Sequential:
-    pretrained_net = torchvision.models.resnet18(weights=None)
-    net = nn.Sequential(*list(pretrained_net.children())[:-2])
-    net.add_module("final_conv", nn.Conv2d(512, num_classes, kernel_size=1))
-    transpose_conv = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=64, padding=16, stride=32)
-    transpose_conv.weight.data.copy_(bilinear_kernel(num_classes, num_classes, 64))
-    net.add_module("transpose_conv", transpose_conv)
-    return net
-
-
-def bilinear_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Tensor:
-    factor = (kernel_size + 1) // 2
-    center = factor - 1 if kernel_size % 2 == 1 else factor - 0.5
-    og = (torch.arange(kernel_size).reshape(-1, 1), torch.arange(kernel_size).reshape(1, -1))
-    filt = (1 - torch.abs(og[0] - center) / factor) * (1 - torch.abs(og[1] - center) / factor)
-    weight = torch.zeros((in_channels, out_channels, kernel_size, kernel_size))
-    weight[range(in_channels), range(out_channels), :, :] = filt
-    return weight
 
 
 class ConfusionMatrix:

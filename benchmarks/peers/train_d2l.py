@@ -96,8 +96,8 @@ def epochs(
     crop: tuple[int, int],
     batch: int,
     palette: list[list[int]],
+    loading: dict[str, Any],
     device: str = "cpu",
-    workers: int = 0,
     bf16: bool = False,
 ) -> Callable[[], int]:
     """Return a function that trains for one epoch and returns the number of images.
@@ -108,16 +108,11 @@ def epochs(
         crop: height and width in pixels.
         batch: images per step.
         palette: colors of the classes in masks.
+        loading: further options of the loader.
         device: `cpu` or `cuda`.
-        workers: processes that load the data.
         bf16: use bfloat16 autocast.
     """
     voc_train = VOCSegDataset(pairs, crop, palette)
-    loading: dict[str, Any] = {
-        "num_workers": workers,
-        "pin_memory": device == "cuda",
-        "persistent_workers": workers > 0,
-    }
     train_iter = torch.utils.data.DataLoader(voc_train, batch, shuffle=True, drop_last=True, **loading)
     net.to(device)
     trainer = torch.optim.SGD(net.parameters(), lr=0.001, weight_decay=1e-3)

@@ -32,10 +32,11 @@ class VOCSegmentation(Dataset[tuple[Tensor, Tensor]]):
         return len(self.pairs)
 
 
-def preset(crop: tuple[int, int]) -> v2.Transform:
-    # presets.SegmentationPresetTrain without its random resize
+def preset(crop: tuple[int, int], resize: tuple[int, int] | None = None) -> v2.Transform:
+    # presets.SegmentationPresetTrain on its tensor backend, whose PadIfSmaller is here RandomCrop(pad_if_needed=True)
     return v2.Compose(
         [
+            *([v2.RandomResize(*resize, antialias=True)] if resize else []),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255}),
             v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True),
@@ -43,6 +44,25 @@ def preset(crop: tuple[int, int]) -> v2.Transform:
             v2.ToPureTensor(),
         ]
     )
+
+
+def loader(
+    pairs: Sequence[tuple[Path, Path]],
+    crop: tuple[int, int],
+    batch: int,
+    loading: dict[str, Any],
+    resize: tuple[int, int] | None = None,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Return a loader of training batches.
+
+    Args:
+        pairs: image and mask files.
+        crop: height and width in pixels.
+        batch: images per batch.
+        loading: further options of the loader.
+        resize: range of the shorter side in pixels; None keeps the size.
+    """
+    return DataLoader(VOCSegmentation(pairs, preset(crop, resize)), batch, shuffle=True, drop_last=True, **loading)
 
 
 def criterion(inputs: Tensor, target: Tensor) -> Tensor:
@@ -79,8 +99,8 @@ def epochs(
     crop: tuple[int, int],
     batch: int,
     palette: list[list[int]],  # noqa: ARG001 - masks are read as class numbers
+    loading: dict[str, Any],
     device: str = "cpu",
-    workers: int = 0,
     bf16: bool = False,
 ) -> Callable[[], int]:
     """Return a function that trains for one epoch and returns the number of images.
@@ -91,20 +111,15 @@ def epochs(
         crop: height and width in pixels.
         batch: images per step.
         palette: colors of the classes in masks.
+        loading: further options of the loader.
         device: `cpu` or `cuda`.
-        workers: processes that load the data.
         bf16: use bfloat16 autocast.
     """
-    loading: dict[str, Any] = {
-        "num_workers": workers,
-        "pin_memory": device == "cuda",
-        "persistent_workers": workers > 0,
-    }
-    loader = DataLoader(VOCSegmentation(pairs, preset(crop)), batch, shuffle=True, drop_last=True, **loading)
+    batches = loader(pairs, crop, batch, loading)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # as the reference sets it
     net.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    steps = 30 * len(loader)
+    steps = 30 * len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda x: max(0.0, 1 - x / steps) ** 0.9)
-    return lambda: batch * len(train_one_epoch(net, criterion, optimizer, loader, schedule, device, bf16))
+    return lambda: batch * len(train_one_epoch(net, criterion, optimizer, batches, schedule, device, bf16))

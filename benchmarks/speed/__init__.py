@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import os
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from fcnlab.errors import RunError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PEERS = REPOSITORY / "benchmarks" / "peers"
-DISTRIBUTIONS = {"PIL": "pillow", "segmentation_models_pytorch": "segmentation-models-pytorch"}
-"""Names on PyPI of packages that are imported by another name."""
-
-
-def python_path() -> str:
-    """Return the `PYTHONPATH` of child processes, in which `benchmarks` can be imported."""
-    return os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+PACKAGES = {"confusion": "torchmetrics", "train_smp": "segmentation_models_pytorch"}
+"""Package that a peer needs beside torch, torchvision and Pillow."""
 
 
 def peer(name: str) -> ModuleType:
-    """Import the module benchmarks/peers/<name>.py of the checkout.
+    """Import the module benchmarks/peers/<name>.py.
 
     Args:
         name: name of the module.
 
     Raises:
-        RunError: the module does not exist, or the peer's own packages are not installed.
+        RunError: the peer's own package is not installed.
     """
-    path = _find(name)
-    module_name = f"fcnlab_peer_{name}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None, "it is a Python file"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickle look a class's module up here
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        del sys.modules[module_name]
-        raise _missing(path.name, str(error.name)) from None
-    return module
+    check_peers(name)
+    return import_module(f"benchmarks.peers.{name}")
 
 
 def check_peers(*names: str) -> None:
@@ -53,33 +33,20 @@ def check_peers(*names: str) -> None:
         names: names of modules in benchmarks/peers.
 
     Raises:
-        RunError: a module does not exist, or one of its packages is not installed.
+        RunError: a package is not installed.
     """
     for name in names:
-        path = _find(name)
-        for package in _list_packages(path):
-            if (PEERS / f"{package}.py").is_file():  # another peer, which a script imports
-                check_peers(package)
-            elif importlib.util.find_spec(package) is None:
-                raise _missing(path.name, package)
+        package = PACKAGES.get(name)
+        if package is not None and find_spec(package) is None:
+            remedy = f"pip install {package.replace('_', '-')}"
+            raise RunError(f"benchmarks/peers/{name}.py needs {package}, which is not installed: {remedy}")
 
 
-def _find(name: str) -> Path:
-    path = PEERS / f"{name}.py"
-    if not path.is_file():
-        raise RunError(f"{path}: no such file")
-    return path
+def loader_options(device: str, workers: int) -> dict[str, Any]:
+    """Return the options of a peer's `DataLoader`.
 
-
-def _list_packages(path: Path) -> Iterator[str]:
-    """Yield the packages that a module imports whenever it is imported."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
-
-def _missing(file: str, package: str) -> RunError:
-    distribution = DISTRIBUTIONS.get(package, package)
-    return RunError(f"benchmarks/peers/{file} needs {package}, which is not installed: pip install {distribution}")
+    Args:
+        device: `cpu` or `cuda`.
+        workers: number of processes that load the data; with 0, the process that trains loads them.
+    """
+    return {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.processes import exit_on_sigterm
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
 from fcnlab.errors import FcnlabError
 from fcnlab.settings import DEVICE_VARIABLE, Device
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from benchmarks.speed.evaluate import EvaluationBench
-    from benchmarks.speed.grid import GridBench
-    from benchmarks.speed.metrics import CountingBench
 
 app = typer.Typer(
     name="python -m benchmarks.speed",
@@ -34,22 +27,7 @@ DeviceOption = Annotated[
     Device,
     typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device of both sides; auto is CUDA if there is a GPU"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print all results as JSON")]
-
-
-def table(title: str, of: str = "image") -> Table:
-    """Return an empty table for rows of `benchmarks.speed.pairs.Comparison`.
-
-    Args:
-        title: title of the table.
-        of: unit to which times refer, such as an image.
-    """
-    from rich.table import Column, Table
-
-    from benchmarks.speed.pairs import HEADINGS
-
-    first, *others = (heading.replace("image", of) for heading in HEADINGS)
-    return Table(first, *(Column(heading, justify="right") for heading in others), title=title)
+AsJson = Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of Markdown")]
 
 
 @app.command(epilog="Example: python -m benchmarks.speed train --data-root ~/data --head fcn8s")
@@ -76,10 +54,6 @@ def train(
     Each side runs in its own process, two at a time; bf16 is left out if the device lacks it. On CUDA, fcnlab also runs
     in TF32; the peers run in bf16 autocast with processes that load their data, also in channels-last layout.
     """
-    import json
-
-    from rich.table import Column, Table
-
     from benchmarks.speed import train as bench
     from benchmarks.speed.sides import PEERS
     from fcnlab.lab import Lab
@@ -98,21 +72,7 @@ def train(
         device=resolve_device(device),
         report=_report,
     )
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
-        return
-    title = f"{backbone} {head}, 21 classes, batches of {batch} of 320x480, {found.setting['device']}"
-    sides = Table(bench.COLUMNS[0], *(Column(name, justify="right") for name in bench.COLUMNS[1:]), title=title)
-    for row in found.rows():
-        sides.add_row(*row)
-    shown = table("Pair by pair: median (range)")
-    for name, comparison in found.comparisons.items():
-        shown.add_row(*comparison.row(name))
-    terminal = create_console()
-    terminal.print(sides)
-    terminal.print(shown)
-    for line in found.notes():
-        terminal.print(line)
+    _show("train", found, as_json)
 
 
 @app.command(epilog="Example: python -m benchmarks.speed data --data-root ~/data")
@@ -128,24 +88,13 @@ def data(
 
     On the CPU both run in one thread. On CUDA fcnlab makes batches on the device, and the peer in separate processes.
     """
-    import json
-
     from benchmarks.speed import data as bench
     from fcnlab.lab import Lab
     from fcnlab.training.hardware import resolve_device
 
     data_lab = Lab.find(root=lab, data_root=data_root)
     found = bench.compare(data_lab, images=images, repeats=repeats, device=resolve_device(device))
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
-        return
-    shown = table(f"{found.images} images of {found.source} to batches of {found.batch}, {found.crop}")
-    for name, comparison in found.comparisons.items():
-        shown.add_row(*comparison.row(name))
-    terminal = create_console()
-    terminal.print(shown)
-    for line in found.notes():
-        terminal.print(line)
+    _show("data", found, as_json)
 
 
 @app.command(epilog="Example: python -m benchmarks.speed metrics")
@@ -157,8 +106,7 @@ def metrics(
     """Time confusion counts: fcnlab's, torchmetrics' and two ways of numpy, one thread each."""
     from benchmarks.speed import metrics as bench
 
-    found = bench.compare(images=images, repeats=repeats)
-    _show(found, f"{found.images} masks of 320x480, {bench.CLASSES} classes, in batches of {bench.BATCH}", as_json)
+    _show("metrics", bench.compare(images=images, repeats=repeats), as_json)
 
 
 @app.command("eval", epilog="Example: python -m benchmarks.speed eval")
@@ -173,7 +121,7 @@ def evaluation(
     from fcnlab.training.hardware import resolve_device
 
     found = bench.compare(images=images, repeats=repeats, device=resolve_device(device), report=_report)
-    _show(found, f"{found.images} images of 320x480, {bench.CLASSES} classes, ResNet-18 FCN-32s", as_json)
+    _show("eval", found, as_json)
 
 
 @app.command(epilog="Example: python -m benchmarks.speed grid --data-root ~/data")
@@ -202,7 +150,7 @@ def grid(
         repeats=repeats,
         device=resolve_device(device),
     )
-    _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
+    _show("grid", found, as_json)
 
 
 @app.command(epilog="Example: python -m benchmarks.speed page docs/performance > docs/performance.md")
@@ -220,20 +168,16 @@ def _report(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_json: bool, of: str = "image") -> None:
-    """Print the results as a table or as JSON."""
-    import json
+def _show(command: str, found: dict[str, Any], as_json: bool) -> None:
+    """Print the results of a command as JSON, or as a section of the page with notes."""
+    from benchmarks.speed.page import format_comparisons, format_training
 
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        typer.echo(json.dumps(found, indent=2))
         return
-    shown = table(title, of)
-    for name, comparison in found.comparisons.items():
-        shown.add_row(*comparison.row(name))
-    terminal = create_console()
-    terminal.print(shown)
-    for line in found.notes():
-        terminal.print(line)
+    typer.echo(format_training(found) if command == "train" else format_comparisons(command, found))
+    for note in found["notes"]:
+        typer.echo(note)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.speed import peer
-from benchmarks.speed.machine import Machine, machine, multiplies_bf16, synchronized, threads
-from benchmarks.speed.pairs import Comparison, pairs
+from benchmarks.speed.machine import machine, multiplies_bf16, synchronized, threads
+from benchmarks.speed.pairs import pairs
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics.summary import Counts
@@ -24,42 +23,6 @@ from fcnlab.training.evaluate import evaluate_split
 SIZE = (320, 480)
 CLASSES = 21
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class EvaluationBench:
-    """Timings of evaluation.
-
-    Attributes:
-        images: number of images.
-        comparisons: by precision of fcnlab.
-        agreement: share of the predicted pixels of each class on which both sides agree, by precision.
-        machine: the machine.
-        device: type of the device that both sides use, `cpu` or `cuda`.
-    """
-
-    images: int
-    comparisons: dict[str, Comparison]
-    agreement: dict[str, float]
-    machine: Machine
-    device: str = "cpu"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all results as plain values."""
-        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
-        setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "agreement": self.agreement}
-        setting |= {"device": self.device}
-        return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
-
-    def notes(self) -> list[str]:
-        """Return notes on the table, one per line."""
-        agreed = ", ".join(f"{100 * value:.3f} % {name}" for name, value in self.agreement.items())
-        return [
-            f"both on {self.device}, one CPU thread each, both retain freed memory; the peer: one image at a time, "
-            "float32, NCHW",
-            f"predicted class frequencies that agree with the peer's: {agreed}",
-            *self.machine.lines(),
-        ]
 
 
 class _Noise(Split):
@@ -78,7 +41,7 @@ class _Noise(Split):
 
 def compare(
     images: int = 16, repeats: int = 5, device: torch.device = CPU, report: Callable[[str], object] = lambda _: None
-) -> EvaluationBench:
+) -> dict[str, Any]:
     """Time the evaluation of decoded images of 320x480 with 21 classes.
 
     Both networks have the same weights and are on the same device.
@@ -89,13 +52,13 @@ def compare(
         device: device of both networks.
         report: called with one line before each measurement.
 
-    Raises:
-        RunError: fcnlab does not run from a checkout.
+    Returns:
+        JSON-able results.
     """
     hardware.retain_freed_memory()
     theirs = peer("segmentation_eval")
     model, split = network(), DecodedSplit(_Noise(images))
-    net = theirs.network(CLASSES)
+    net = peer("networks").FCN("resnet18", "fcn32s", CLASSES)
     _copy_weights(model, net)
     model, net = model.to(device), net.to(device)
     samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
@@ -110,7 +73,7 @@ def compare(
 
     with threads(1):
         predicted = theirs.evaluate(net, samples, CLASSES, device.type).mat.sum(0).cpu().numpy()
-        compared: dict[str, Comparison] = {}
+        compared: dict[str, dict[str, Any]] = {}
         agreement: dict[str, float] = {}
         precisions: tuple[hardware.Precision, ...] = ("fp32", "bf16")
         for precision in precisions:
@@ -121,8 +84,22 @@ def compare(
             found = ours(precision).sum(0)[:, 1]
             agreement[precision] = float(np.minimum(found, predicted).sum() / predicted.sum())
             one = synchronized(lambda p=precision: len(ours(p)), device)  # type: ignore[misc]
-            compared[precision] = pairs(one, synchronized(peers, device), repeats)
-        return EvaluationBench(images, compared, agreement, machine("timm"), device.type)
+            compared[precision] = pairs(one, synchronized(peers, device), repeats).to_json()
+        agreed = ", ".join(f"{100 * share:.3f} % {name}" for name, share in agreement.items())
+        return {
+            "images": images,
+            "size": SIZE,
+            "classes": CLASSES,
+            "agreement": agreement,
+            "device": device.type,
+            "comparisons": compared,
+            "machine": vars(machine("timm")),
+            "notes": [
+                f"both on {device.type}, one CPU thread each, both retain freed memory; the peer: one image at a time, "
+                "float32, NCHW",
+                f"predicted class frequencies that agree with the peer's: {agreed}",
+            ],
+        }
 
 
 def network() -> FCN:

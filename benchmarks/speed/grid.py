@@ -9,19 +9,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks.processes import run_guarded
-from benchmarks.speed import PEERS, check_peers
+from benchmarks.speed import ours
 from benchmarks.speed.images import CLASSES, files
-from benchmarks.speed.machine import Machine, machine
+from benchmarks.speed.machine import machine
 from benchmarks.speed.pairs import Comparison, Timing
 from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
@@ -36,63 +34,6 @@ WORKERS = 8
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class GridBench:
-    """Timings of a trial of the grid and of a run of the script, each with all overhead.
-
-    Attributes:
-        source: name of the images.
-        images: number of training images.
-        scored: number of evaluated images.
-        trials: number of trials.
-        epochs: epochs of a trial.
-        comparison: times of a trial.
-        beside: seconds outside training and evaluation of each trial of fcnlab, except for the first of each worker.
-        machine: the machine.
-        device: type of the device that both use, `cpu` or `cuda`.
-    """
-
-    source: str
-    images: int
-    scored: int
-    trials: int
-    epochs: int
-    comparison: Comparison
-    beside: tuple[float, ...]
-    machine: Machine
-    device: str = "cpu"
-
-    @property
-    def comparisons(self) -> dict[str, Comparison]:
-        """Return the only comparison, by its name."""
-        return {f"{self.trials} trials": self.comparison}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all results as plain values; seconds are those of one trial."""
-        setting = {"images": self.images, "scored": self.scored, "trials": self.trials, "epochs": self.epochs}
-        setting |= {"device": self.device}  # type: ignore[dict-item]
-        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
-        measured = {"comparisons": compared, "beside": {"median": median(self.beside), "max": max(self.beside)}}
-        return {"source": self.source, **setting, **measured, "machine": self.machine.to_json()}
-
-    def notes(self) -> list[str]:
-        """Return notes on the table, one per line."""
-        return [
-            f"{self.source}: {self.images} training images, {self.epochs} epochs, {self.scored} images evaluated",
-            "times are those of one trial with all overhead",
-            "fcnlab: grid run in a new lab with an empty cache, precision auto, including MLflow and the report",
-            f"a trial of fcnlab spends {median(self.beside):.2f} s outside training and evaluation "
-            f"(at most {max(self.beside):.2f} s; without the first trial of each worker)",
-            f"the peer: a shell loop over benchmarks/peers/run_one.py, {self._peer}, one process per run",
-            f"both on {self.device}",
-            *self.machine.lines(),
-        ]
-
-    @property
-    def _peer(self) -> str:
-        return "float32" if self.device == "cpu" else f"bf16 autocast, {WORKERS} processes that load the data"
-
-
 def compare(
     lab: Lab,
     *,
@@ -102,7 +43,7 @@ def compare(
     epochs: int = 2,
     repeats: int = 1,
     device: torch.device = CPU,
-) -> GridBench:
+) -> dict[str, Any]:
     """Run {fcn32s, fcn16s, fcn8s} x seeds of ResNet-18 from random weights, alternately by fcnlab and by the script.
 
     Args:
@@ -114,26 +55,48 @@ def compare(
         repeats: number of pairs of timings.
         device: device of both.
 
+    Returns:
+        JSON-able results; seconds are those of one trial, and `beside` are those outside training and evaluation,
+        except for the first trial of each worker.
+
     Raises:
         DataError: VOC is not in the data root, or has too few images.
-        RunError: this is not a checkout, a package of the script is not installed, or one of the two failed.
+        RunError: one of the two failed.
     """
-    check_peers("run_one")
     trials = len(HEADS) * seeds
-    found = files(lab, images + scored, CROP, every_class=images)
-    with found as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
+    samples = files(lab, images + scored, CROP, every_class=images)
+    with samples as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
         loop = _shell_loop(data, seeds, epochs, device.type)
         taken, beside = [], []
         for number in range(repeats):
             file = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
             cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}"), DEVICE_VARIABLE: device.type}
-            ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(file)]
-            taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
+            grid = [sys.executable, "-m", "fcnlab", "grid", "run", str(file)]
+            taken.append(tuple(_timed(command, trials, env) for command, env in ((grid, cache), (loop, {}))))
             beside += _beside(Lab.find(file))
     comparison = Comparison(tuple(o for o, _ in taken), tuple(p for _, p in taken))
-    there = machine("timm", "mlflow")
-    return GridBench(source, images, scored, trials, epochs, comparison, tuple(beside), there, device.type)
+    outside, longest = median(beside), max(beside)
+    peer = "float32" if device.type == "cpu" else f"bf16 autocast, {WORKERS} processes that load the data"
+    return {
+        "source": source,
+        "images": images,
+        "scored": scored,
+        "trials": trials,
+        "epochs": epochs,
+        "device": device.type,
+        "comparisons": {f"{trials} trials": comparison.to_json()},
+        "beside": {"median": outside, "max": longest},
+        "machine": vars(machine("timm", "mlflow")),
+        "notes": [
+            f"{source}: {images} training images, {epochs} epochs, {scored} images evaluated; both on {device.type}",
+            "times are those of one trial with all overhead",
+            "fcnlab: grid run in a new lab with an empty cache, precision auto, including MLflow and the report",
+            f"a trial of fcnlab spends {outside:.2f} s outside training and evaluation (at most {longest:.2f} s, "
+            "without the first trial of each worker)",
+            f"the peer: a shell loop over benchmarks/peers/run_one.py, {peer}, one process per run",
+        ],
+    }
 
 
 def _beside(lab: Lab) -> list[float]:
@@ -182,34 +145,14 @@ def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
         "classes": [f"class{number}" for number in range(CLASSES)],
         "nominal": {"height": CROP[0], "width": CROP[1]},
     }
-    recipe = {
-        "epochs": epochs,
-        "batch_size": BATCH,
-        "crop": {"height": CROP[0], "width": CROP[1]},
-        "flip": 0.5,
-        "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
-        "precision": "auto",
-        "validate_every": epochs,
-    }
-    grid = {
-        "question": "How long does a grid take?",
-        "base": {"backbone": "resnet18-scratch", "upsampler": "d2l-bilinear", "dataset": "timed", "recipe": "timed"},
-        "product": {"head": list(HEADS)},
-        "seeds": seeds,
-        "baseline": {"head": HEADS[0]},
-    }
-    for name, content in (
-        ("registry/datasets.yaml", {"timed": dataset}),
-        ("registry/recipes.yaml", {"timed": recipe}),
-        ("experiments/timed.yaml", grid),
-    ):
-        (lab / name).parent.mkdir(parents=True, exist_ok=True)
-        (lab / name).write_text(yaml.safe_dump(content), encoding="utf-8")
-    return lab / "experiments" / "timed.yaml"
+    recipe = ours.recipe(BATCH, CROP, "auto", epochs=epochs)
+    base = {"backbone": "resnet18-scratch", "upsampler": "d2l-bilinear"}
+    grid = {"product": {"head": list(HEADS)}, "seeds": seeds, "baseline": {"head": HEADS[0]}}
+    return ours.write_lab(lab, recipe, base, grid, dataset)
 
 
 def _shell_loop(data: Path, seeds: int, epochs: int, device: str = "cpu") -> list[str]:
-    run = shlex.join([sys.executable, str(PEERS / "run_one.py")])
+    run = f"{shlex.quote(sys.executable)} -m benchmarks.peers.run_one"
     numbers = " ".join(map(str, range(seeds)))
     how = "" if device == "cpu" else f" --device {device} --workers {WORKERS} --bf16"
     return [

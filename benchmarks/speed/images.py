@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import FileSplit, Pair
+from fcnlab.data.datasets.base import FileSplit, Pair, Sample
 from fcnlab.data.datasets.labels import IdDecoder
 from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.data.datasets.shapes import Shapes
@@ -46,7 +46,7 @@ def files(lab: Lab, count: int, crop: tuple[int, int], *, every_class: int = 0) 
     if lab.data_root is None:
         with TemporaryDirectory(prefix="fcnlab-bench-") as folder:
             size = (max(SIZE[0], crop[0]), max(SIZE[1], crop[1]))
-            written = _written(Path(folder), count, size)
+            written = write_scenes(Path(folder), count, size)
             yield f"generated shapes of {size[0]}x{size[1]}", _ordered(written, every_class)
         return
     spec = lab.registry.get("dataset", "voc2012")
@@ -97,19 +97,49 @@ def _holds(image: Path, crop: tuple[int, int]) -> bool:
         return opened.height >= crop[0] and opened.width >= crop[1]
 
 
-def _written(folder: Path, count: int, size: tuple[int, int]) -> list[Pair]:
-    """Write generated scenes as JPEG images and PNG masks with VOC's palette."""
+def write_scenes(folder: Path, count: int, size: tuple[int, int]) -> list[Pair]:
+    """Write generated scenes as JPEG images and PNG masks with VOC's palette.
+
+    Args:
+        folder: an existing folder.
+        count: number of scenes.
+        size: height and width in pixels.
+    """
     written = []
-    scenes = Shapes(train=count, val=1, test=1, height=size[0], width=size[1], seed=0)
-    shapes = len(scenes.classes) - 1
-    for number, sample in enumerate(scenes.split("train")):
-        # The shapes of one image are the first classes, those of the next one the following classes, and so on.
-        moved = 1 + (sample.label.astype(int) - 1 + number * shapes) % (CLASSES - 1)
-        label = np.where(np.isin(sample.label, (0, IGNORE_INDEX)), sample.label, moved).astype(np.uint8)
+    for number in range(count):
+        sample = make_scene(number, size)
         pair = Pair(sample.id, folder / f"{sample.id}.jpg", folder / f"{sample.id}.png")
-        Image.fromarray(sample.image).save(pair.image, quality=92)
-        mask = Image.fromarray(label).convert("P")
-        mask.putpalette(voc_palette().tobytes())
-        mask.save(pair.mask)
+        write_sample(Image.fromarray(sample.image), sample.label, pair)
         written.append(pair)
     return written
+
+
+def make_scene(number: int, size: tuple[int, int]) -> Sample:
+    """Generate a scene with some of VOC's classes.
+
+    The shapes of one scene are the first classes, those of the next one the following classes, and so on.
+
+    Args:
+        number: number of the scene.
+        size: height and width in pixels.
+    """
+    scenes = Shapes(train=number + 1, val=1, test=1, height=size[0], width=size[1], seed=0)
+    sample = scenes.split("train")[number]
+    shapes = len(scenes.classes) - 1
+    moved = 1 + (sample.label.astype(int) - 1 + number * shapes) % (CLASSES - 1)
+    label = np.where(np.isin(sample.label, (0, IGNORE_INDEX)), sample.label, moved).astype(np.uint8)
+    return Sample(sample.id, sample.image, label)
+
+
+def write_sample(image: Image.Image, label: np.ndarray, pair: Pair) -> None:
+    """Write an image as JPEG of quality 92, and its labels as PNG with VOC's palette.
+
+    Args:
+        image: the image.
+        label: class numbers, uint8 [H, W].
+        pair: paths of both files.
+    """
+    image.save(pair.image, quality=92)
+    mask = Image.fromarray(label)
+    mask.putpalette(voc_palette().tobytes())
+    mask.save(pair.mask)

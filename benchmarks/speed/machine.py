@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.processor import get_processor_name, usable_cores
-from fcnlab.training.hardware import resolve_precision, synchronize
+from fcnlab.training.hardware import Precision, create_autocast, resolve_precision, synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
@@ -45,17 +44,14 @@ class Machine:
     load: float | None
     instructions: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return vars(self)
-
     def lines(self) -> list[str]:
         """Return all fields as lines of text."""
         cores = f"{self.cores} core{'s' * (self.cores != 1)}, {self.threads} thread{'s' * (self.threads != 1)}"
         load = f", load {self.load:.1f}" if self.load is not None else ""
         instructions = f", {self.instructions}" if self.instructions is not None else ""
         where = f"{self.processor}{instructions}, {cores}{load}, {self.system}"
-        return [where, *([self.gpu] if self.gpu else []), ", ".join(f"{k} {v}" for k, v in self.versions.items())]
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return [where, *([self.gpu] if self.gpu else []), versions]
 
 
 def machine(*peers: str) -> Machine:
@@ -100,6 +96,25 @@ def synchronized(work: Work, device: torch.device) -> Work:
         return images
 
     return whole
+
+
+def measure_gemm_peaks(device: torch.device, *, bf16: bool, side: int | None = None) -> dict[str, float]:
+    """Return the largest number of floating-point operations per second in products of matrices, by precision.
+
+    Args:
+        device: a CUDA device, or the CPU, on which seconds are those of one core.
+        bf16: whether bf16 is included.
+        side: rows and columns of the matrices; by default many on CUDA and fewer on the CPU.
+    """
+    types = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if bf16 else {})
+    if device.type == "cpu":
+        return {precision: gemm_peak(of, side=side or 2048) for precision, of in types.items()}
+    peaks = {}
+    precisions: tuple[Precision, ...] = ("bf16", "tf32", "fp32")
+    for precision in precisions[not bf16 :]:
+        with create_autocast(device, precision)():
+            peaks[precision] = device_gemm_peak(device, types.get(precision, torch.float32), side=side or 8192)
+    return peaks
 
 
 def device_gemm_peak(device: torch.device, precision: torch.dtype, *, side: int = 8192, repeats: int = 10) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed import peer
-from benchmarks.speed.machine import Machine, machine, threads
-from benchmarks.speed.pairs import Comparison, pairs
+from benchmarks.speed.machine import machine, threads
+from benchmarks.speed.pairs import pairs
 from fcnlab.metrics.confusion import count_areas
 from fcnlab.metrics.summary import Counts
 
@@ -20,26 +19,7 @@ CLASSES = 21
 BATCH = 8
 
 
-@dataclass(frozen=True)
-class CountingBench:
-    """Timings of counting, by peer."""
-
-    images: int
-    comparisons: dict[str, Comparison]
-    machine: Machine
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all results as plain values."""
-        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
-        setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "batch": BATCH}
-        return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
-
-    def notes(self) -> list[str]:
-        """Return notes on the table, one per line."""
-        return ["one thread each; the same masks and counts on both sides", *self.machine.lines()]
-
-
-def compare(images: int = 64, repeats: int = 5) -> CountingBench:
+def compare(images: int = 64, repeats: int = 5) -> dict[str, Any]:
     """Time the counting of masks of 320x480 with 21 classes and ignored pixels, in batches of 8.
 
     Each side gets the masks in its fastest type: torchmetrics and the FCN authors' function int64, numpy's fused key
@@ -49,8 +29,11 @@ def compare(images: int = 64, repeats: int = 5) -> CountingBench:
         images: number of masks.
         repeats: number of pairs of timings.
 
+    Returns:
+        JSON-able results.
+
     Raises:
-        RunError: fcnlab does not run from a checkout, or torchmetrics is not installed.
+        RunError: torchmetrics is not installed.
     """
     theirs = peer("confusion")
     narrow = masks(images)
@@ -71,8 +54,16 @@ def compare(images: int = 64, repeats: int = 5) -> CountingBench:
         for name, way in ways.items():
             joint = torch.as_tensor(way()).numpy()
             assert np.array_equal(joint.diagonal(), wanted[:, 0]) and np.array_equal(joint.sum(1), wanted[:, 2]), name
-            compared[name] = pairs(ours, lambda way=way: (way(), images)[1], repeats)  # type: ignore[misc]
-        return CountingBench(images, compared, machine("torchmetrics"))
+            compared[name] = pairs(ours, lambda way=way: (way(), images)[1], repeats).to_json()  # type: ignore[misc]
+        return {
+            "images": images,
+            "size": SIZE,
+            "classes": CLASSES,
+            "batch": BATCH,
+            "comparisons": compared,
+            "machine": vars(machine("torchmetrics")),
+            "notes": ["one thread each; the same masks and counts on both sides"],
+        }
 
 
 def masks(images: int) -> list[tuple[Tensor, Tensor]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+import yaml
 
 from benchmarks.speed.images import CLASSES
 from fcnlab.config.head import AnyHead
@@ -73,6 +75,29 @@ def recipe(
             "compile": compiled,
         }
     )
+
+
+def write_lab(lab: Path, recipe: Recipe, base: dict[str, str], grid: dict[str, Any], dataset: Any = None) -> Path:
+    """Write a lab with one grid, whose trials are evaluated after their last epoch, and return the grid file.
+
+    Args:
+        lab: the new folder.
+        recipe: recipe of all trials.
+        base: backbone, and dataset if it is a built-in one.
+        grid: the other keys of the grid file.
+        dataset: entry of the dataset, if it is not a built-in one.
+    """
+    timed = recipe.model_dump(mode="json", exclude_unset=True) | {"validate_every": recipe.epochs}
+    named = base | {"recipe": "timed"} | ({"dataset": "timed"} if dataset else {})
+    files = {
+        "registry/recipes.yaml": {"timed": timed},
+        "registry/datasets.yaml": {"timed": dataset} if dataset else {},
+        "experiments/timed.yaml": {"question": "How long does a grid take?", "base": named, **grid},
+    }
+    for name, content in files.items():
+        (lab / name).parent.mkdir(parents=True, exist_ok=True)
+        (lab / name).write_text(yaml.safe_dump(content), encoding="utf-8")
+    return lab / "experiments" / "timed.yaml"
 
 
 class Files(FileDataset):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.machine import Machine
 from benchmarks.speed.pairs import Ratio
 from benchmarks.speed.sides import KEEPING, OURS, PEERS, RECOMPUTED, is_ours
 
@@ -28,10 +29,10 @@ The processor has AVX-512 with bfloat16 instructions. For rows and titles that e
 it by `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2`, as on a processor without these instructions.
 """
 TITLES = {
-    "eval": ("Evaluation", "python -m benchmarks.speed eval --json"),
-    "data": ("Training batches", "python -m benchmarks.speed data --json"),
-    "metrics": ("Confusion counts", "python -m benchmarks.speed metrics --json"),
-    "grid": ("A grid against a shell loop", "python -m benchmarks.speed grid --json"),
+    "eval": "Evaluation",
+    "data": "Training batches",
+    "metrics": "Confusion counts",
+    "grid": "A grid against a shell loop",
 }
 BESIDE = """A trial of that grid spends {median:.2f} s outside training and evaluation (at most {max:.2f} s): building
 the network, checkpoints, files, and overhead of worker and driver. The first trial of each worker is excluded.
@@ -55,8 +56,8 @@ def page(folder: Path) -> str:
     if training:
         parts.append(_in_short(training.values()))
         parts.append("## Training\n")
-    parts += [_training(found) for found in training.values()]
-    parts += [_comparisons(*TITLES[name], results[name]) for name in TITLES if name in results]
+    parts += [format_training(found) for found in training.values()]
+    parts += [format_comparisons(name, results[name]) for name in TITLES if name in results]
     if "grid" in results:
         parts.append(BESIDE.format(**results["grid"]["beside"]))
     if not any(found["machine"]["gpu"] for found in results.values()):
@@ -94,7 +95,12 @@ def _beside_the_fastest(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield f"{_title(setting)}{again}{_limit(found)}", fastest, *cells
 
 
-def _training(found: dict[str, Any]) -> str:
+def format_training(found: dict[str, Any]) -> str:
+    """Return the section of a comparison of training as Markdown.
+
+    Args:
+        found: results of `benchmarks.speed.train.compare`.
+    """
     setting = found["setting"]
     options = " ".join(f"--{name} {setting[name]}" for name in ("backbone", "head", "batch", "images"))
     options += " --recompute" if setting.get("recompute") else ""
@@ -125,12 +131,24 @@ def _training(found: dict[str, Any]) -> str:
     )
 
 
-def _comparisons(title: str, command: str, found: dict[str, Any]) -> str:
+def format_comparisons(name: str, found: dict[str, Any]) -> str:
+    """Return the section of another comparison as Markdown.
+
+    Args:
+        name: name of the command, a key of `TITLES`.
+        found: its results.
+    """
+    unit = "trial" if name == "grid" else "image"
+    rows = [
+        (row[0], *(f"{1000 * compared['seconds_per_image'][side]['wall']:.3f}" for side in ("ours", "peer")), *row[1:])
+        for row, compared in zip(_ratios(found), found["comparisons"].values(), strict=True)
+    ]
+    headings = ("comparison", f"fcnlab, ms/{unit}", f"peer, ms/{unit}", "times faster (wall)", "times faster (CPU)")
     return "\n".join(
         [
-            f"## {title}\n",
-            f"`{command}`; {_where(found['machine'])}.\n",
-            _table(("times faster", "wall", "CPU"), _ratios(found)),
+            f"## {TITLES[name]}\n",
+            f"`python -m benchmarks.speed {name} --json`; {_where(found['machine'])}.\n",
+            _table(headings, rows),
         ]
     )
 
@@ -152,11 +170,7 @@ def _limit(found: dict[str, Any]) -> str:
 
 
 def _where(machine: dict[str, Any]) -> str:
-    cores = f"{machine['cores']} cores, {machine['threads']} threads"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    load = f", load {machine['load']:.1f}" if machine["load"] is not None else ""
-    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
-    return f"{machine['processor']}, {cores}{load}{gpu}, {machine['system']}, {versions}"
+    return ", ".join(Machine(**machine).lines())
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

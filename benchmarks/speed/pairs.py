@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-HEADINGS = ("what", "ours, ms/image", "peer, ms/image", "times faster (wall)", "times faster (CPU)")
-"""The columns of `Comparison.row`."""
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -79,15 +76,6 @@ class Comparison:
                 "peer": [vars(timing) for timing in self.peer_timings],
             },
         }
-
-    def row(self, what: str) -> tuple[str, ...]:
-        """Return a row of a rich table whose columns are HEADINGS.
-
-        Args:
-            what: name of the comparison.
-        """
-        ours, theirs = (f"{1000 * side.wall:.3f}" for side in (self.ours, self.peer))
-        return what, ours, theirs, str(self.wall), str(self.cpu)
 
 
 def _medians(timings: tuple[Timing, ...]) -> Timing:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from benchmarks.processes import child_environment, end_with_parent
-from benchmarks.speed import peer, python_path
+from benchmarks.speed import loader_options, peer
 from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
 
@@ -120,6 +120,11 @@ class Lap:
     cpu: float
     peak_memory: int
 
+    @property
+    def images_per_s(self) -> float:
+        """Return the images per second of the clock."""
+        return self.images / self.wall
+
 
 class Side:
     """A process that trains on request."""
@@ -142,9 +147,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=child_environment()
-            | {"PYTHONPATH": python_path()}
-            | ({} if cache is None else {"FCNLAB_CACHE": cache}),
+            env=child_environment() | ({} if cache is None else {"FCNLAB_CACHE": cache}),
             process_group=0,  # with the processes that load its data
         )
         self._send(json.dumps(asdict(setting)))
@@ -168,26 +171,7 @@ class Side:
         Raises:
             RunError: the process has ended, or does not answer in time; the message has the end of its output.
         """
-        self.begin(seconds)
-        return self.end()
-
-    def begin(self, seconds: float = 0.0) -> None:
-        """Request a lap without waiting for it, so that others can work meanwhile.
-
-        Args:
-            seconds: seconds of training, rounded up to whole epochs.
-
-        Raises:
-            RunError: the process has ended.
-        """
         self._send(json.dumps(seconds))
-
-    def end(self) -> Lap:
-        """Wait for the requested lap.
-
-        Raises:
-            RunError: the process has ended, or does not answer in time; the message has the end of its output.
-        """
         self.about()
         return Lap(**json.loads(self._answer()))
 
@@ -374,8 +358,10 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
         net = net.to(memory_format=torch.channels_last)
     files = [(Path(image), Path(mask)) for image, mask in setting.pairs]
     colors = voc_palette()[:CLASSES].tolist()
-    how = {"device": setting.device, "workers": setting.workers, "bf16": setting.bf16}
-    epoch: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, colors, **how)
+    loading = loader_options(setting.device, setting.workers)
+    epoch: Callable[[], int] = way.epochs(
+        net, files, setting.crop, setting.batch, colors, loading, setting.device, setting.bf16
+    )
     begin(augmentation=getattr(way, "AUGMENTATION", None))
     while True:
         after_epoch(epoch())

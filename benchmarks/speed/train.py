@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from benchmarks.speed import check_peers, peer
 from benchmarks.speed.images import CLASSES, files
-from benchmarks.speed.machine import Machine, device_gemm_peak, gemm_peak, machine, multiplies_bf16, threads
+from benchmarks.speed.machine import machine, measure_gemm_peaks, multiplies_bf16, threads
 from benchmarks.speed.ours import network
 from benchmarks.speed.pairs import Comparison, Timing
 from benchmarks.speed.sides import (
@@ -29,7 +28,7 @@ from benchmarks.speed.sides import (
 )
 from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.lab import Lab
-from fcnlab.training import cost, hardware
+from fcnlab.training import cost
 
 BACKBONES = ("resnet18", "resnet50", "mobilenetv2_100")
 CROP = (320, 480)
@@ -39,126 +38,8 @@ WORKERS = 8
 SECONDS = 2.0
 """Minimum seconds of a lap on CUDA, where an epoch of few images would be too short to be timed."""
 CPU = torch.device("cpu")
-COLUMNS = ("implementation", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
-"""The columns of `TrainingBench.rows`."""
-
-
-@dataclass(frozen=True)
-class TrainingBench:
-    """Timings of training.
-
-    Attributes:
-        source: name of the images.
-        setting: settings that all sides share.
-        gflop: billions of floating-point operations of a step per image, forward and backward.
-        peaks: floating-point operations per CPU second in a product of matrices, by precision.
-        pairs: laps of a side of fcnlab and of a peer, in the order of rounds, without the first one, by both names.
-        machine: the machine.
-        about: description of each side, such as the library that augments.
-    """
-
-    source: str
-    setting: dict[str, Any]
-    gflop: float
-    peaks: dict[str, float]
-    pairs: dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]]
-    machine: Machine
-    about: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def laps(self) -> dict[str, tuple[Lap, ...]]:
-        """Return the laps of each side from all of its pairs, those of fcnlab first."""
-        found: dict[str, tuple[Lap, ...]] = {}
-        for position in (0, 1):
-            for names, laps in self.pairs.items():
-                found[names[position]] = found.get(names[position], ()) + laps[position]
-        return found
-
-    @property
-    def comparisons(self) -> dict[str, Comparison]:
-        """Return the comparisons of each side of fcnlab with each peer, by names."""
-        return {f"{a} / {b}": Comparison(_timings(ours), _timings(peer)) for (a, b), (ours, peer) in self.pairs.items()}
-
-    def _of_peak(self, side: str) -> float:
-        """Return the share of the peak that a side reaches per second of the CPU, on CUDA per second of the clock.
-
-        The peak is that of bf16 for ours in bf16, and on CUDA for the peers, which train in bf16 there.
-        """
-        cuda = self.setting.get("device") == "cuda"
-        precision = side.removesuffix(RECOMPUTED).removeprefix("ours ") if is_ours(side) else None
-        peak = self.peaks[precision or ("bf16" if cuda and "bf16" in self.peaks else "fp32")]
-        timing = self._median(side)
-        return 1e9 * self.gflop / (timing.wall if cuda else timing.cpu) / peak
-
-    def _median(self, side: str) -> Timing:
-        timings = _timings(self.laps[side])
-        return Comparison(timings, timings).ours
-
-    def peak_memory(self, side: str) -> int:
-        """Return the maximum memory of a side in bytes.
-
-        Args:
-            side: name of the side.
-        """
-        return max(lap.peak_memory for lap in self.laps[side])
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the medians of each side as rows of COLUMNS."""
-        return [
-            (
-                side,
-                f"{1 / self._median(side).wall:.2f}",
-                f"{self._median(side).cpu:.3f}",
-                f"{100 * self._of_peak(side):.0f} %",
-                f"{self.peak_memory(side) / 2**20:.0f}",
-            )
-            for side in self.laps
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all results as plain values."""
-        sides = {
-            side: {
-                "images_per_s": 1 / self._median(side).wall,
-                "cpu_seconds_per_image": self._median(side).cpu,
-                "of_gemm_peak": self._of_peak(side),
-                "peak_memory": self.peak_memory(side),
-            }
-            for side in self.laps
-        }
-        return {
-            "source": self.source,
-            "setting": self.setting,
-            "gflop_per_image": self.gflop,
-            "gemm_peak": self.peaks,
-            "sides": sides,
-            "about": self.about,
-            "comparisons": {name: comparison.to_json() for name, comparison in self.comparisons.items()},
-            "machine": self.machine.to_json(),
-        }
-
-    def notes(self) -> list[str]:
-        """Return notes on the table, one per line."""
-        peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in self.peaks.items())
-        cuda = self.setting.get("device") == "cuda"
-        of = f"GEMM peak, measured before, in GFLOP per second of {'the device' if cuda else 'one core'}"
-        loading = (
-            f"the peers load their data in {WORKERS} processes and train in bf16 autocast; fcnlab augments on the GPU"
-            if cuda
-            else "all sides decode and crop in the process that trains"
-        )
-        return [
-            f"{self.source}; {self.setting['rounds']} alternating epochs of each pair, each side in its own process",
-            f"{of}: {peaks}",
-            f"a step is {self.gflop:.1f} GFLOP per image, forward and backward",
-            f"{loading}; fcnlab decodes once, before the first epoch that counts",
-            *(
-                f"{side}: augmentation by {about['augmentation']}"
-                for side, about in self.about.items()
-                if about.get("augmentation")
-            ),
-            *self.machine.lines(),
-        ]
+Pairs = dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]]
+"""Laps of a side of fcnlab and of a peer, in the order of rounds, without the first one, by both names."""
 
 
 def compare(
@@ -174,7 +55,7 @@ def compare(
     recompute: bool = False,
     device: torch.device = CPU,
     report: Callable[[str], object] = lambda _: None,
-) -> TrainingBench:
+) -> dict[str, Any]:
     """Train each side of fcnlab and each peer on the same images, one epoch each in turn, two sides at a time.
 
     A first epoch of each side does not count. On CUDA a side trains for at least `SECONDS` each time, the peers in bf16
@@ -193,9 +74,12 @@ def compare(
         device: device of all sides.
         report: called with one line before each measurement.
 
+    Returns:
+        JSON-able results.
+
     Raises:
         DataError: there are fewer images than in a batch, or than requested.
-        RunError: this is not a checkout, or a peer's package is not installed.
+        RunError: a peer's package is not installed.
         ConfigError: there is no such backbone, head or peer.
     """
     for name, known in ((backbone, BACKBONES), (head, HEADS), *((name, PEERS) for name in peers)):
@@ -203,7 +87,7 @@ def compare(
             raise ConfigError(f"python -m benchmarks.speed train: unknown name '{name}'; {nearest(name, known)}")
     if images < batch:
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
-    check_peers("networks", *(f"train_{name}" for name in peers))
+    check_peers(*(f"train_{name}" for name in peers))
     gflop = _same_network(backbone, head)
     count = cpu_threads or torch.get_num_threads()
     cuda = device.type == "cuda"
@@ -212,7 +96,7 @@ def compare(
         if not bf16:
             report("bf16 is left out: this device does not multiply it natively")
         report("measuring the peak of a product of matrices")
-        peaks = _peaks(device, bf16=bf16)
+        peaks = measure_gemm_peaks(device, bf16=bf16)
         precisions = [name for name in (*OURS, *((TF32,) if cuda else ())) if bf16 or not name.endswith("bf16")]
         ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in precisions]
         # On CUDA the layout of the network affects the time, glibc's allocator does not.
@@ -225,38 +109,88 @@ def compare(
         }
         chosen = [(settings[a], settings[b]) for b in others for a in ours]
         about, laps = _time_pairs(chosen, repeats, SECONDS if cuda else 0.0, report)
-        setting = {"backbone": backbone, "head": head, "batch": batch, "crop": CROP, "images": images}
-        setting |= {"recompute": recompute, "device": device.type}
-        found = machine("timm", "segmentation-models-pytorch", "albumentations")
-        return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found, about)
+        loading = (
+            f"the peers load their data in {WORKERS} processes and train in bf16 autocast; fcnlab augments on the GPU"
+            if cuda
+            else "all sides decode and crop in the process that trains"
+        )
+        return {
+            "source": source,
+            "setting": {
+                "backbone": backbone,
+                "head": head,
+                "batch": batch,
+                "crop": CROP,
+                "images": images,
+                "recompute": recompute,
+                "device": device.type,
+                "rounds": repeats,
+            },
+            "gflop_per_image": gflop,
+            "gemm_peak": peaks,
+            **summarize(laps, gflop, peaks, cuda=cuda),
+            "about": about,
+            "machine": vars(machine("timm", "segmentation-models-pytorch", "albumentations")),
+            "notes": [
+                f"{repeats} alternating epochs of each pair, each side in its own process",
+                f"{loading}; fcnlab decodes once, before the first epoch that counts",
+                *(
+                    f"{side}: augmentation by {description['augmentation']}"
+                    for side, description in about.items()
+                    if description.get("augmentation")
+                ),
+            ],
+        }
+
+
+def summarize(pairs: Pairs, gflop: float, peaks: dict[str, float], *, cuda: bool) -> dict[str, dict[str, Any]]:
+    """Return the medians of each side, those of fcnlab first, and the comparisons of each pair.
+
+    The share of the peak is that per second of the CPU, on CUDA per second of the clock. The peak is that of bf16 for
+    ours in bf16, and on CUDA for the peers, which train in bf16 there.
+
+    Args:
+        pairs: the laps.
+        gflop: billions of floating-point operations of a step per image, forward and backward.
+        peaks: floating-point operations per second in a product of matrices, by precision.
+        cuda: whether the sides were trained on CUDA.
+    """
+    laps: dict[str, tuple[Lap, ...]] = {}
+    for position in (0, 1):
+        for names, both in pairs.items():
+            laps[names[position]] = laps.get(names[position], ()) + both[position]
+    sides = {}
+    for side, of_side in laps.items():
+        timings = _timings(of_side)
+        median = Comparison(timings, timings).ours
+        precision = side.removesuffix(RECOMPUTED).removeprefix("ours ") if is_ours(side) else None
+        peak = peaks[precision or ("bf16" if cuda and "bf16" in peaks else "fp32")]
+        sides[side] = {
+            "images_per_s": 1 / median.wall,
+            "cpu_seconds_per_image": median.cpu,
+            "of_gemm_peak": 1e9 * gflop / (median.wall if cuda else median.cpu) / peak,
+            "peak_memory": max(lap.peak_memory for lap in of_side),
+        }
+    compared = {
+        f"{a} / {b}": Comparison(_timings(ours), _timings(peers)).to_json() for (a, b), (ours, peers) in pairs.items()
+    }
+    return {"sides": sides, "comparisons": compared}
 
 
 def _timings(laps: Sequence[Lap]) -> tuple[Timing, ...]:
     return tuple(Timing(lap.wall / lap.images, lap.cpu / lap.images) for lap in laps)
 
 
-def _peaks(device: torch.device, *, bf16: bool) -> dict[str, float]:
-    """Return the floating-point operations per second in products of matrices, by precision."""
-    if device.type == "cpu":
-        return {"fp32": gemm_peak(torch.float32)} | ({"bf16": gemm_peak(torch.bfloat16)} if bf16 else {})
-    peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)} if bf16 else {}
-    precisions: tuple[hardware.Precision, ...] = ("tf32", "fp32")
-    for precision in precisions:
-        with hardware.create_autocast(device, precision)():
-            peaks[precision] = device_gemm_peak(device, torch.float32)
-    return peaks
-
-
 def _time_pairs(
     pairs: Sequence[tuple[Setting, Setting]], repeats: int, seconds: float, report: Callable[[str], object]
-) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]]]:
+) -> tuple[dict[str, dict[str, Any]], Pairs]:
     """Time pairs one after another, so that no more than two networks are in memory.
 
     Returns:
         The description of each side, and the laps of both sides of each pair.
     """
     about: dict[str, dict[str, Any]] = {}
-    found: dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]] = {}
+    found: Pairs = {}
     with TemporaryDirectory(prefix="fcnlab-bench-") as cache:
         for number, pair in enumerate(pairs, start=1):
             with sides(pair, cache) as started:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.speed import peer
+from benchmarks.speed import loader_options, peer
 from benchmarks.speed.__main__ import app
-from benchmarks.speed.data import BATCH, CROP, compare
+from benchmarks.speed.data import BATCH, CROP, SIZE, compare
+from benchmarks.speed.images import write_scenes
 from fcnlab.errors import DataError
 from fcnlab.lab import Lab
 
@@ -37,14 +38,12 @@ def test_a_data_root_without_camvid_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resize", [None, (180, 720)])
 def test_the_peer_yields_normalized_batches_of_the_same_shape(tmp_path: Path, resize: tuple[int, int] | None) -> None:
-    from benchmarks.speed.data import _written
-
-    split = _written(tmp_path, 8)
-    batches = peer("data").loader([(pair.image, pair.mask) for pair in split.pairs], CROP, BATCH, resize)
+    files = [(pair.image, pair.mask) for pair in write_scenes(tmp_path, 8, SIZE)]
+    batches = peer("train_torchvision").loader(files, CROP, BATCH, loader_options("cpu", 0), resize)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images, labels = next(iter(batches))
     assert images.shape == (BATCH, 3, *CROP) and images.dtype == torch.float32
     assert labels.shape == (BATCH, *CROP)
     assert -2.2 < float(images.min()) < 0 < float(images.max()) < 2.7
-    assert set(labels.unique().tolist()) <= {*range(6), 255}
+    assert set(labels.unique().tolist()) <= {*range(21), 255}

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import fcnlab
-from benchmarks.gpu.accept import Child
-from benchmarks.gpu.results import Results, SectionFailed
-from benchmarks.gpu.sections.settings import Settings
+from benchmarks.gpu.child import Child
+from benchmarks.gpu.results import Results, SectionFailed, run_section
+from benchmarks.gpu.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.patience import patience, start_seconds
 
@@ -36,7 +36,7 @@ def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str
 
 
 SECTIONS = (
-    "environment", "determinism", "losses", "augmentation", "counts", "steps", "grid", "export", "resume", "agreement",
+    "environment", "determinism", "losses", "augmentation", "steps", "grid", "export", "resume", "agreement",
     "distributed", "per_gpu",
 )  # fmt: skip
 """The sections that need no GPU."""
@@ -75,26 +75,29 @@ def test_the_lab_of_a_machine_without_mlflow_is_published_by_another_one(
 
 
 def test_a_resumed_run_keeps_the_passed_sections_and_runs_the_others(tmp_path: Path) -> None:
-    accept(tmp_path, "--section", "counts")
+    accept(tmp_path, "--section", "environment")
     written = tmp_path / "accept.json"
     before = json.loads(written.read_text())
-    before["sections"]["counts"]["detail"] = "kept"
-    before["sections"]["steps"] = before["sections"]["counts"] | {"section": "steps", "passed": False}
+    before["sections"]["environment"]["detail"] = "kept"
+    before["sections"]["steps"] = before["sections"]["environment"] | {"section": "steps", "passed": False}
     written.write_text(json.dumps(before))
-    code, found = accept(tmp_path, "--section", "counts", "steps", "--resume")
-    assert code == 0 and found["sections"]["counts"]["detail"] == "kept"
+    code, found = accept(tmp_path, "--section", "environment", "steps", "--resume")
+    assert code == 0 and found["sections"]["environment"]["detail"] == "kept"
     assert found["sections"]["steps"]["passed"] and found["sections"]["steps"]["detail"] != "kept"
 
 
 def test_sections_without_a_gpu_fail_separately_with_their_traceback(tmp_path: Path) -> None:
-    code, found = accept(tmp_path, "--section", "counts", "steps", device="cuda")
+    code, found = accept(tmp_path, "--section", "environment", "steps", device="cuda")
     assert code == 1 and not found["passed"]
-    assert {name: outcome["passed"] for name, outcome in found["sections"].items()} == {"counts": False, "steps": False}
-    assert "Traceback" in found["sections"]["counts"]["error"]
+    assert {name: outcome["passed"] for name, outcome in found["sections"].items()} == {
+        "environment": False,
+        "steps": False,
+    }
+    assert "Traceback" in found["sections"]["steps"]["error"]
 
 
 def test_sections_that_the_budget_leaves_no_time_for_are_failures(tmp_path: Path) -> None:
-    code, found = accept(tmp_path, "--section", "counts", "losses", "--budget", "0")
+    code, found = accept(tmp_path, "--section", "steps", "losses", "--budget", "0")
     assert code == 1
     assert {outcome["detail"] for outcome in found["sections"].values()} == {"not started: the budget is spent"}
 
@@ -102,7 +105,7 @@ def test_sections_that_the_budget_leaves_no_time_for_are_failures(tmp_path: Path
 PROGRAM = """
 import json, os, signal, sys, time
 
-pipe = os.fdopen(int(os.environ["FCNLAB_ACCEPT_PIPE"]), "w")
+pipe = os.fdopen(int(os.environ["FCNLAB_SECTION_PIPE"]), "w")
 for name in sys.argv[sys.argv.index("--section") + 1:]:
     print("running", name, flush=True)
     if name == "crashes":
@@ -148,9 +151,9 @@ def test_a_failed_check_keeps_what_was_measured(tmp_path: Path) -> None:
         return {}
 
     kept = Results(tmp_path / "file.json", {"device": "none"})
-    kept.run("good", lambda: {"detail": "all equal"})
-    kept.run("bad", fails)
-    kept.run("slow", hangs, limit=0.2)
+    kept.add(run_section("good", lambda: {"detail": "all equal"}))
+    kept.add(run_section("bad", fails))
+    kept.add(run_section("slow", hangs, limit=0.2))
     assert kept.summarize() == 1
     found = json.loads((tmp_path / "file.json").read_text())
     assert found["device"] == "none"
@@ -159,12 +162,3 @@ def test_a_failed_check_keeps_what_was_measured(tmp_path: Path) -> None:
     assert found["sections"]["bad"]["detail"] == "SectionFailed: too far off"
     assert found["sections"]["slow"]["detail"].startswith("SectionTimeout")
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
-
-
-@pytest.mark.parametrize("program", ["accept", "bench"])
-def test_the_file_of_a_program_runs_from_any_folder(program: str, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu" / f"{program}.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--out" in done.stdout

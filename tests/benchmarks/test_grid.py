@@ -39,7 +39,7 @@ def test_the_grid_is_valid_and_has_the_trials_that_the_loop_has(data: Path, tmp_
     assert set(dataset.split("train")[0].label.flatten()) <= {*range(len(dataset.classes)), 255}
     loop = grid._shell_loop(data, seeds=2, epochs=1)[-1].replace(sys.executable, "echo")
     output = subprocess.run(["sh", "-ec", loop], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line.split()[1:3] for line in output] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
+    assert [line.split()[2:4] for line in output] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
 
 
 def test_the_training_images_have_every_class_as_a_grid_requires(lab: Lab, tmp_path: Path) -> None:

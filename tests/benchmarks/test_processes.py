@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 import benchmarks.gpu.bench
 from benchmarks import speed
+from benchmarks.processes import child_environment
 from fcnlab.errors import RunError
 from tests.conftest import REPOSITORY
 from tests.patience import wait_until
@@ -41,7 +41,7 @@ def descendants(process: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_a_benchmark_that_is_killed_in_a_lap(tmp_path: Path, number: int) -> None:
-    environment = os.environ | {"PYTHONPATH": speed.python_path()}
+    environment = child_environment()
     benches = [
         subprocess.Popen([sys.executable, "-c", LAP, kind, str(tmp_path / "absent")], env=environment, cwd=REPOSITORY)
         for kind in ("command", "side")
@@ -70,16 +70,14 @@ def _is_alive(process: int) -> bool:
 def test_missing_package_of_a_peer_is_named_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    speed.check_peers("networks", "train_torchvision", "train_d2l", "train_smp", "run_one", "data", "confusion")
-    (tmp_path / "train_torchvision.py").write_text("import torch\nfrom absent_package.models import one\n")
-    (tmp_path / "networks.py").write_text("import torch\n")
-    monkeypatch.setattr(speed, "PEERS", tmp_path)
-    with pytest.raises(RunError, match=r"^benchmarks/peers/train_torchvision\.py needs absent_package, which is not"):
-        speed.check_peers("networks", "train_torchvision")
-    words = ["bench", "--out", str(tmp_path / "out"), "--section", "training", "--peer", "torchvision"]
+    speed.check_peers("networks", "train_torchvision", "train_d2l", "train_smp", "run_one", "confusion")
+    monkeypatch.setitem(speed.PACKAGES, "train_smp", "absent_package")
+    with pytest.raises(RunError, match=r"^benchmarks/peers/train_smp\.py needs absent_package, which is not"):
+        speed.peer("train_smp")
+    words = ["bench", "--out", str(tmp_path / "out"), "--section", "training", "--peer", "smp"]
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(benchmarks.gpu.bench, "exit_on_sigterm", lambda: None)
     assert benchmarks.gpu.bench.main() == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "pip install absent_package" in error
+    assert error.count("\n") == 1 and "pip install absent-package" in error
     assert not (tmp_path / "out").exists()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 
 from benchmarks.speed import images, ours, peer, sides, train
 from benchmarks.speed.machine import Machine
-from benchmarks.speed.page import page
+from benchmarks.speed.page import format_training, page
 from benchmarks.speed.sides import KEEPING, OURS, PEERS, Lap, Setting
 from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.lab import Lab
@@ -23,7 +21,6 @@ from fcnlab.training import cost
 from tests.conftest import REPOSITORY
 
 CROP = (64, 96)
-PACKAGES = {"smp": "segmentation_models_pytorch"}
 
 
 @pytest.fixture
@@ -40,8 +37,6 @@ def setting(side: str, pairs: tuple[tuple[str, str], ...]) -> Setting:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor with requires_grad")  # the peers'
 @pytest.mark.parametrize("side", [*OURS, *PEERS])
 def test_every_side_trains_for_an_epoch_of_the_same_images(side: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    if side in PACKAGES:
-        pytest.importorskip(PACKAGES[side])
     epochs: list[int] = []
     begin_calls: list[dict[str, Any]] = []
 
@@ -58,8 +53,6 @@ def test_every_side_trains_for_an_epoch_of_the_same_images(side: str, pairs: tup
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor with requires_grad")  # the peers'
 @pytest.mark.parametrize("side", ["ours fp32", *PEERS])
 def test_a_frozen_batch_norm_keeps_its_statistics_and_weights(side: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    if side in PACKAGES:
-        pytest.importorskip(PACKAGES[side])
     frozen = dataclasses.replace(setting(side, pairs), batch_norm="frozen")
     nets: list[torch.nn.Module] = []
     register = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: nets.append(module))
@@ -82,13 +75,9 @@ def test_a_frozen_batch_norm_keeps_its_statistics_and_weights(side: str, pairs: 
 def test_smp_augments_by_torchvision_where_albumentations_is_missing(
     pairs: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("segmentation_models_pytorch")
-    for package in ("albumentations", "albumentations.pytorch", "cv2"):
-        monkeypatch.setitem(sys.modules, package, None)
     smp = peer("train_smp")
-    assert smp.AUGMENTATION == "torchvision.transforms.v2"
-    augmentation = smp.get_training_augmentation(CROP)
-    image, mask = smp.VOCDataset([(Path(image), Path(mask)) for image, mask in pairs], augmentation)[0]
+    monkeypatch.setattr(smp, "A", None)
+    image, mask = smp.training_dataset([(Path(image), Path(mask)) for image, mask in pairs], CROP)[0]
     assert image.shape == (3, *CROP) and image.dtype == torch.float32
     assert mask.shape == CROP and mask.dtype == torch.int64 and set(mask.unique().tolist()) <= {*range(21), 255}
 
@@ -108,14 +97,13 @@ def test_small_run_has_every_measurement(lab: Lab, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(train, "OURS", ("ours bf16",))
     monkeypatch.setattr(train, "multiplies_bf16", lambda device: True)
     found = train.compare(lab, batch=2, images=2, repeats=1, cpu_threads=1, peers=("torchvision",))
-    assert list(found.laps) == ["ours bf16", "torchvision", "torchvision" + KEEPING]
-    assert [len(laps) for laps in found.laps.values()] == [2, 1, 1]
-    assert found.setting["device"] == "cpu" and set(found.about) == set(found.laps)
-    for lap_ in itertools.chain(*found.laps.values()):
-        assert lap_.images == 2 and min(lap_.wall, lap_.cpu) > 0 and lap_.peak_memory > 2**26
-    assert list(found.comparisons) == ["ours bf16 / torchvision", "ours bf16 / torchvision" + KEEPING]
-    assert found.gflop > 0.5 and min(found.peaks.values()) > 0
-    assert any("generated shapes" in line for line in found.notes())
+    assert list(found["sides"]) == list(found["about"]) == ["ours bf16", "torchvision", "torchvision" + KEEPING]
+    assert found["setting"]["device"] == "cpu"
+    for side in found["sides"].values():
+        assert min(side["images_per_s"], side["cpu_seconds_per_image"]) > 0 and side["peak_memory"] > 2**26
+    assert list(found["comparisons"]) == ["ours bf16 / torchvision", "ours bf16 / torchvision" + KEEPING]
+    assert found["gflop_per_image"] > 0.5 and min(found["gemm_peak"].values()) > 0
+    assert "generated shapes" in format_training(found)
 
 
 class FakeSide:
@@ -141,17 +129,17 @@ class FakeSide:
 def test_bf16_is_left_out_without_hardware_and_two_sides_run_at_a_time(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def peak(precision: torch.dtype) -> float:
+    def peak(precision: torch.dtype, side: int) -> float:
         assert precision == torch.float32, "a product of bf16 would take minutes"
         return 1e11
 
     monkeypatch.setattr(train, "CROP", CROP)
-    monkeypatch.setattr(train, "gemm_peak", peak)
+    monkeypatch.setattr("benchmarks.speed.machine.gemm_peak", peak)
     monkeypatch.setattr("benchmarks.speed.machine.resolve_precision", lambda precision, device: "fp32")
     monkeypatch.setattr(sides, "Side", FakeSide)
     lines: list[str] = []
     found = train.compare(lab, batch=2, images=2, repeats=2, peers=("d2l", "smp"), report=lines.append)
-    assert list(found.laps) == ["ours fp32", "d2l", "d2l" + KEEPING, "smp", "smp" + KEEPING]
+    assert list(found["sides"]) == ["ours fp32", "d2l", "d2l" + KEEPING, "smp", "smp" + KEEPING]
     assert (FakeSide.most, FakeSide.alive) == (2, 0)
     assert lines[:4] == [
         "bf16 is left out: this device does not multiply it natively",
@@ -160,7 +148,7 @@ def test_bf16_is_left_out_without_hardware_and_two_sides_run_at_a_time(
         "pair 1 of 4, d2l: first lap, which does not count",
     ]
     assert lines[4:6] == ["pair 1 of 4, ours fp32: lap 1 of 2", "pair 1 of 4, d2l: lap 1 of 2"]
-    assert found.rows() and found.to_json()["gemm_peak"] == {"fp32": 1e11}
+    assert found["gemm_peak"] == {"fp32": 1e11}
 
 
 def test_a_side_that_ends_is_named_with_its_last_output(pairs: tuple[tuple[str, str], ...]) -> None:
@@ -207,7 +195,7 @@ def lap(wall: float, cpu: float, peak: int = 2**20) -> Lap:
 
 
 @pytest.fixture
-def found() -> train.TrainingBench:
+def found() -> dict[str, Any]:
     ours = {
         "ours fp32": (lap(2, 4), lap(4, 4, 3 * 2**20)),
         "ours bf16": (lap(1, 2), lap(1, 2)),
@@ -217,22 +205,26 @@ def found() -> train.TrainingBench:
         "d2l" + KEEPING: (lap(4, 6), lap(4, 6)),
     }
     laps = {(a, b): (ours[a], peers[b]) for b in peers for a in ours}
-    there = Machine("A CPU", "Linux", 2, 2, None, {"torch": "2"}, 0.0)
-    output = {"backbone": "resnet18", "head": "fcn32s", "batch": 2, "crop": CROP, "images": 2, "rounds": 2}
-    return train.TrainingBench("generated", output, 30.0, {"fp32": 1e11, "bf16": 2e11}, laps, there)
+    peaks = {"fp32": 1e11, "bf16": 2e11}
+    results = {
+        "source": "generated",
+        "setting": {"backbone": "resnet18", "head": "fcn32s", "batch": 2, "crop": CROP, "images": 2, "rounds": 2},
+        "gflop_per_image": 30.0,
+        "gemm_peak": peaks,
+        **train.summarize(laps, 30.0, peaks, cuda=False),
+        "machine": vars(Machine("A CPU", "Linux", 2, 2, None, {"torch": "2"}, 0.0)),
+    }
+    return json.loads(json.dumps(results))
 
 
-def test_ratios_are_computed_per_round_and_memory_is_the_maximum(found: train.TrainingBench) -> None:
-    compared = found.comparisons
+def test_ratios_are_computed_per_round_and_memory_is_the_maximum(found: dict[str, Any]) -> None:
+    compared, of_sides = found["comparisons"], found["sides"]
     assert list(compared) == [f"{a} / {b}" for b in ("d2l", "d2l" + KEEPING) for a in OURS]
-    ratio = compared["ours fp32 / d2l"].wall
-    assert (ratio.median, ratio.min, ratio.max) == (2.5, 2.0, 3.0)
-    assert found.peak_memory("ours fp32") == 3 * 2**20
-    output = json.loads(json.dumps(found.to_json()))
-    assert output["sides"]["ours fp32"]["of_gemm_peak"] == pytest.approx(30e9 / 2.0 / 1e11)
-    assert output["sides"]["ours bf16"]["of_gemm_peak"] == pytest.approx(30e9 / 1.0 / 2e11)
-    assert output["sides"]["d2l"]["images_per_s"] == pytest.approx(2 / 7)
-    assert [row[0] for row in found.rows()] == list(found.laps)
+    assert compared["ours fp32 / d2l"]["ratio"]["wall"] == {"median": 2.5, "min": 2.0, "max": 3.0}
+    assert of_sides["ours fp32"]["peak_memory"] == 3 * 2**20
+    assert of_sides["ours fp32"]["of_gemm_peak"] == pytest.approx(30e9 / 2.0 / 1e11)
+    assert of_sides["ours bf16"]["of_gemm_peak"] == pytest.approx(30e9 / 1.0 / 2e11)
+    assert of_sides["d2l"]["images_per_s"] == pytest.approx(2 / 7)
 
 
 def test_unknown_benchmark_settings_are_named(lab: Lab) -> None:
@@ -244,8 +236,8 @@ def test_unknown_benchmark_settings_are_named(lab: Lab) -> None:
         train.compare(lab, images=4)
 
 
-def test_page_is_generated_from_the_results(found: train.TrainingBench, tmp_path: Path) -> None:
-    (tmp_path / "train-a.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
+def test_page_is_generated_from_the_results(found: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "train-a.json").write_text(json.dumps(found), encoding="utf-8")
     text = page(tmp_path)
     assert "resnet18 fcn32s" in text and "2.5 (2.0 to 3.0)" in text
     assert "| resnet18 fcn32s, batches of 2 | d2l | 2.5x | 7.0x | 0.75x | 0.25x |" in text

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.sections.settings import Settings
+from benchmarks.gpu.sections.settings import AcceptSettings
 
-Section = Callable[[Settings], dict[str, Any]]
+Section = Callable[[AcceptSettings], dict[str, Any]]
 """Returns JSON-able results, with one line for the summary under "detail"; raises an exception where it fails."""
 
 
@@ -41,7 +41,7 @@ GROUPS = (
     Group(("determinism",), 1, 150),
     Group(("losses",), 1, 150),
     Group(("gpu_tests",), 1, 150, needs_gpu=True),
-    Group(("augmentation", "counts", "steps"), 1, 150),
+    Group(("augmentation", "steps"), 1, 150),
     Group(("grid", "export"), 1, 120),
     Group(("paper_heads",), 1, 150),
     Group(("resume",), 1, 120),
@@ -53,30 +53,22 @@ GROUPS = (
 """Started in this order; the longest come first."""
 
 _MODULES = {
-    "environment": "environment",
-    "augmentation": "augmentation",
-    "losses": "losses",
-    "paper_heads": "losses",
-    "counts": "counts",
-    "steps": "steps",
-    "agreement": "trials",
-    "determinism": "trials",
-    "resume": "trials",
-    "compiled": "trials",
-    "per_gpu": "grids",
-    "grid": "grids",
-    "out_of_memory": "memory",
-    "export": "models",
-    "distributed": "distributed",
-    "gpu_tests": "suite",
+    "losses": ("paper_heads",),
+    "trials": ("agreement", "determinism", "resume", "compiled"),
+    "grids": ("per_gpu", "grid"),
+    "memory": ("out_of_memory",),
+    "models": ("export",),
+    "suite": ("gpu_tests",),
 }
+"""Modules of sections that are not in a module of their own name."""
 
 
-def section_function(name: str) -> Section:
+def find_section(name: str) -> Section:
     """Import the module of a section, and torch with it, and return the section's function.
 
     Args:
         name: name of the section.
     """
-    function: Section = getattr(import_module(f"benchmarks.gpu.sections.{_MODULES[name]}"), name)
+    module = next((module for module, names in _MODULES.items() if name in names), name)
+    function: Section = getattr(import_module(f"benchmarks.gpu.sections.{module}"), name)
     return function

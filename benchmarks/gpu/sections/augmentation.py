@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.images import of_one_size, various
-from benchmarks.gpu.sections.settings import Settings, triton
+from benchmarks.gpu.sections.settings import AcceptSettings, triton
 from fcnlab.config.recipe import ColorJitter, GaussianBlur
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
@@ -27,7 +27,7 @@ STAGED = 10**9
 """Simulated number of trials per device: no sample stays there, and each batch is staged."""
 
 
-def cases(settings: Settings) -> dict[str, Augmentation]:
+def cases(settings: AcceptSettings) -> dict[str, Augmentation]:
     """Return every kind of augmentation by its name.
 
     Args:
@@ -65,7 +65,7 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
     }
 
 
-def augmentation(settings: Settings) -> dict[str, Any]:
+def augmentation(settings: AcceptSettings) -> dict[str, Any]:
     """Compare batches of the CPU and of the device: labels equal, images within one gray level.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import Settings, cell
+from benchmarks.gpu.sections.settings import AcceptSettings, cell
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
 from fcnlab.training.step import Objective
@@ -18,7 +18,7 @@ BOUND = 1e-5
 """Largest relative distance of the two gradients; cuDNN may choose another algorithm for the second."""
 
 
-def distributed(settings: Settings) -> dict[str, Any]:
+def distributed(settings: AcceptSettings) -> dict[str, Any]:
     """Compare the gradient of a step with and without DistributedDataParallel, and run the group's collectives.
 
     On CUDA the group has NCCL for the GPU and Gloo for the CPU, as in `fcnlab.training.distributed`.

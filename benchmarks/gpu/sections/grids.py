@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import Settings, run_cli, without_mlflow
+from benchmarks.gpu.sections.settings import AcceptSettings, run_cli, without_mlflow
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -53,7 +53,7 @@ def records(lab: Lab) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-def per_gpu(settings: Settings) -> dict[str, Any]:
+def per_gpu(settings: AcceptSettings) -> dict[str, Any]:
     """Run eight trials, four at a time on one GPU; all must finish, and their records state the number.
 
     Args:
@@ -88,7 +88,7 @@ def per_gpu(settings: Settings) -> dict[str, Any]:
     }
 
 
-def grid(settings: Settings) -> dict[str, Any]:
+def grid(settings: AcceptSettings) -> dict[str, Any]:
     """Run a grid without MLflow, check its report, and archive the lab for `fcnlab grid sync` elsewhere.
 
     Args:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks.gpu.sections.settings import Settings
+from benchmarks.gpu.sections.settings import AcceptSettings
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.datasets.shapes import Shapes
 
 
-def camvid(settings: Settings) -> Dataset | None:
+def camvid(settings: AcceptSettings) -> Dataset | None:
     """Return CamVid; None if the data root does not contain it.
 
     Args:
@@ -47,7 +47,7 @@ class JoinedSplit(Split):
         return split[of_split]
 
 
-def various(settings: Settings) -> Split:
+def various(settings: AcceptSettings) -> Split:
     """Return images of several sizes: larger and smaller than a crop, also along one side only.
 
     Args:
@@ -57,7 +57,7 @@ def various(settings: Settings) -> Split:
     return JoinedSplit([scenes(8, *size) for size in sizes], 8 // len(sizes))
 
 
-def of_one_size(settings: Settings, count: int) -> tuple[Split, str]:
+def of_one_size(settings: AcceptSettings, count: int) -> tuple[Split, str]:
     """Return images of one size and their name.
 
     Args:

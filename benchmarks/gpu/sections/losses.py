@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import Settings, triton
+from benchmarks.gpu.sections.settings import AcceptSettings, triton
 from fcnlab.config.head import AnyHead, PaperHead
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import AnyUpsampler
@@ -54,7 +54,7 @@ class Case:
     size: tuple[int, int, int] = (4, 96, 128)
 
 
-def paper_cases(settings: Settings) -> Iterator[Case]:
+def paper_cases(settings: AcceptSettings) -> Iterator[Case]:
     """Yield the paper's heads on the paper's networks, which are much larger than the backbone of the other cases.
 
     Args:
@@ -109,7 +109,7 @@ def _losses() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "dice and lovasz only", {"weight": 0.0, "dice": 1.0, "lovasz": 1.0}
 
 
-def losses(settings: Settings) -> dict[str, Any]:
+def losses(settings: AcceptSettings) -> dict[str, Any]:
     """Compare loss and parameter gradient, plain and fused, at every precision.
 
     The error of a gradient is ||g - reference|| / ||reference|| over all parameters.
@@ -120,7 +120,7 @@ def losses(settings: Settings) -> dict[str, Any]:
     return _compare(list(cases())[:: 8 if settings.smoke else 1], settings)
 
 
-def paper_heads(settings: Settings) -> dict[str, Any]:
+def paper_heads(settings: AcceptSettings) -> dict[str, Any]:
     """Compare as `losses` does, for the paper's heads on the paper's networks.
 
     Args:
@@ -129,7 +129,7 @@ def paper_heads(settings: Settings) -> dict[str, Any]:
     return _compare(list(paper_cases(settings)), settings)
 
 
-def _compare(chosen: list[Case], settings: Settings) -> dict[str, Any]:
+def _compare(chosen: list[Case], settings: AcceptSettings) -> dict[str, Any]:
     device = torch.device(settings.device)
     precisions = [p for p in BOUNDS if p == "fp32" or settings.cuda]
     found: dict[str, dict[str, list[float]]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,29 +11,27 @@ from typing import Any
 
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.grids import records
-from benchmarks.gpu.sections.settings import Settings, run_cli, without_mlflow
+from benchmarks.gpu.sections.settings import AcceptSettings, run_cli, without_mlflow
 from fcnlab.trial.run_folder import RunFolder
 
 LEFT = 5 * 2**29
 """Bytes of the GPU that another process leaves."""
-ROOM = 7 * 2**27
-"""On the CPU, bytes of address space that a process has beside what it takes when everything is imported."""
 
 GRID = """
 question: Does a trial whose batch is too large for the memory finish with micro-batches?
 base:
-  backbone: {backbone}
+  backbone: resnet18-scratch
   upsampler: bilinear
   dataset: shapes
-  dataset.options: {{train: {batch}, val: 1, test: 1, height: {size}, width: {size}}}
+  dataset.options: {train: 32, val: 1, test: 1, height: 512, width: 512}
   recipe: smoke
   recipe.epochs: 1
-  recipe.batch_size: {batch}
+  recipe.batch_size: 32
   recipe.fused: "off"
-  recipe.crop: {{height: {size}, width: {size}}}
-product: {{head: [fcn32s]}}
+  recipe.crop: {height: 512, width: 512}
+product: {head: [fcn32s]}
 seeds: 1
-baseline: {{head: fcn32s}}
+baseline: {head: fcn32s}
 """
 
 HOLD = """
@@ -63,43 +60,22 @@ def full_gpu() -> Iterator[str]:
         holder.wait()
 
 
-def address_space() -> int:
-    """Return the bytes of address space of a process that has imported all that a trial needs."""
-    program = "import fcnlab.trial.run, torchvision, timm, torch; print(open('/proc/self/statm').read().split()[0])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
-
-
-def out_of_memory(settings: Settings) -> dict[str, Any]:
+def out_of_memory(settings: AcceptSettings) -> dict[str, Any]:
     """Run a trial that needs more memory than is free: it must run again with exclusive use, then with micro-batches.
 
-    On the CPU the address space of the processes is limited instead.
-
     Args:
-        settings: settings of the run.
+        settings: settings of the run, on a GPU.
     """
-    batch, size = (32, 512) if settings.cuda else (16, 512)
-    backbone = "resnet18-scratch" if settings.cuda else "tiny-scratch"
-    file = settings.grid("memory", GRID.format(backbone=backbone, batch=batch, size=size))
-    command = ("grid", "run", str(file))
-    variables = without_mlflow(settings)
+    file = settings.grid("memory", GRID)
     lab = settings.lab("memory")
-    if settings.cuda:
-        with full_gpu() as free:
-            try:
-                run_cli(settings, *command, "--per-gpu", "2", timeout=70, variables=variables)
-            except subprocess.TimeoutExpired as error:
-                tried = [line for file in lab.runs.glob("*/attempts.jsonl") for line in file.read_text().splitlines()]
-                found = {"free": free, "attempts": [json.loads(line) for line in tried]}
-                raise SectionFailed(
-                    f"not finished after {error.timeout:.0f} s and {len(tried)} attempts", found
-                ) from error
-    else:
-        most = address_space() + ROOM
-        free = f"{ROOM} of {most}"
-        run_cli(
-            settings, *command, "--workers", "2", "--threads", "1", timeout=70, variables=variables, address_space=most
-        )
+    with full_gpu() as free:
+        try:
+            variables = without_mlflow(settings)
+            run_cli(settings, "grid", "run", str(file), "--per-gpu", "2", timeout=70, variables=variables)
+        except subprocess.TimeoutExpired as error:
+            tried = [line for file in lab.runs.glob("*/attempts.jsonl") for line in file.read_text().splitlines()]
+            found = {"free": free, "attempts": [json.loads(line) for line in tried]}
+            raise SectionFailed(f"not finished after {error.timeout:.0f} s and {len(tried)} attempts", found) from error
     (record,) = records(lab)
     attempts = RunFolder(lab.runs, record.key).attempts()
     result = {
@@ -113,10 +89,7 @@ def out_of_memory(settings: Settings) -> dict[str, Any]:
     if record.status != "finished":
         raise SectionFailed(f"the trial failed after {len(attempts)} attempts: {result['failure']}", result)
     ladder = [(attempt.exclusive, attempt.micro_batches) for attempt in attempts]
+    detail = f"attempts (exclusive, micro-batches): {ladder}, finished with {record.micro_batches} of 32"
     if record.micro_batches < 2 or ladder[:2] != [(False, 1), (True, 1)]:
-        raise SectionFailed(
-            f"attempts (exclusive, micro-batches): {ladder}, finished with {record.micro_batches}", result
-        )
-    return result | {
-        "detail": f"attempts (exclusive, micro-batches): {ladder}, finished with {record.micro_batches} of {batch}"
-    }
+        raise SectionFailed(detail, result)
+    return result | {"detail": detail}

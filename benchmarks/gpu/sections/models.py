@@ -12,12 +12,12 @@ from PIL import Image
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.grids import records
 from benchmarks.gpu.sections.images import various
-from benchmarks.gpu.sections.settings import Settings, run_cli, trial
+from benchmarks.gpu.sections.settings import AcceptSettings, run_cli, trial
 from benchmarks.gpu.sections.trials import BASE, run_all
 from fcnlab.lab import Lab
 
 
-def export(settings: Settings) -> dict[str, Any]:
+def export(settings: AcceptSettings) -> dict[str, Any]:
     """Export a trained model to ONNX and to torch, and predict images on the device and on the CPU.
 
     `fcnlab export` compares each file with the model. At least 99.9 % of the predicted pixels must be equal.
@@ -51,7 +51,7 @@ def export(settings: Settings) -> dict[str, Any]:
     return result | {"detail": f"{100 * share:.4f} % of {len(here):,} pixels equal; {files}"}
 
 
-def _trained(settings: Settings) -> tuple[Lab, str]:
+def _trained(settings: AcceptSettings) -> tuple[Lab, str]:
     """Return the lab and key of a finished trial: one of the section `grid`, or a new one."""
     lab = settings.lab("grid")
     finished = [record.key for record in records(lab) if record.status == "finished"]
@@ -63,7 +63,7 @@ def _trained(settings: Settings) -> tuple[Lab, str]:
     return lab, of.key
 
 
-def _write_images(settings: Settings) -> Path:
+def _write_images(settings: AcceptSettings) -> Path:
     folder = settings.scratch / "photos"
     folder.mkdir(exist_ok=True)
     split = various(settings)

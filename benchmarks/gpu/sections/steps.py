@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import Settings, cell
+from benchmarks.gpu.sections.settings import AcceptSettings, cell
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
@@ -70,7 +70,7 @@ class Watched:
             epoch += 1
 
 
-def steps(settings: Settings) -> dict[str, Any]:
+def steps(settings: AcceptSettings) -> dict[str, Any]:
     """Train steps of recipes through `build_training` and `fit`; a synchronization in one of them is an error.
 
     Each recipe is run operator by operator, and as `fit` runs it on this device, with CUDA graphs if they can be
@@ -119,7 +119,7 @@ def describe_times(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
-def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _run(axes: dict[str, Any], settings: AcceptSettings) -> dict[str, Any]:
     """Train the steps of one recipe and return the mean loss and the seconds of a step."""
     device = torch.device(settings.device, 0) if settings.cuda else torch.device("cpu")
     axes = {"backbone": "resnet18-scratch", "head": "fcn32s", "upsampler": "bilinear", "dataset": "shapes", **axes}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import ROOT, Settings
+from benchmarks.gpu.sections.settings import AcceptSettings
+from benchmarks.processes import REPOSITORY
 
 MARK = "mark.gpu"
 WORKERS = 4
@@ -20,13 +21,14 @@ LIMIT = 140
 """Seconds that the tests may take."""
 
 
-def gpu_tests(settings: Settings) -> dict[str, Any]:
+def gpu_tests(settings: AcceptSettings) -> dict[str, Any]:
     """Run `pytest -m gpu` on the test files that have such tests; others may need packages that are missing here.
 
     Args:
         settings: settings of the run.
     """
-    files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _marked(file)]
+    found = (file for file in sorted((REPOSITORY / "tests").rglob("test_*.py")) if _marked(file))
+    files = [str(file.relative_to(REPOSITORY)) for file in found]
     assert files, f"no test file has {MARK}"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-rfEs", "--durations=15", "-p", "no:cacheprovider"]
     # Other plugins may warn, as pytest-benchmark does beside pytest-xdist, and warnings are errors here.
@@ -43,7 +45,12 @@ def gpu_tests(settings: Settings) -> dict[str, Any]:
     with log.open("w") as output:
         try:
             done = subprocess.run(
-                [*command, *files], stdout=output, stderr=subprocess.STDOUT, timeout=LIMIT, cwd=ROOT, env=environment
+                [*command, *files],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=LIMIT,
+                cwd=REPOSITORY,
+                env=environment,
             )
         except subprocess.TimeoutExpired:
             ended = log.read_text(encoding="utf-8", errors="replace")

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.gpu.results import SectionFailed
-from benchmarks.gpu.sections.settings import Settings, trial
+from benchmarks.gpu.sections.settings import AcceptSettings, trial
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
@@ -57,28 +57,20 @@ def start(trial: Trial, lab: Lab, device: str, *, label: str = "", **how: Any) -
 
 
 def _run(trial: Trial, lab: Lab, device: str, label: str, how: dict[str, Any]) -> None:
-    """Run a trial and log when it starts, when its first epoch is done and when it ends."""
+    """Run a trial and log when it starts and when it ends."""
     faulthandler.dump_traceback_later(STACKS, repeat=True, file=sys.stderr)
     os.environ["FCNLAB_DEVICE"] = device
     from fcnlab.trial.run import run_trial
 
     began = time.monotonic()
-    epochs = 0
 
     def log(event: str) -> None:
         clock = time.strftime("%H:%M:%S")
         print(f"{clock} {label} (process {os.getpid()}): {event} after {time.monotonic() - began:.1f} s", flush=True)
 
-    def after_epoch() -> bool:
-        nonlocal epochs
-        epochs += 1
-        if epochs == 1:
-            log("first epoch done")
-        return False
-
     log("started")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    record = run_trial(trial, lab, should_pause=after_epoch, **how)
+    record = run_trial(trial, lab, **how)
     log(record.status if record is not None else "paused")
 
 
@@ -111,7 +103,7 @@ def run_all(trials: list[tuple[Trial, Lab, str]]) -> list[Record]:
     return finish([(start(of, lab, device, checkpoint_every=0), of, lab) for of, lab, device in trials])
 
 
-def agreement(settings: Settings) -> dict[str, Any]:
+def agreement(settings: AcceptSettings) -> dict[str, Any]:
     """Train on CPU and CUDA from one seed; predict with the CUDA-trained weights on both.
 
     In fp32 at least 99.99 % of the pixels must have the same prediction, in bf16 99 %. The first epoch's loss must
@@ -171,7 +163,7 @@ def describe_shares(shares: dict[str, dict[str, float]], pixels: int) -> str:
     return f"equal of {pixels:,} pixels: {', '.join(each)}"
 
 
-def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, float], int]:
+def _equal_pixels(of: Trial, lab: Lab, settings: AcceptSettings) -> tuple[dict[str, float], int]:
     """Return the share of pixels with the same class on CPU and device, by pair, and the number of pixels."""
     from PIL import Image
 
@@ -195,7 +187,7 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
     return shares, len(predicted["cpu"])
 
 
-def determinism(settings: Settings) -> dict[str, Any]:
+def determinism(settings: AcceptSettings) -> dict[str, Any]:
     """Train twice: with `deterministic: true` weights and counts must be equal bit for bit.
 
     Args:
@@ -253,7 +245,7 @@ def determinism(settings: Settings) -> dict[str, Any]:
     return result | {"detail": f"{len(variants)} deterministic pairs equal bit for bit; one as usual: {usual}"}
 
 
-def compiled(settings: Settings) -> dict[str, Any]:
+def compiled(settings: AcceptSettings) -> dict[str, Any]:
     """Train with `compile: true` and without: the losses of the first epoch must differ by less than 0.1 %.
 
     Args:
@@ -264,9 +256,8 @@ def compiled(settings: Settings) -> dict[str, Any]:
     runs = []
     for way in ways:
         lab = settings.lab(way)
-        of = trial(lab, axes | {"recipe.compile": way == "compiled"})
-        runs.append((start(of, lab, settings.device, checkpoint_every=0), of, lab))
-    losses = {way: record.epochs[0].loss for way, record in zip(ways, finish(runs), strict=True)}
+        runs.append((trial(lab, axes | {"recipe.compile": way == "compiled"}), lab, settings.device))
+    losses = {way: record.epochs[0].loss for way, record in zip(ways, run_all(runs), strict=True)}
     difference = abs(losses["compiled"] - losses["plain"]) / losses["plain"]
     result = {"losses": losses, "difference": difference}
     if difference > 1e-3:
@@ -299,7 +290,7 @@ def equal_counts(one: Path, other: Path) -> bool:
         )
 
 
-def resume(settings: Settings) -> dict[str, Any]:
+def resume(settings: AcceptSettings) -> dict[str, Any]:
     """Kill a trial with dropout after its second epoch; resumed, it must equal an undisturbed one bit for bit.
 
     Args:
@@ -313,7 +304,7 @@ def resume(settings: Settings) -> dict[str, Any]:
     of = trial(killed, axes)
     folder = RunFolder(killed.runs, of.key)
     child = start(of, killed, settings.device, label="to be killed", checkpoint_every=0)
-    done = kill_after(child, folder, 2)
+    done = kill_after(child, folder, 2, 60.0 * settings.patience)
     assert folder.checkpoint.exists(), "the killed trial has left no checkpoint"
     saved = len(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["epochs"])
     settings.keep("resume", {"killed_after_epoch": done, "epochs_in_checkpoint": saved})
@@ -338,7 +329,7 @@ def _losses(folder: Path) -> list[float]:
     return [epoch.loss for epoch in record.epochs]
 
 
-def kill_after(child: BaseProcess, folder: RunFolder, epoch: int, limit: float = 60.0) -> int:
+def kill_after(child: BaseProcess, folder: RunFolder, epoch: int, limit: float) -> int:
     """Kill a trial's process after its checkpoint of an epoch; return the number of finished epochs.
 
     Args:

@@ -5,7 +5,6 @@ Nothing here imports torch or fcnlab at the top level, so that a missing package
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,16 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.gpu.settings import Settings
+
 if TYPE_CHECKING:
     import torch
 
     from fcnlab.data.datasets.base import Pair
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 WORKERS = 8
 SHARED_MEMORY = 3 * 2**30
 """Bytes of /dev/shm that eight workers with two batches each need, with room to spare."""
-PEERS = REPOSITORY / "benchmarks" / "peers"
 OVERRUN = 5.0
 """Seconds beyond the allowance after which a process that a section has started is killed."""
 
@@ -96,37 +95,30 @@ SMOKE = Sizes(
 )  # fmt: skip
 
 
-@dataclass
-class Context:
-    """The arguments of a section.
+@dataclass(frozen=True)
+class Context(Settings):
+    """The arguments of a section. The scratch folder holds files of all sections, such as fcnlab's cache.
 
     Attributes:
         name: name of the section.
-        device: `cuda` or `cpu`.
-        smoke: sizes are tiny, and timings mean nothing.
         allowance: seconds that the section may take.
-        work: folder for files of all sections: `data` is a data root with generated images, `cache` fcnlab's cache.
-        answer: file that `save` writes.
         peers: peers of training that are compared.
     """
 
-    name: str
-    device: str
-    smoke: bool
-    allowance: float
-    work: Path
-    answer: Path
-    peers: tuple[str, ...]
-    sizes: Sizes = field(init=False)
+    name: str = ""
+    allowance: float = 0.0
+    peers: Sequence[str] = ()
+    began: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
-        self.sizes = SMOKE if self.smoke else Sizes()
-        self._began = time.monotonic()
+    @property
+    def sizes(self) -> Sizes:
+        """Return the sizes of measurements."""
+        return SMOKE if self.smoke else Sizes()
 
     @property
     def left(self) -> float:
         """Return the remaining seconds of the allowance; infinity in a smoke run."""
-        return float("inf") if self.smoke else self.allowance - (time.monotonic() - self._began)
+        return float("inf") if self.smoke else self.allowance - (time.monotonic() - self.began)
 
     @property
     def workers(self) -> int:
@@ -135,23 +127,12 @@ class Context:
         It is zero if /dev/shm, through which they pass their batches, is too small, as in many containers.
         """
         enough = (shared_memory() or 0) >= SHARED_MEMORY
-        return WORKERS if self.device == "cuda" and enough else 0
+        return WORKERS if self.cuda and enough else 0
 
     @property
     def data(self) -> Path:
-        """Return the data root."""
-        return self.work / "data"
-
-    def save(self, result: dict[str, Any], error: str | None = None) -> None:
-        """Write the result so far atomically, so that it is kept if the section is killed.
-
-        Args:
-            result: JSON-able measurements.
-            error: the traceback of a failed section.
-        """
-        from benchmarks.gpu.results import write_json
-
-        write_json(self.answer, {"result": result, "error": error})
+        """Return the data root with the generated images."""
+        return self.scratch / "data"
 
     @property
     def torch_device(self) -> torch.device:
@@ -160,21 +141,17 @@ class Context:
 
         return torch.device(self.device)
 
-    def note(self, **values: Any) -> None:
-        """Keep values for later sections, which read them from `notes`.
+    def environment(self) -> dict[str, str]:
+        """Return the environment of processes that run the section."""
+        return super().environment() | ({"OMP_NUM_THREADS": "1"} if self.smoke else {})
+
+    def save(self, result: dict[str, Any]) -> None:
+        """Write the result so far, so that it is kept if the section is killed.
 
         Args:
-            values: JSON-able values.
+            result: JSON-able measurements.
         """
-        from benchmarks.gpu.results import write_json
-
-        write_json(self.work / "notes.json", self.notes | values)
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """Return the values that earlier sections have kept."""
-        file = self.work / "notes.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.keep(self.name, result)
 
     def files(self, split: str) -> list[tuple[Path, Path]]:
         """Return the image and the mask of all generated samples of a split.
@@ -204,33 +181,24 @@ class Context:
                 break
         return found
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment of processes: this checkout, the cache of all sections, and the device."""
-        return os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
-            "FCNLAB_CACHE": str(self.work / "cache"),
-            "FCNLAB_DEVICE": self.device,
-            **({"OMP_NUM_THREADS": "1"} if self.smoke else {}),
-        }
-
-    def process(self, *arguments: str | Path) -> tuple[float, str, int]:
+    def process(self, *arguments: str | Path, check: bool = True) -> tuple[float, str, int]:
         """Run a Python process to its end, at most for the remaining time and a few seconds.
 
         Args:
             arguments: arguments of Python.
+            check: raise an error if it fails.
 
         Returns:
             Wall-clock seconds, its whole output, and its exit code.
 
         Raises:
-            RuntimeError: it did not end; the message has the end of its output.
+            RuntimeError: it failed or did not end; the message has the end of its output.
         """
         command = [sys.executable, *map(str, arguments)]
         began = time.perf_counter()
         try:
             done = subprocess.run(
                 command,
-                env=self.environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=None if self.smoke else max(self.left, 0) + OVERRUN,
@@ -238,21 +206,10 @@ class Context:
         except subprocess.TimeoutExpired as error:
             output = (error.output or b"").decode(errors="replace")[-2000:]
             raise RuntimeError(f"{command} has not ended after {error.timeout:.0f} s:\n{output}") from None
-        return time.perf_counter() - began, done.stdout.decode(errors="replace"), done.returncode
-
-    def command(self, *arguments: str | Path) -> tuple[float, str]:
-        """Run a Python process as `process` does, and return its seconds and output.
-
-        Args:
-            arguments: arguments of Python.
-
-        Raises:
-            RuntimeError: it failed or did not end; the message has the end of its output.
-        """
-        seconds, output, code = self.process(*arguments)
-        if code:
-            raise RuntimeError(f"{list(map(str, arguments))} failed with exit code {code}:\n{output[-3000:]}")
-        return seconds, output
+        output = done.stdout.decode(errors="replace")
+        if check and done.returncode:
+            raise RuntimeError(f"{command} failed with exit code {done.returncode}:\n{output[-3000:]}")
+        return time.perf_counter() - began, output, done.returncode
 
 
 def shared_memory() -> int | None:

@@ -31,7 +31,7 @@ def measure(context: Context) -> dict[str, Any]:
     """
     import torch
 
-    from benchmarks.speed import ours, peer
+    from benchmarks.speed import loader_options, ours, peer
     from fcnlab.config.recipe import Recipe
     from fcnlab.data.augmentation import build_augmentation
     from fcnlab.data.batches import TrainingBatches
@@ -65,7 +65,8 @@ def measure(context: Context) -> dict[str, Any]:
         short = sizes.crop[0]
         resize = (int(extra["scale"][0] * short), int(extra["scale"][1] * short)) if "scale" in extra else None
         files = [(pair.image, pair.mask) for pair in pairs]
-        loader = peer("data").loader(files, sizes.crop, sizes.batch, resize, context.workers)
+        loading = loader_options(context.device, context.workers)
+        loader = peer("train_torchvision").loader(files, sizes.crop, sizes.batch, loading, resize)
 
         def batches_of(_: int, loader: Iterable[Any] = loader) -> Iterable[Any]:
             for images, labels in loader:

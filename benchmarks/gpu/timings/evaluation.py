@@ -22,10 +22,9 @@ def measure(context: Context) -> dict[str, Any]:
     from fcnlab.data.decoded import open_decoded
     from fcnlab.training import hardware
     from fcnlab.training.evaluate import evaluate_split
-    from fcnlab.training.hardware import synchronize
 
     device, sizes = context.torch_device, context.sizes
-    if device.type == "cuda":
+    if context.cuda:
         hardware.configure_determinism(device)
     dataset = Voc2012(context.data / "VOCdevkit" / "VOC2012")
     began = time.perf_counter()
@@ -43,7 +42,7 @@ def measure(context: Context) -> dict[str, Any]:
     for name, boundaries in (("areas", False), ("areas and boundaries", True)):
         began = time.perf_counter()
         evaluate(boundaries)
-        synchronize(device)
+        hardware.synchronize(device)
         first = time.perf_counter() - began
         found = repeated(partial(evaluate, boundaries), device, sizes.rounds + 2, 0.0)
         result[name] = {"images_per_s": found.json(), "first_seconds": first, "seconds": len(split) / found.median}
@@ -63,15 +62,13 @@ def theirs(context: Context) -> dict[str, Any]:
     Args:
         context: context of the section.
     """
-    import networks
-    import run_one
-    import segmentation_eval
     from torch.utils.data import DataLoader
 
-    device = context.torch_device
-    cuda = device.type == "cuda"
-    workers = context.workers
-    loading: dict[str, Any] = {"num_workers": workers, "pin_memory": cuda, "persistent_workers": workers > 0}
+    from benchmarks.peers import networks, run_one, segmentation_eval
+    from benchmarks.speed import loader_options
+
+    device, cuda, workers = context.torch_device, context.cuda, context.workers
+    loading = loader_options(context.device, workers)
     loader = DataLoader(run_one.Samples(context.files("val")), batch_size=None, **loading)
     net = networks.FCN(context.sizes.backbones[0], "fcn32s", CLASSES).to(device)
 

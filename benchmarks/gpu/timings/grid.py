@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.timings import PEERS, Context
+from benchmarks.gpu.timings import Context
 from benchmarks.gpu.timings.labs import decode, run_grid, write_lab
 
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
@@ -21,7 +21,7 @@ def measure(context: Context) -> dict[str, Any]:
     Args:
         context: context of the section.
     """
-    per_gpu = context.notes.get("per_gpu", 4)
+    per_gpu = context.kept("colocation").get("best", 4)
     heads, upsamplers = (HEADS[:1], UPSAMPLERS[:1]) if context.smoke else (HEADS, UPSAMPLERS)
     seeds, epochs = (2, 1) if context.smoke else (SEEDS, EPOCHS)
     result: dict[str, Any] = {"decode_seconds": decode(context), "epochs": epochs}
@@ -61,15 +61,8 @@ def script(context: Context, head: str, epochs: int) -> float:
         head: name of the head.
         epochs: number of epochs.
     """
-    arguments: list[str | Path] = [
-        PEERS / "run_one.py",
-        head,
-        "0",
-        str(epochs),
-        context.data,
-        "--batch",
-        str(context.sizes.batch),
-    ]
-    arguments += ["--crop", *map(str, context.sizes.crop), "--device", context.device]
-    arguments += ["--workers", str(context.workers), "--bf16"] if context.device == "cuda" else []
-    return context.command(*arguments)[0]
+    arguments: list[str | Path] = ["-m", "benchmarks.peers.run_one", head, "0", str(epochs), context.data]
+    arguments += ["--batch", str(context.sizes.batch), "--crop", *map(str, context.sizes.crop)]
+    arguments += ["--device", context.device]
+    arguments += ["--workers", str(context.workers), "--bf16"] if context.cuda else []
+    return context.process(*arguments)[0]

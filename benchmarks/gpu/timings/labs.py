@@ -23,31 +23,17 @@ def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list
         seeds: number of seeds of each cell.
         epochs: number of epochs of each trial; only the last is evaluated.
     """
-    import yaml
+    from benchmarks.speed import ours
 
     sizes = context.sizes
-    recipe = {
-        "epochs": epochs,
-        "batch_size": sizes.batch,
-        "crop": {"height": sizes.crop[0], "width": sizes.crop[1]},
-        "flip": 0.5,
-        "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
-        "precision": "bf16" if context.device == "cuda" else "fp32",
-        "validate_every": epochs,
-    }
-    backbone = "tiny-scratch" if context.smoke else "resnet18-scratch"
+    recipe = ours.recipe(sizes.batch, sizes.crop, "bf16" if context.cuda else "fp32", epochs=epochs)
+    base = {"backbone": "tiny-scratch" if context.smoke else "resnet18-scratch", "dataset": "voc2012"}
     grid = {
-        "question": "How long do these trials take?",
-        "base": {"backbone": backbone, "dataset": "voc2012", "recipe": "timed"},
         "product": {"head": heads, "upsampler": upsamplers},
         "seeds": seeds,
         "baseline": {"head": heads[0], "upsampler": upsamplers[0]},
     }
-    lab = context.work / "labs" / name
-    for path, content in (("registry/recipes.yaml", {"timed": recipe}), ("experiments/timed.yaml", grid)):
-        (lab / path).parent.mkdir(parents=True, exist_ok=True)
-        (lab / path).write_text(yaml.safe_dump(content), encoding="utf-8")
-    return lab / "experiments" / "timed.yaml"
+    return ours.write_lab(context.scratch / "labs" / name, recipe, base, grid)
 
 
 def open_lab(context: Context, file: Path) -> Lab:
@@ -93,8 +79,8 @@ def run_grid(context: Context, file: Path, per_gpu: int) -> dict[str, Any]:
         RuntimeError: not all trials have finished, or not in time.
     """
     arguments = ["-m", "fcnlab", "grid", "run", str(file), "--data-root", str(context.data)]
-    arguments += ["--per-gpu", str(per_gpu)] if context.device == "cuda" else ["--workers", "1", "--threads", "1"]
-    wall, output, code = context.process(*arguments)
+    arguments += ["--per-gpu", str(per_gpu)] if context.cuda else ["--workers", "1", "--threads", "1"]
+    wall, output, code = context.process(*arguments, check=False)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in file.parents[1].glob("runs/*/record.json")]
     lab = open_lab(context, file)
     wanted = len(list(lab.load_grid(file).trials(lab.fingerprints)))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from benchmarks.gpu.timings import Context, Spread
 
@@ -59,7 +60,7 @@ def measure(context: Context) -> dict[str, Any]:
     count = 1 if context.smoke else context.sizes.rounds + 2
 
     def variant(name: str) -> None:
-        with variables(VARIANTS[name]):
+        with patch.dict(os.environ, VARIANTS[name]):
             result["variants"][name] = found = whole_steps(Trained(context, pairs), count, steps)
         table.append((f"whole step, {name}, ms", Spread(**found["step"]).text(2, 1e3)))
         table.append((f"launched by the host in, {name}, ms", Spread(**found["host"]).text(2, 1e3)))
@@ -71,7 +72,7 @@ def measure(context: Context) -> dict[str, Any]:
     for name in ("as a trial", "without CUDA graphs"):
         if context.left < 5:
             break
-        with variables(VARIANTS[name]):
+        with patch.dict(os.environ, VARIANTS[name]):
             result.setdefault("profiles", {})[name] = found = profile(trained)
         table.append((f"kernels per step, {name}", f"{found['kernels_per_step']:.0f}"))
         table.append((f"device busy, ms per step, {name}", f"{1e3 * found['device_seconds_per_step']:.2f}"))
@@ -221,22 +222,6 @@ def own_stream(device: torch.device) -> Iterator[None]:
         _STREAMS[str(device)] = torch.cuda.Stream(device)
     with torch.cuda.stream(_STREAMS[str(device)]):
         yield
-
-
-@contextmanager
-def variables(settings: dict[str, str]) -> Iterator[None]:
-    """Set environment variables within the context.
-
-    Args:
-        settings: values by name.
-    """
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def phases(trained: Trained, steps: int) -> dict[str, Any]:

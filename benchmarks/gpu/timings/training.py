@@ -103,7 +103,7 @@ def measure(context: Context) -> dict[str, Any]:
         return result | {"table": table, "detail": detail}
 
     for configuration in CONFIGURATIONS[:1] if context.smoke else CONFIGURATIONS:
-        if configuration.compiled and context.device != "cuda":
+        if configuration.compiled and not context.cuda:
             continue
         name = configuration.name(context)
         if context.left < configuration.seconds:
@@ -132,25 +132,21 @@ def measure_configuration(
     from benchmarks.speed.sides import Side
 
     def side(setting: Setting) -> Side:
-        return Side(setting, str(context.work / "cache"), min(ANSWER, max(LEAST, context.left)))
+        return Side(setting, str(context.scratch / "cache"), min(ANSWER, max(LEAST, context.left)))
 
     group: list[Side] = []
     try:
-        began = time.monotonic()
         group.append(side(wanted[0]))
         rounds = Rounds(group, lap)
         rounds.begin(group[0])
-        rounds.start_seconds[group[0].name] = time.monotonic() - began
         for _ in range(1 if context.smoke else 2):
             rounds.before_peers()
-            keep(rounds.found())
+        keep(rounds.found())
         others = 1 + int(min(len(wanted) - 1, max(1, (context.left - LEAST) / SIDE_SECONDS)))
         rounds.left_out = [setting.side for setting in wanted[others:]]
-        began = time.monotonic()
         group += [side(setting) for setting in wanted[1:others]]
         for one in group[1:]:
             rounds.wait(one)
-        rounds.start_seconds["the others"] = time.monotonic() - began
         for one in group[1:]:
             rounds.begin(one)
             keep(rounds.found())
@@ -163,7 +159,10 @@ def measure_configuration(
             longest = max(longest, time.monotonic() - began)
             keep(rounds.found())
     finally:
-        close(group)
+        for one in group:  # all end at the same time
+            one.end_input()
+        for one in group:
+            one.close()
 
 
 class Rounds:
@@ -181,7 +180,6 @@ class Rounds:
         self._before_peers: list[Lap] = []
         self._rounds: list[dict[str, Lap]] = []
         self._errors: dict[str, str] = {}
-        self.start_seconds: dict[str, float] = {}
         self.left_out: list[str] = []
 
     def wait(self, side: Side) -> None:
@@ -230,7 +228,6 @@ class Rounds:
         found: dict[str, Any] = {
             "sides": {},
             "errors": dict(self._errors),
-            "start_seconds": dict(self.start_seconds),
             "left_out": list(self.left_out),
         }
         for number, side in enumerate(self._group):
@@ -239,7 +236,7 @@ class Rounds:
             if not laps or side.name in self._errors:
                 continue
             found["sides"][side.name] = one = {
-                "images_per_s": Spread.of([rate(lap) for lap in laps]).json(),
+                "images_per_s": Spread.of([lap.images_per_s for lap in laps]).json(),
                 "peak_memory": max(lap.peak_memory for lap in laps),
                 "first_epoch_seconds": self._first[side.name],
                 "cpu_seconds_per_image": Spread.of([lap.cpu / lap.images for lap in laps]).json(),
@@ -252,30 +249,9 @@ class Rounds:
             ours = self._group[0].name
             both = [now for now in self._rounds if ours in now and side.name in now]
             if both:
-                times = [rate(now[ours]) / rate(now[side.name]) for now in both]
+                times = [now[ours].images_per_s / now[side.name].images_per_s for now in both]
                 one["ours_bf16_times_faster"] = Spread.of(times).json()
         return found
-
-
-def rate(lap: Lap) -> float:
-    """Return images per second.
-
-    Args:
-        lap: a lap.
-    """
-    return lap.images / lap.wall
-
-
-def close(group: list[Side]) -> None:
-    """End the processes of sides at the same time.
-
-    Args:
-        group: the sides.
-    """
-    for side in group:
-        side.end_input()
-    for side in group:
-        side.close()
 
 
 def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[str, str], ...]) -> list[Setting]:
@@ -288,7 +264,7 @@ def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[
     """
     from benchmarks.speed.sides import CHANNELS_LAST, COMPILED, TF32, Setting
 
-    cuda = context.device == "cuda"
+    cuda = context.cuda
     names = ["ours bf16", *([] if configuration.compiled else context.peers)]
     if configuration.compiled:
         names.append("ours bf16" + COMPILED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.timings import Context, Spread
@@ -97,7 +96,7 @@ def starts(context: Context, note: Any) -> None:
         walls: list[float] = []
         inside = []
         while len(walls) < context.sizes.rounds and context.left > (walls or [STARTING])[-1]:
-            wall, output = context.command("-c", code)
+            wall, output, _ = context.process("-c", code)
             walls.append(wall)
             inside.append(float(output.splitlines()[-1]))
         if walls:
@@ -146,7 +145,7 @@ def checkpoint(context: Context, model: Any, note: Any) -> None:
     momentum = {name: value.clone() for name, value in model.named_parameters()}
     state = {"model": model.state_dict(), "optimizer": momentum}
     copied, written = [], []
-    with CheckpointWriter(Path(context.work) / "checkpoint.pt", Path(context.work) / "previous.pt", 0.0) as checkpoints:
+    with CheckpointWriter(context.scratch / "checkpoint.pt", context.scratch / "previous.pt", 0.0) as checkpoints:
         for _ in range(context.sizes.rounds):
             began = time.perf_counter()
             checkpoints.save(state)
