@@ -11,18 +11,16 @@ micro-batches, or fail with the cause `out_of_memory`, or because a library cras
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.failures.outcomes import Outcome, add_json_option, report
 from fcnlab.lab import Lab
@@ -33,6 +31,9 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
 from fcnlab.settings import RunOptions
 from fcnlab.trial.record import Attempt, Failure
+
+if TYPE_CHECKING:
+    from benchmarks.failures.warm import Driver
 
 GRID = """
 question: Does a trial that hangs or runs out of memory change the results of a grid?
@@ -90,22 +91,17 @@ def read_counts(file: Path) -> dict[str, bytes | None]:
     }
 
 
-@contextmanager
-def start_driver(file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a driver in a process of its own, and end it.
+def start_driver(file: Path) -> Driver:
+    """Start a driver with two workers.
 
     Args:
         file: the grid file; the output is written to `log` in its lab.
     """
-    command = [sys.executable, "-m", "fcnlab", "grid", "run", str(file), "--workers", "2", "--threads", "1"]
-    command += ["--checkpoint-every", "0", "--hang-timeout", str(HANG_TIMEOUT), "--tracker", "none"]
-    with (file.parent.parent / "log").open("wb") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield driver
-    finally:
-        driver.kill()
-        driver.wait()
+    from benchmarks.failures.warm import Driver  # it imports all that a driver needs
+
+    command = ["grid", "run", str(file), "--workers", "2", "--threads", "1", "--checkpoint-every", "0"]
+    command += ["--hang-timeout", str(HANG_TIMEOUT), "--tracker", "none"]
+    return Driver(command, file.parent.parent / "log")
 
 
 def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: random.Random) -> str | None:
@@ -120,37 +116,44 @@ def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: r
     Returns:
         The problem, in one line; None if there is none.
     """
-    with start_driver(file) as driver:
-        if not _await(lambda: len(_beating(file)) == 2 and len(_trials(driver.pid)) == 2):
-            return f"the trials have not started: {_last_line(file)}"
+    from benchmarks.failures.warm import send
+
+    driver = start_driver(file)
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while not (len(_beating(file)) == 2 == len(driver.find_processes("trial"))):
+            if driver.wait(0.02) or time.monotonic() > deadline:
+                return f"the trials have not started: {driver.read_log()[-300:]}"
         time.sleep(chance.uniform(0, 2))
-        processes = {"driver": [driver.pid], "server": _children(driver.pid), "worker": _workers(driver.pid)}
-        processes["trial"] = _trials(driver.pid)
-        everyone = [process for kinds in processes.values() for process in kinds]
-        stopped = chance.choice(processes[kind] or [driver.pid])
-        if kind == "driver" or driver.poll() is None:
-            _send(stopped, signal.SIGSTOP)
+        living = driver.find_processes("any")
+        stopped = chance.choice(driver.find_processes(kind) or [driver.id])
+        if kind == "driver" or driver.exit_code is None:
+            send(stopped, signal.SIGSTOP)
         if kind == "driver":
             time.sleep(chance.uniform(1, 2 * HANG_TIMEOUT))
-            _send(stopped, signal.SIGCONT)
-        if not _await(lambda: driver.poll() is not None):
-            return f"the driver has not ended: {_last_line(file)}"
-        return _find_problem(kind, file, expected, driver.returncode, everyone)
+            send(stopped, signal.SIGCONT)
+        if not driver.wait(DEADLINE):
+            return f"the driver has not ended: {driver.read_log()[-300:]}"
+        return _find_problem(kind, file, expected, driver, living)
+    finally:
+        driver.kill_all()
 
 
 def _find_problem(
-    kind: str, file: Path, expected: dict[str, bytes | None], code: int, everyone: Sequence[int]
+    kind: str, file: Path, expected: dict[str, bytes | None], driver: Driver, living: Sequence[int]
 ) -> str | None:
     """Return what is wrong with a grid that has ended."""
-    output = (file.parent.parent / "log").read_text(encoding="utf-8")
+    from benchmarks.failures.warm import wait_until_gone
+
+    output = driver.read_log()
     retries = [line for line in output.splitlines() if line.startswith("retry")]
-    if code != 0 or "Traceback" in output:
-        return f"exit code {code}: {_last_line(file)}"
+    if driver.exit_code != 0 or "Traceback" in output:
+        return f"exit code {driver.exit_code}: {output[-300:]}"
     if read_counts(file) != expected:
         return "the counts differ"
     if len(retries) > (kind in ("worker", "trial")):
         return f"retried: {retries}"
-    if not _await(lambda: not any(map(_is_alive, everyone)), seconds=30):
+    if wait_until_gone(living, 30):
         return "a process is left behind"
     return None
 
@@ -209,8 +212,7 @@ def run_stops(folder: Path, rounds: int, chance: random.Random) -> list[Outcome]
         chance: see `stop_one`.
     """
     calm = write_lab(folder / "calm")
-    with start_driver(calm) as driver:
-        driver.wait(DEADLINE)
+    start_driver(calm).wait(DEADLINE)
     expected = read_counts(calm)
     assert all(expected.values()), "the undisturbed run has finished"
     outcomes = []
@@ -236,57 +238,13 @@ def run_limits(folder: Path, sizes: Sequence[int] = SIZES) -> Outcome:
     return Outcome("address space of one of two workers limited", len(sizes), bad, what)
 
 
-def _await(condition: Callable[[], bool], seconds: float = DEADLINE) -> bool:
-    """Wait until a condition holds; return False after a time limit."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def _beating(file: Path) -> list[Path]:
     return list((file.parent.parent / "runs").glob("*/.heartbeat"))
-
-
-def _workers(driver: int) -> list[int]:
-    return [worker for server in _children(driver) for worker in _children(server)]
-
-
-def _trials(driver: int) -> list[int]:
-    return [trial for worker in _workers(driver) for trial in _children(worker)]
-
-
-def _children(process: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:  # it has exited
-        return []
-
-
-def _send(process: int, what: signal.Signals) -> None:
-    try:
-        os.kill(process, what)
-    except ProcessLookupError:  # it has exited already
-        return
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _address_space(process: int) -> int:
     """Return the bytes of address space of a process."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-def _last_line(file: Path) -> str:
-    lines = (file.parent.parent / "log").read_text(encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def main() -> int:

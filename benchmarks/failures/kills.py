@@ -25,14 +25,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from benchmarks.failures.killed_grid import PATIENCE, KilledGrid, compare
-from benchmarks.failures.outcomes import Outcome, add_json_option, report
+from benchmarks.failures.outcomes import Tally, add_json_option, report
 from benchmarks.failures.torn_files import find_recent, tear
 from benchmarks.failures.warm import Driver, list_session, send, wait_until_gone
 
@@ -59,33 +57,6 @@ KINDS = [
 """What receives which signal."""
 
 
-@dataclass
-class Found:
-    """The cases that were tried and those that ended badly, by the name of the failure."""
-
-    expected: dict[str, str] = field(default_factory=dict)
-    tried: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    bad: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, failure: str, expected: str, problems: list[str]) -> None:
-        """Add a case.
-
-        Args:
-            failure: name of the failure.
-            expected: expected behavior of fcnlab.
-            problems: one line for each problem; a case ended badly if there is one.
-        """
-        self.expected.setdefault(failure, expected)
-        self.tried[failure] += 1
-        if problems:
-            self.bad[failure].append("; ".join(problems))
-            print(f"{failure}: {'; '.join(problems)}", flush=True)
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcomes in the order in which their first cases were tried."""
-        return [Outcome(name, self.tried[name], tuple(self.bad[name]), text) for name, text in self.expected.items()]
-
-
 def main() -> int:
     """Run all grids and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,7 +69,7 @@ def main() -> int:
     parser.add_argument("--chance", type=int, default=0, help="seed of the times, processes and files")
     add_json_option(parser)
     given = parser.parse_args()
-    began, chance, found = time.monotonic(), random.Random(given.chance), Found()
+    began, chance, found = time.monotonic(), random.Random(given.chance), Tally()
     with tempfile.TemporaryDirectory(prefix="fcnlab-kills-") as folder:
         os.environ["FCNLAB_CACHE"] = str(Path(folder) / "cache")
         calm = KilledGrid(Path(folder) / "calm", given.seeds, small=given.small)
@@ -110,13 +81,13 @@ def main() -> int:
         ended += run_pairs(grids, given.pairs, chance, found)
         for name, grid in ended:
             expected = "same table, same counts, each trial once in MLflow, no file left behind"
-            found.add(name, expected, compare(calm, grid, weights=True) + grid.problems)
+            found.add(name, expected, "; ".join(compare(calm, grid, weights=True) + grid.problems))
     command = shlex.join(["python", "-m", "benchmarks.failures.kills", *sys.argv[1:]])
     return report(found.outcomes(), command.partition(" --json")[0], time.monotonic() - began, given.json)
 
 
 def send_signals(
-    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Found
+    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Tally
 ) -> Iterator[tuple[str, KilledGrid]]:
     """Send signals to the processes of grids, each of which ends before the next one is started.
 
@@ -142,7 +113,9 @@ def send_signals(
                     target, number = kinds.pop()
                     expected = (TARGETS if number == signal.SIGKILL else GRACEFUL).get(target, GRACEFUL["driver"])
                     problems += grid.find_rewritten()
-                    found.add(f"{signal.Signals(number).name} to {_with_article(target)}", expected, problems)
+                    found.add(
+                        f"{signal.Signals(number).name} to {_with_article(target)}", expected, "; ".join(problems)
+                    )
             driver = continue_grid(grid, driver, PATIENCE if not kinds else 0.0)
         grid.finish(driver)
         yield "results of a grid after signals", grid
@@ -225,7 +198,7 @@ def find_below(driver: Driver, process_id: int) -> list[int]:
 
 
 def cut_power(
-    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Found
+    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Tally
 ) -> Iterator[tuple[str, KilledGrid]]:
     """Kill all processes of grids at once and tear files before the next start.
 
@@ -255,7 +228,7 @@ def cut_power(
         yield "results of a grid after power cuts", grid
 
 
-def tear_files(grid: KilledGrid, began: float, chance: random.Random, found: Found) -> None:
+def tear_files(grid: KilledGrid, began: float, chance: random.Random, found: Tally) -> None:
     """Tear one to three files of different kinds that the killed driver or its workers have written last.
 
     Args:
@@ -264,16 +237,16 @@ def tear_files(grid: KilledGrid, began: float, chance: random.Random, found: Fou
         chance: chooses the files and the damage.
         found: gets the cases.
     """
-    problems = grid.find_rewritten()
+    problem = "; ".join(grid.find_rewritten())
     recent = list(find_recent(grid.folder, Path(os.environ["FCNLAB_CACHE"]), began))
     for kind, path in chance.sample(recent, min(len(recent), chance.randint(1, 3))):
         grid.expect_repair(path)
         grid.torn.append(tear(path, chance))
-        found.add(f"{kind} torn by a power cut", "found by its checksum or its form; written again", problems)
+        found.add(f"{kind} torn by a power cut", "found by its checksum or its form; written again", problem)
 
 
 def run_pairs(
-    grids: Iterator[KilledGrid], wanted: int, chance: random.Random, found: Found
+    grids: Iterator[KilledGrid], wanted: int, chance: random.Random, found: Tally
 ) -> Iterator[tuple[str, KilledGrid]]:
     """Run grids with two drivers each, and kill one of them.
 
@@ -313,9 +286,8 @@ def run_pairs(
             other.wait(4 * PATIENCE)
         grid.finish(other)
         name = f"{'SIGSTOP and SIGKILL' if stops else 'SIGKILL'} to one of two drivers"
-        found.add(
-            name, "the other driver takes over its trials and finishes the grid", problems + grid.find_rewritten()
-        )
+        problem = "; ".join(problems + grid.find_rewritten())
+        found.add(name, "the other driver takes over its trials and finishes the grid", problem)
         yield "results of a grid with two drivers", grid
 
 

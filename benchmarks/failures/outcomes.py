@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.speed.machine import machine
@@ -26,6 +27,33 @@ class Outcome:
     tried: int
     bad: Sequence[str] = ()
     expected: str = ""
+
+
+@dataclass
+class Tally:
+    """The cases that were tried and those that ended badly, by the name of the failure, in the order of first cases."""
+
+    expected: dict[str, str] = field(default_factory=dict)
+    tried: Counter[str] = field(default_factory=Counter)
+    bad: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, failure: str, expected: str, problem: str) -> None:
+        """Add a case.
+
+        Args:
+            failure: name of the failure.
+            expected: expected behavior of fcnlab.
+            problem: one line if the case ended badly, else an empty text.
+        """
+        self.expected.setdefault(failure, expected)
+        self.tried[failure] += 1
+        if problem:
+            self.bad.setdefault(failure, []).append(problem)
+            print(f"{failure}: {problem}", flush=True)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each failure."""
+        return [Outcome(name, self.tried[name], self.bad.get(name, ()), text) for name, text in self.expected.items()]
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -11,21 +11,16 @@ from benchmarks.failures.mutations.contents import GRIDS
 from benchmarks.failures.mutations.octets import mutate_text
 from benchmarks.failures.mutations.problem import find_problem
 from benchmarks.failures.mutations.sandbox import Result, Sandbox
-from benchmarks.failures.mutations.tally import Tally, try_command_lines, try_files, try_names, try_pictures
+from benchmarks.failures.mutations.tally import run_family
 from benchmarks.failures.mutations.values import mutate
 from fcnlab.config.yaml_file import parse
 
 
-@pytest.mark.parametrize("family", ["grids", "other files", "pictures", "command lines", "names"])
-def test_mutations_end_well(family: str, tmp_path: Path) -> None:
-    sandbox = Sandbox(tmp_path)
-    tally: Tally = {
-        "grids": lambda: try_files(sandbox, 40, 1, grids=True),
-        "other files": lambda: try_files(sandbox, 56, 1, grids=False),
-        "pictures": lambda: try_pictures(sandbox, 30, 1),
-        "command lines": lambda: try_command_lines(sandbox, 50, 1),
-        "names": lambda: try_names(sandbox, 2),
-    }[family]()
+@pytest.mark.parametrize(
+    ("family", "count"), [("grids", 40), ("files", 56), ("pictures", 30), ("command lines", 50), ("names", 2)]
+)
+def test_mutations_end_well(family: str, count: int, tmp_path: Path) -> None:
+    tally = run_family(tmp_path, family, count, 1)
     assert sum(tally.tried.values()) >= 30
     assert tally.bad == {}
 

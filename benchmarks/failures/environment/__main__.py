@@ -26,7 +26,7 @@ import fcnlab.runner.run
 import fcnlab.trial.trainer  # noqa: F401 - imported before commands are forked
 from benchmarks.failures.environment.cases import Kind, list_kinds
 from benchmarks.failures.environment.commands import Workbench
-from benchmarks.failures.outcomes import Outcome, add_json_option, report
+from benchmarks.failures.outcomes import Outcome, Tally, add_json_option, report
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def try_kinds(bench: Workbench, kinds: Sequence[Kind], deadline: float) -> list[
         kinds: the failures; those that cannot be tried on this machine are skipped.
         deadline: monotonic time after which no further case is tried.
     """
-    tried: dict[str, list[str | None]] = {}
+    tally = Tally()
     for kind in kinds:
         reason = kind.why_skipped()
         if reason is not None:
@@ -72,23 +72,19 @@ def try_kinds(bench: Workbench, kinds: Sequence[Kind], deadline: float) -> list[
     for number in range(max((len(kind.cases) for kind in kinds), default=0)):
         for kind in kinds:
             if number < len(kind.cases) and kind.why_skipped() is None and time.monotonic() < deadline:
-                tried.setdefault(kind.failure, []).append(_try_case(bench, kind, number))
-    return [
-        Outcome(kind.failure, len(found), [line for line in found if line is not None], kind.expected)
-        for kind in kinds
-        if (found := tried.get(kind.failure))
-    ]
+                tally.add(kind.failure, kind.expected, _try_case(bench, kind, number))
+    return tally.outcomes()
 
 
-def _try_case(bench: Workbench, kind: Kind, number: int) -> str | None:
-    """Return what ended badly in a case."""
+def _try_case(bench: Workbench, kind: Kind, number: int) -> str:
+    """Return what ended badly in a case; an empty text if nothing did."""
     started = time.monotonic()
     try:
         found = kind.cases[number](bench)
     except Exception:  # noqa: BLE001 - a case that the harness cannot try has not ended well
         found = [f"not tried: {traceback.format_exc()}"]
     print(f"{kind.failure}, case {number}: {time.monotonic() - started:.0f} s {found}", file=sys.stderr, flush=True)
-    return f"case {number}: {found[0]}" if found else None
+    return f"case {number}: {found[0]}" if found else ""
 
 
 if __name__ == "__main__":

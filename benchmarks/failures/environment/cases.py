@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 from benchmarks.failures.environment import clock, data, mounts, moved, process, storage, store
@@ -39,6 +40,16 @@ class Kind(NamedTuple):
         return mounts.why_not() if self.mounts else None
 
 
+def vary(case: Callable[..., list[str]], **values: Sequence[object]) -> list[Try]:
+    """Return a case with each combination of values of its arguments.
+
+    Args:
+        case: tries a case.
+        **values: values of each argument.
+    """
+    return [partial(case, **dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
+
+
 def list_kinds() -> list[Kind]:
     """Return all kinds of failures."""
     return [*_list_storage(), *_list_environment(), *_list_data_and_store()]
@@ -50,38 +61,47 @@ def _list_storage() -> list[Kind]:
         Kind(
             "the disk of the lab is full at some moment",
             CLEAR,
-            [*(partial(storage.fill_lab, share=share) for share in shares), _fill_store, _fill_for_workers],
+            [*vary(storage.fill_lab, share=shares), _fill_store, _fill_for_workers],
             mounts=True,
         ),
         Kind(
             "no more files on the disk of the lab",
             "the same",
-            [partial(storage.fill_lab_with_files, files=files) for files in (12, 30, 45)],
+            vary(storage.fill_lab_with_files, files=(12, 30, 45)),
             mounts=True,
         ),
         Kind(
             "the disk of the cache or of TMPDIR is full",
             "one warning; the grid runs without them",
             [
-                partial(storage.fill_other, variable="FCNLAB_CACHE", size=4096),
-                partial(storage.fill_other, variable="FCNLAB_CACHE", size=200_000),
-                partial(storage.fill_other, variable="TMPDIR", size=4096),
-                partial(storage.fill_cache_while_decoding, size=200_000),
-                partial(storage.fill_cache_while_decoding, size=400_000),
+                *vary(storage.fill_other, variable=("FCNLAB_CACHE",), size=(4096, 200_000)),
+                *vary(storage.fill_other, variable=("TMPDIR",), size=(4096,)),
+                *vary(storage.fill_cache_while_decoding, size=(200_000, 400_000)),
             ],
             mounts=True,
         ),
         Kind(
             "the quota is used up after some files",
             "one line, exit code 2; the grid resumes to the same table",
-            [partial(storage.exceed_quota, writes=writes) for writes in (0, 2, 4, 6, 9, 16)],
+            vary(storage.exceed_quota, writes=(0, 2, 4, 6, 9, 16)),
         ),
+        Kind("`ulimit -f` of 64 kB to 3 MB", "the same", vary(storage.limit_file_size, size=(2**16, 2**20, 3 * 2**20))),
         Kind(
-            "`ulimit -f` of 64 kB to 3 MB",
-            "the same",
-            [partial(storage.limit_file_size, size=size) for size in (2**16, 2**20, 3 * 2**20)],
+            "read-only lab, cache or lab of another user",
+            "`run` and `report`: one line, exit code 2; `status` reads; nothing is moved; a read-only cache is not "
+            "written",
+            [
+                partial(storage.read_only_lab, command=RUN, codes=(2,), finished=False),
+                partial(storage.read_only_lab, command=STATUS, codes=(0,), finished=True),
+                partial(storage.read_only_lab, command=REPORT, codes=(2,), finished=True),
+                partial(storage.lab_of_another_user, mode=0o755, command=RUN, codes=(2,)),
+                partial(storage.lab_of_another_user, mode=0o755, command=STATUS, codes=(0,)),
+                partial(storage.lab_of_another_user, mode=0o700, command=STATUS, codes=(2,)),
+                *vary(storage.unreadable_file, name=("counts.npz", "record.json")),
+                *vary(storage.read_only_cache, filled=(False, True)),
+            ],
+            mounts=True,
         ),
-        Kind("read-only lab, cache or lab of another user", *_list_permissions(), mounts=True),
     ]
 
 
@@ -93,37 +113,20 @@ def _fill_store(bench: Workbench) -> list[str]:
     return storage.fill_lab(bench, 0.04, "--tracker", "mlflow")
 
 
-def _list_permissions() -> tuple[str, list[Try]]:
-    expected = (
-        "`run` and `report`: one line, exit code 2; `status` reads; nothing is moved; a read-only cache is not written"
-    )
-    return expected, [
-        partial(storage.read_only_lab, command=RUN, codes=(2,), finished=False),
-        partial(storage.read_only_lab, command=STATUS, codes=(0,), finished=True),
-        partial(storage.read_only_lab, command=REPORT, codes=(2,), finished=True),
-        partial(storage.lab_of_another_user, mode=0o755, command=RUN, codes=(2,)),
-        partial(storage.lab_of_another_user, mode=0o755, command=STATUS, codes=(0,)),
-        partial(storage.lab_of_another_user, mode=0o700, command=STATUS, codes=(2,)),
-        *(partial(storage.unreadable_file, name=name) for name in ("counts.npz", "record.json")),
-        partial(storage.read_only_cache, filled=False),
-        partial(storage.read_only_cache, filled=True),
-    ]
-
-
 def _list_environment() -> list[Kind]:
     return [
         Kind(
             "`ulimit -n` of 16 to 256",
             "128 or more: the grid runs; fewer: one line with the remedy, exit code 2",
             [
-                *(partial(process.limit_open_files, files=files, executor="serial") for files in (16, 24, 64)),
-                *(partial(process.limit_open_files, files=files, executor="process") for files in (32, 64, 256)),
+                *vary(process.limit_open_files, files=(16, 24, 64), executor=("serial",)),
+                *vary(process.limit_open_files, files=(32, 64, 256), executor=("process",)),
             ],
         ),
         Kind(
             "/dev/shm missing or read-only",
             "the grid runs",
-            [partial(process.without_shared_memory, executor=executor) for executor in ("serial", "process")],
+            vary(process.without_shared_memory, executor=("serial", "process")),
             mounts=True,
         ),
         Kind(
@@ -132,42 +135,33 @@ def _list_environment() -> list[Kind]:
             [
                 partial(process.with_variables, executor="process", TMPDIR="/nonexistent"),
                 partial(process.with_variables, executor="serial", TMPDIR="/dev/null"),
-                partial(process.with_variables, executor="serial", HOME="/nonexistent"),
-                partial(process.with_variables, executor="serial", HOME=None),
+                *vary(process.with_variables, executor=("serial",), HOME=("/nonexistent", None)),
                 process.without_home,
             ],
             mounts=True,
         ),
-        Kind(
-            "a locale of ASCII characters",
-            "the grid runs",
-            [partial(process.in_ascii, name=name) for name in ("ascii", "Straße 日本")],
-        ),
+        Kind("a locale of ASCII characters", "the grid runs", vary(process.in_ascii, name=("ascii", "Straße 日本"))),
         Kind(
             "the clock jumps by a day, in a run or between two",
             "the grid runs; no duration is negative",
             [
-                *(
-                    partial(clock.jump_in_a_run, after=after, seconds=seconds)
-                    for after in (1.0, 4.0)
-                    for seconds in (clock.DAY, -clock.DAY)
-                ),
-                *(partial(clock.jump_between_runs, seconds=seconds) for seconds in (clock.DAY, -clock.DAY)),
+                *vary(clock.jump_in_a_run, after=(1.0, 4.0), seconds=(clock.DAY, -clock.DAY)),
+                *vary(clock.jump_between_runs, seconds=(clock.DAY, -clock.DAY)),
             ],
         ),
     ]
 
 
 def _list_data_and_store() -> list[Kind]:
-    cases = [(data.CHANGES[0], "inside", True), (data.CHANGES[1], "inside", False), (data.CHANGES[2], "inside", False)]
-    cases += [(change, "between", True) for change in data.CHANGES]
+    first, *later = data.CHANGES[:3]
     return [
         Kind(
             "a dataset changes in mid-grid",
             "one line, exit code 2; the next run trains every cell on the new data",
             [
-                partial(data.change_in_mid_grid, change=change, moment=moment, cached=cached)
-                for change, moment, cached in cases
+                *vary(data.change_in_mid_grid, change=(first,), moment=("inside",), cached=(True,)),
+                *vary(data.change_in_mid_grid, change=later, moment=("inside",), cached=(False,)),
+                *vary(data.change_in_mid_grid, change=data.CHANGES, moment=("between",), cached=(True,)),
             ],
         ),
         Kind(
@@ -175,20 +169,17 @@ def _list_data_and_store() -> list[Kind]:
             "the grid runs; MLflow's files are in the lab. A path that MLflow or SQLite cannot open: one line with the "
             "remedy, exit code 2",
             [
-                *(partial(moved.move, how=how) for how in ("moved", "copied", "linked")),
-                *(partial(moved.use_path, path=path) for path in ODD_PATHS),
-                *(partial(moved.use_refused_path, path=path) for path in REFUSED_PATHS),
+                *vary(moved.move, how=("moved", "copied", "linked")),
+                *vary(moved.use_path, path=ODD_PATHS),
+                *vary(moved.use_refused_path, path=REFUSED_PATHS),
             ],
         ),
         Kind(
             "MLflow's store is locked for 5 s, 60 s, or as long as the grid runs",
             "training continues, one warning; `grid sync` publishes later",
             [
-                partial(store.lock_store, seconds=5.0, after=None),
-                partial(store.lock_store, seconds=60.0, after=None),
-                partial(store.lock_store, seconds=3600.0, after=None),
-                partial(store.lock_store, seconds=5.0, after="progress.jsonl"),
-                partial(store.lock_store, seconds=3600.0, after="progress.jsonl"),
+                *vary(store.lock_store, seconds=(5.0, 60.0, 3600.0), after=(None,)),
+                *vary(store.lock_store, seconds=(5.0, 3600.0), after=("progress.jsonl",)),
                 partial(store.lock_store, seconds=3600.0, after="progress.jsonl", kind="IMMEDIATE"),
             ],
         ),

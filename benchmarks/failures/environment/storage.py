@@ -151,15 +151,16 @@ def lab_of_another_user(bench: Workbench, mode: int, command: Sequence[str], cod
     for folder in folders:
         folder.chmod(mode)
 
-    def prepare() -> None:
-        set_environment(FCNLAB_CACHE=str(bench.root / "nowhere"), HOME="/nonexistent")
-        drop_rights()
-
     bench.root.chmod(0o755)
-    ended = bench.call(lab, *command, prepare=prepare)
+    ended = bench.call(lab, *command, prepare=partial(_become_other_user, bench))
     for folder in folders:
         folder.chmod(0o755)
     return bad + find_problems(ended, *codes, mentions="Permission denied|no such") + bench.rerun(lab)
+
+
+def _become_other_user(bench: Workbench) -> None:
+    set_environment(FCNLAB_CACHE=str(bench.root / "nowhere"), HOME="/nonexistent")
+    drop_rights()
 
 
 def unreadable_file(bench: Workbench, name: str) -> list[str]:
@@ -176,12 +177,8 @@ def unreadable_file(bench: Workbench, name: str) -> list[str]:
     file = min(lab.glob(f"runs/*/{name}"))
     file.chmod(0o600)
 
-    def prepare() -> None:
-        set_environment(FCNLAB_CACHE=str(bench.root / "nowhere"), HOME="/nonexistent")
-        drop_rights()
-
     bench.root.chmod(0o755)
-    finished = read_finished(lab)
+    prepare, finished = partial(_become_other_user, bench), read_finished(lab)
     shown = bench.call(lab, "grid", "status", FILE, prepare=prepare)
     bad += find_problems(shown, 1)
     if f"{file}: it cannot be read: Permission denied" not in shown.output:

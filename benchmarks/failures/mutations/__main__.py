@@ -9,11 +9,10 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.failures.mutations.tally import run_job, try_command_lines, try_files, try_names, try_pictures
+from benchmarks.failures.mutations.tally import run_family
 from benchmarks.failures.outcomes import add_json_option, report
 
 SPAWN = get_context("spawn")
@@ -35,17 +34,18 @@ def main() -> int:
     add_json_option(parser)
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    half, seed, began = given.files // 2, given.seed, time.monotonic()
-    jobs = (
-        partial(try_files, count=half, seed=seed, grids=True),
-        partial(try_files, count=given.files - half, seed=seed, grids=False),
-        partial(try_pictures, count=given.pictures, seed=seed),
-        partial(try_command_lines, count=given.command_lines, seed=seed),
-        partial(try_names, limit=None),
-    )
+    half, began = given.files // 2, time.monotonic()
+    counts = {
+        "grids": half,
+        "files": given.files - half,
+        "pictures": given.pictures,
+        "command lines": given.command_lines,
+    }
+    jobs: dict[str, int | None] = {**counts, "names": None}
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.processes, SPAWN) as pool:
-        boxes = (Path(folder).resolve() / str(number) for number in range(len(jobs)))
-        tallies = list(pool.map(run_job, jobs, boxes))
+        root = Path(folder).resolve()
+        running = [pool.submit(run_family, root / name, name, count, given.seed) for name, count in jobs.items()]
+        tallies = [job.result() for job in running]
     command = "python -m benchmarks.failures.mutations"
     changed = [word for word in sys.argv[1:] if not word.endswith(".json") and word != "--json"]
     line = shlex.join([*command.split(), *changed])

@@ -36,16 +36,8 @@ def _flip(content: bytes, chance: random.Random) -> Made:
 
 def _insert(content: bytes, chance: random.Random) -> Made:
     parts = (
-        b"\0",
-        b"\xff",
-        b"\xc3",
-        b"\x1b[2J",
-        b"\x0c",
-        b"\xe2\x80\xae",
-        b"\xed\xa0\x80",
-        b"\xf4\x90\x80\x80",
-        b"\x85",
-    )
+        b"\0", b"\xff", b"\xc3", b"\x1b[2J", b"\x0c", b"\xe2\x80\xae", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x85",
+    )  # fmt: skip
     new, place = chance.choice(parts), chance.randrange(len(content) + 1)
     return f"insert {new!r}", content[:place] + new + content[place:], "any"
 
@@ -99,33 +91,13 @@ def _change_lines(content: bytes, chance: random.Random) -> Made:
 def _replace_all(content: bytes, chance: random.Random) -> Made:
     random_bytes = bytes(chance.randrange(256) for _ in range(300))
     contents = (
-        b"",
-        b"\n",
-        b"\xef\xbb\xbf",
-        b"\0" * 64,
-        random_bytes,
-        b"\x89PNG\r\n\x1a\n" + random_bytes,
-        b"{}",
-        b"[]",
-        b"null",
-        b"# only a comment\n",
-        content + b"# padding\n" * 120_000,
-        b"a" * 500_000,
-        content * 2,
-    )
+        b"", b"\n", b"\xef\xbb\xbf", b"\0" * 64, random_bytes, b"\x89PNG\r\n\x1a\n" + random_bytes, b"{}", b"[]",
+        b"null", b"# only a comment\n", content + b"# padding\n" * 120_000, b"a" * 500_000, content * 2,
+    )  # fmt: skip
     return "replace the content", chance.choice(contents), "any"
 
 
 _MUTATIONS: tuple[Callable[[bytes, random.Random], Made], ...] = (
-    _truncate,
-    _flip,
-    _flip,
-    _insert,
-    _insert_text,
-    _end_lines,
-    _encode,
-    _to_latin,
-    _indent,
-    _change_lines,
+    _truncate, _flip, _flip, _insert, _insert_text, _end_lines, _encode, _to_latin, _indent, _change_lines,
     _replace_all,
-)
+)  # fmt: skip

@@ -88,13 +88,7 @@ def list_roles(sandbox: Sandbox, model: Path) -> list[Role]:
         Role("grid file", grids / "q.yaml", GRID.encode(), lambda path: [("grid", "plan", str(path))]),
         Role("registry file", registry / "heads.yaml", text("heads"), lambda _: [("registry", "list", "heads")], True),
         Role("file of datasets", registry / "datasets.yaml", text("datasets"), lambda _: [("data", "list")], True),
-        Role(
-            "extensions",
-            registry / "extensions.yaml",
-            text("extensions"),
-            lambda _: [("registry", "list")],
-            True,
-        ),
+        Role("extensions", registry / "extensions.yaml", text("extensions"), lambda _: [("registry", "list")], True),
         Role("list of classes", street / "names.txt", NAMED, lambda path: [(*add, "--classes", str(path))]),
         Role(
             "list of a split",

@@ -179,13 +179,8 @@ def _add_variants(file: Path, chance: random.Random) -> str:
 
 def _rename(file: Path, chance: random.Random) -> str:
     format_, suffix = chance.choice(tuple(FORMATS)), chance.choice((*FORMATS.values(), ".txt", "", ".png.png", ".jpg "))
-    contents = (
-        _encode(_read(file), format_),
-        b"not an image",
-        b"<html>",
-        b"version https://git-lfs.github.com/spec/v1\n",
-    )
-    content = chance.choice(contents)
+    others = (b"not an image", b"<html>", b"version https://git-lfs.github.com/spec/v1\n")
+    content = chance.choice((_encode(_read(file), format_), *others))
     file.unlink()
     file.with_name(f"{file.stem}{suffix}").write_bytes(content)
     return f"{content[:8]!r} as '{suffix}'"
@@ -204,12 +199,8 @@ def _declare_size(file: Path, chance: random.Random) -> str:
     kind = chance.choice(("PNG", "BMP", "PPM", "GIF", "TIFF"))
     pixels = zlib.compress(bytes(100_000))
     if kind == "PNG":
-        chunks = [
-            (
-                b"IHDR",
-                struct.pack(">IIBBBBB", width, height, 8, chance.choice((0, 2, 3, 6)), 0, 0, chance.choice((0, 1))),
-            )
-        ]
+        header = struct.pack(">IIBBBBB", width, height, 8, chance.choice((0, 2, 3, 6)), 0, 0, chance.choice((0, 1)))
+        chunks = [(b"IHDR", header)]
         chunks += [(b"zTXt", b"a\0\0" + zlib.compress(bytes(60_000_000)))] if chance.random() < 0.1 else []
         chunks += [(b"IDAT", pixels), (b"IEND", b"")]
         content = b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -259,22 +250,11 @@ def _change_labels(file: Path, chance: random.Random) -> str:
 def _make_special(file: Path, chance: random.Random) -> str:
     content = file.read_bytes()
     file.unlink()
-    what = chance.choice(
-        (
-            "empty",
-            "folder",
-            "loop",
-            "broken link",
-            "FIFO",
-            "link to a FIFO",
-            "no permission",
-            "/dev/zero",
-            "/dev/null",
-            "link",
-            "linked folder",
-            "removed",
-        )
-    )
+    kinds = (
+        "empty", "folder", "loop", "broken link", "FIFO", "link to a FIFO", "no permission", "/dev/zero", "/dev/null",
+        "link", "linked folder", "removed",
+    )  # fmt: skip
+    what = chance.choice(kinds)
     targets = {
         "loop": file,
         "broken link": Path("missing"),

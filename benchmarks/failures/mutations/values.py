@@ -39,48 +39,17 @@ class Raw(str):
 NUMBERS = (0, -1, -(10**30), 10**30, 2**63, 1e-320, float("nan"), float("inf"), float("-inf"), 0.5, 1e308)
 NUMBER_TEXTS = ("1e400", "0o17", "0x1F", "010", "1_000", "+5", "1.", ".5", "1e-3", "9" * 5000, "0x" + "F" * 400, "-0.0")
 TEXTS = (
-    "",
-    " ",
-    "\t",
-    "x" * 300,
-    "x" * 100_000,
-    "ünïcode 日本語 👩‍🔬",
-    "e\u0301 decomposed",
-    "\u05d0\u05d1 right to left",
-    "\u00a0",
-    "../../outside",
-    "~unknown-user/x",
-    "~",
-    "/dev/null",
-    "/etc/passwd",
-    "C:\\data",
-    "{split}",
-    "{split}/{split}",
-    "a{b",
-    "%s %d {0} {name}",
-    "-",
-    "--help",
-    "#804080",
-    "*",
-    "None",
-    "fcn8s",
-)
+    "", " ", "\t", "x" * 300, "x" * 100_000, "ünïcode 日本語 👩‍🔬", "e\u0301 decomposed", "\u05d0\u05d1 right to left",
+    "\u00a0", "../../outside", "~unknown-user/x", "~", "/dev/null", "/etc/passwd", "C:\\data", "{split}",
+    "{split}/{split}", "a{b", "%s %d {0} {name}", "-", "--help", "#804080", "*", "None", "fcn8s",
+)  # fmt: skip
 ESCAPED = ('"\\0"', '"\\e[31m"', '"\\u202e"', '"\\ud800"', '"\\x7f"', '"a\\nb"', '"\\uFEFF"', '"\\r"', '"\\u2028"')
 DATES = ("2024-01-01", "2024-01-01 12:00:00", "12:30:45", "2001-12-14t21:59:43.10-05:00")
 TAGS = (
-    "!!python/object/apply:os.system ['touch owned']",
-    "!!python/name:os.system",
-    "!!binary aGVsbG8=",
-    "!!set {a, b}",
-    "!!omap [a: 1]",
-    "!!timestamp 2024-01-01",
-    "!!int seven",
-    "!!float x",
-    "!!null x",
-    "!local 3",
-    "!!seq {a: 1}",
+    "!!python/object/apply:os.system ['touch owned']", "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a, b}",
+    "!!omap [a: 1]", "!!timestamp 2024-01-01", "!!int seven", "!!float x", "!!null x", "!local 3", "!!seq {a: 1}",
     "!!map [a]",
-)
+)  # fmt: skip
 ALIASES = ("*missing", "&a [*a]", "&a {b: *a}", "&x 5", "{<<: 5}", "{<<: *missing}", "{<<: [{a: 1}, {a: 2}]}", "? [a]")
 LOOKALIKES = {"a": "а", "e": "е", "o": "о", "p": "р", "c": "с", "s": "ѕ", "i": "і", "x": "х"}
 

@@ -20,6 +20,9 @@ from fcnlab.config.yaml_file import parse
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
 
+NAMED = ("--classes", "dataset one", "dataset two", "no dataset", "data check three")
+"""Texts of errors that name a file by its option or its dataset."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -62,12 +65,8 @@ def list_subjects(sandbox: Sandbox) -> list[Subject]:
     for kind, content in REGISTRY.items():
         commands: tuple[tuple[str, ...], ...] = (("registry", "list", kind, "--json"),)
         if kind == "datasets":
-            commands = (
-                ("data", "check", "one"),
-                ("data", "check", "two"),
-                ("data", "stats", "three"),
-                ("data", "list"),
-            )
+            checks = (("data", "check", "one"), ("data", "check", "two"))
+            commands = (*checks, ("data", "stats", "three"), ("data", "list"))
         if kind == "extensions":
             commands = (("registry", "list", "heads"), ("registry", "list", "datasets"))
         file = lab / "registry" / f"{kind}.yaml"
@@ -90,7 +89,7 @@ def list_text_subjects(sandbox: Sandbox) -> list[Subject]:
 
     def read_ids() -> Any:
         found = Lab.find(root=lab)
-        return found.open_dataset(found.registry.get("dataset", "one")).split("train").ids  # type: ignore[arg-type]
+        return found.open_dataset(found.registry.get("dataset", "one")).split("train").ids
 
     subjects = [
         Subject(
@@ -175,18 +174,7 @@ def run_cases(sandbox: Sandbox, subject: Subject, count: int, chance: random.Ran
         command = chance.choice(subject.commands)
         subject.file.write_bytes(mutation.content)
         result = sandbox.call(*command)
-        problem = find_problem(
-            result,
-            [
-                subject.file.name,
-                f"{subject.file.parent}: ",
-                "--classes",
-                "dataset one",
-                "dataset two",
-                "no dataset",
-                "data check three",
-            ],
-        )
+        problem = find_problem(result, [subject.file.name, f"{subject.file.parent}: ", *NAMED])
         if not problem and result.code == 0:
             problem = _find_ignored(subject, mutation, before[content])
         detail = f"{mutation.what}; {' '.join(command[:2])}: {problem}" if problem else ""
