@@ -149,6 +149,7 @@ class ShapesDataset(Dataset):
     def _set_nominal(self) -> ShapesDataset:
         size = Size(height=self.options.height, width=self.options.width)
         object.__setattr__(self, "nominal", size)  # the model is frozen
+        self.model_fields_set.add("nominal")  # an override of the type keeps it
         return self
 
 
