@@ -24,12 +24,14 @@ def make_seed_table(report: Report, points: float) -> Table:
     Raises:
         RunError: the difference is not above 0.
     """
-    comparisons = report.significance.rename(report.grid.display_name).comparisons
-    rows = tuple(_make_row(cell, plan_seeds(one.difference, points / 100)) for cell, one in comparisons.items())
+    rows = tuple(
+        _make_row(report.grid.display_name(cell), plan_seeds(one.difference, points / 100))
+        for cell, one in report.significance.comparisons.items()
+    )
     return Table(("cell", "seeds now", f"more for {points:g} points", "cautious", "remark"), rows, 1)
 
 
 def _make_row(cell: str, plan: SeedPlan) -> tuple[str, ...]:
     cautious = MISSING if plan.cautious is None else str(max(0, plan.cautious - plan.have))
-    more, remark = (MISSING, plan.note) if plan.more is None else (str(plan.more), "")
-    return cell, str(plan.have), more, cautious, remark
+    more = MISSING if plan.more is None else str(plan.more)
+    return cell, str(plan.have), more, cautious, plan.note
