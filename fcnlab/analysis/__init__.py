@@ -11,16 +11,18 @@ from fcnlab.analysis.differences import (
     ClassDifferences,
     Comparison,
     Difference,
-    compare_to_baseline,
+    apply_holm,
     estimate_difference,
+    estimate_differences,
 )
 from fcnlab.analysis.holm import adjust_p_values
-from fcnlab.analysis.intervals import MIN_SEEDS
+from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS
 from fcnlab.analysis.power import SeedPlan, plan_seeds
 from fcnlab.analysis.ranks import RankStability, measure_rank_stability
 from fcnlab.analysis.resampling import CellCounts
 
 __all__ = [
+    "CONFIDENCE",
     "MIN_SEEDS",
     "CellCounts",
     "ClassDifferences",
@@ -29,8 +31,9 @@ __all__ = [
     "RankStability",
     "SeedPlan",
     "adjust_p_values",
-    "compare_to_baseline",
+    "apply_holm",
     "estimate_difference",
+    "estimate_differences",
     "measure_rank_stability",
     "plan_seeds",
 ]

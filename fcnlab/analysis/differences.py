@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.analysis.holm import adjust_p_values
-from fcnlab.analysis.intervals import MIN_SEEDS, compute_interval
+from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS, compute_interval
 from fcnlab.analysis.resampling import BootstrapSample, CellCounts
-from fcnlab.errors import RunError, nearest
+from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Counts, Floats
 
 
@@ -104,7 +104,7 @@ class Comparison:
 
 
 def estimate_difference(
-    cell: CellCounts, baseline: CellCounts, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    cell: CellCounts, baseline: CellCounts, *, resamples: int = 10_000, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Difference:
     """Estimate the difference in mIoU of two cells, paired by seed and by image.
 
@@ -145,37 +145,40 @@ def estimate_difference(
     )
 
 
-def compare_to_baseline(
-    cells: Mapping[str, CellCounts],
-    baseline: str,
-    *,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Comparison]:
-    """Compare every cell with the baseline, with Holm's correction over all comparisons of at least `MIN_SEEDS` seeds.
+def estimate_differences(
+    cells: Mapping[str, CellCounts], baseline: str, *, resamples: int = 10_000
+) -> dict[str, Difference]:
+    """Estimate the difference of every cell to the baseline.
 
     Args:
         cells: cell label -> counts by seed.
-        baseline: label of the baseline, one of `cells`.
+        baseline: label of the baseline.
         resamples: number of bootstrap resamples.
-        confidence: confidence level of the intervals; 1 - confidence is the level of the tests.
-        seed: seed of the resampling.
 
     Returns:
-        Cell label -> comparison, without the baseline and without cells that have no seed in common with it.
+        Cell label -> difference, without the baseline and without cells that have no seed in common with it; none if
+        the baseline is not among the cells.
 
     Raises:
-        RunError: the baseline is not among the cells, or cells were evaluated on different images or classes.
+        RunError: cells were evaluated on different images or classes.
     """
-    if baseline not in cells:
-        raise RunError(f"the baseline {baseline!r} is not among the cells; {nearest(baseline, cells)}")
-    reference = cells[baseline]
-    differences = {
-        label: estimate_difference(cell, reference, resamples=resamples, confidence=confidence, seed=seed)
+    reference = cells.get(baseline, {})
+    return {
+        label: estimate_difference(cell, reference, resamples=resamples)
         for label, cell in cells.items()
         if label != baseline and cell.keys() & reference.keys()
     }
+
+
+def apply_holm(differences: Mapping[str, Difference]) -> dict[str, Comparison]:
+    """Apply Holm's correction over all differences of at least `MIN_SEEDS` seeds.
+
+    Args:
+        differences: cell label -> difference to the baseline.
+
+    Returns:
+        Cell label -> comparison.
+    """
     p_values = [one.p_value if one.seeds >= MIN_SEEDS else np.nan for one in differences.values()]
     adjusted = adjust_p_values(p_values)
     return {label: Comparison(one, float(p)) for (label, one), p in zip(differences.items(), adjusted, strict=True)}

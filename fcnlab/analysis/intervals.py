@@ -45,6 +45,9 @@ from fcnlab.analysis.resampling import BootstrapSample
 from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Floats
 
+CONFIDENCE = 0.95
+"""Confidence level of the intervals of a report; 1 - confidence is the level of its tests."""
+
 MIN_SEEDS = 3
 """Fewest seeds with which a difference may be called significant."""
 

@@ -88,7 +88,7 @@ def report(
     reports = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
     if strict:
         refuse_flagged(reports)
-    tables = [view.make_table(one.cells, one.grid.axes, one.names) for one in reports]
+    tables = [view.make_table(one.cells, one.names) for one in reports]
     seed_tables = [_make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in reports]
     for one, tracker in zip(reports, trackers, strict=True):

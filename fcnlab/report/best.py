@@ -1,13 +1,16 @@
-"""The best cell of a grid and the cells that do not differ significantly from it; tables show them in bold."""
+"""The best cells of each dataset of a grid, which tables show in bold."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from fcnlab.analysis import MIN_SEEDS, CellCounts, Comparison, compare_to_baseline
+from fcnlab.analysis import MIN_SEEDS, apply_holm, estimate_differences
+from fcnlab.report.dataset_groups import DatasetGroup, find_same_images
+from fcnlab.report.significance import Significance, load_counts
+from fcnlab.report.trial_records import TrialRecords
 
 RESAMPLES = 2_000
 """Bootstrap resamples of a comparison with the best cell, of which only the significance is shown."""
@@ -15,27 +18,29 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Best:
-    """The cells with the highest mIoU.
+    """The cells with the highest mIoU of their dataset.
 
     Attributes:
-        cell: label of the cell with the highest mean mIoU; empty if fewer than two cells have finished.
-        level: labels of this cell, of cells with the same mean, and of those that do not differ significantly.
-        compared: number of cells that were compared with it.
+        level: labels of the cell with the highest mean mIoU of each dataset, of cells with the same mean, and of those
+            that do not differ significantly; empty if fewer than two cells have finished.
+        compared: number of cells that were compared with the best one.
         others: number of the other finished cells on the same images, for which no claim is made.
         unlike: number of the other finished cells, which were evaluated on other images.
+        num_datasets: number of datasets with at least two finished cells.
     """
 
-    cell: str = ""
     level: frozenset[str] = frozenset()
     compared: int = 0
     others: int = 0
     unlike: int = 0
+    num_datasets: int = 0
 
     @property
     def note(self) -> str:
-        """Footnote on the marks; empty if at most one cell has finished."""
-        if not self.compared and not self.others and not self.unlike:
+        """Footnote on the marks; empty if at most one cell of each dataset has finished."""
+        if not self.num_datasets:
             return ""
+        highest = "the highest mean mIoU" + (" of each dataset" if self.num_datasets > 1 else "")
         if not self.compared:
             needed = (
                 f"{MIN_SEEDS} seeds",
@@ -44,10 +49,11 @@ class Best:
             )
             needs = f"needs {', '.join(needed[:-1])} and {needed[-1]}"
             return (
-                "Bold: the highest mean mIoU; no claim is made about its difference to the other cells, which "
+                f"Bold: {highest}; no claim is made about its difference to the other cells, which "
                 f"{needs if self.others else 'were evaluated on other images'}."
             )
-        corrected = f", Holm's correction over {self.compared} comparisons" if self.compared > 1 else ""
+        family = "within each dataset" if self.num_datasets > 1 else f"over {self.compared} comparisons"
+        corrected = f", Holm's correction {family}" if self.compared > self.num_datasets else ""
         rest = "".join(
             f"; 1 cell {which} is not compared" if count == 1 else f"; {count} cells {which} are not compared"
             for count, which in (
@@ -57,8 +63,8 @@ class Best:
             if count
         )
         return (
-            "Bold: the highest mean mIoU, and each cell that does not differ significantly from it (5 %, paired by "
-            f"seed and image{corrected}){rest}."
+            f"Bold: {highest}, and each cell that does not differ significantly from it (5 %, paired by seed and "
+            f"image{corrected}){rest}."
         )
 
 
@@ -72,42 +78,54 @@ def select_best(cells: pd.DataFrame) -> pd.Series | None:
     return None if scored.empty else scored.iloc[int(scored["miou"].to_numpy().argmax())]
 
 
-def find_best(
-    cells: pd.DataFrame,
-    counts: Mapping[str, CellCounts],
-    baseline: str,
-    comparisons: Mapping[str, Comparison],
-    confidence: float,
-    unlike: Collection[str] = (),
-) -> Best:
-    """Find the best cell and those that do not differ significantly from it.
+def select_cells(cells: pd.DataFrame, most: int) -> list[str]:
+    """Return the labels of the baseline and the best other cells, in the order of the frame.
 
     Args:
         cells: frame with one row per cell.
-        counts: cell label -> counts by seed, of the cells that were evaluated on the same images as the best one.
-        baseline: label of the baseline.
-        comparisons: comparisons with the baseline, which are used again if it is the best.
-        confidence: confidence level of the intervals.
-        unlike: labels of the cells that were evaluated on other images than the best one.
+        most: largest number of cells.
     """
-    means, row = cells.set_index("cell")["miou"].dropna(), select_best(cells)
-    if row is None or len(means) < 2:
-        return Best()
-    best = str(row["cell"])
-    if best == baseline:
-        differences: Mapping[str, Comparison] = comparisons
-    elif best in counts:
-        enough = {label: one for label, one in counts.items() if len(one.keys() & counts[best].keys()) >= MIN_SEEDS}
-        differences = (
-            compare_to_baseline(enough, best, resamples=RESAMPLES, confidence=confidence) if best in enough else {}
-        )
-    else:
-        differences = {}
-    claims = {label: one.significant for label, one in differences.items() if one.significant is not None}
-    level = {*means.index[means == means.max()], *(label for label, clear in claims.items() if not clear)}
-    other_images = int(means.index.isin(list(unlike)).sum())
-    others = len(means) - 1 - len(claims) - other_images
-    return Best(best, frozenset(map(str, level)), len(claims), others, other_images)
+    by_rank = cells.sort_values(["baseline", "miou"], ascending=False, kind="stable")
+    selected = set(by_rank["cell"].head(most))
+    return [str(cell) for cell in cells["cell"] if cell in selected]
+
+
+def find_best(
+    cells: pd.DataFrame, records: TrialRecords, groups: Iterable[DatasetGroup], significance: Significance
+) -> Best:
+    """Find the best cell of each dataset and the cells that do not differ significantly from it.
+
+    Args:
+        cells: frame with one row per cell.
+        records: records of the finished trials.
+        groups: the cells by dataset.
+        significance: comparisons with the baselines, which are used again if a baseline is the best.
+    """
+    mean_miou = cells.set_index("cell")["miou"].dropna()
+    level: set[str] = set()
+    compared = others = unlike = num_datasets = 0
+    for group in groups:
+        means = mean_miou[mean_miou.index.isin(group.cells)]
+        if len(means) < 2:
+            continue
+        best = str(means.idxmax())
+        same = group.same if best in group.same else find_same_images(records, best, group.cells)
+        if best == group.baseline:
+            comparisons = significance.comparisons
+            differences = {cell: comparisons[cell].difference for cell in group.cells if cell in comparisons}
+        else:
+            counts = load_counts(records, (cell for cell in group.cells if cell in same))
+            seeds = counts[best].keys() if best in counts else set()
+            enough = {cell: one for cell, one in counts.items() if len(one.keys() & seeds) >= MIN_SEEDS}
+            differences = estimate_differences(enough, best, resamples=RESAMPLES)
+        claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
+        level |= {*means.index[means == means.max()], *(cell for cell, clear in claims.items() if not clear)}
+        other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)
+        compared += len(claims)
+        others += len(means) - 1 - len(claims) - other_images
+        unlike += other_images
+        num_datasets += 1
+    return Best(frozenset(map(str, level)), compared, others, unlike, num_datasets)
 
 
 def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:

@@ -94,8 +94,7 @@ def evaluation_table(grid: Grid, frame: pd.DataFrame) -> Table:
         )
         for _, row in frame.iterrows()
     )
-    marked = frame.index[frame["baseline"]]
-    return Table(headings, rows, 1, int(marked[0]) if len(marked) else -1)
+    return Table(headings, rows, 1)
 
 
 def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fcnlab.analysis import MIN_SEEDS
+from fcnlab.analysis import CONFIDENCE, MIN_SEEDS
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.best import Best
-from fcnlab.report.evaluated_images import EvaluatedImages
-from fcnlab.report.significance import CONFIDENCE, Significance
+from fcnlab.report.dataset_groups import DatasetGroup
+from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, format_points
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
@@ -87,24 +86,34 @@ def _list_cells(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} cells ({'; '.join(names[:MAX_NAMES])}{more})"
 
 
-def describe_other_images(grid: Grid, evaluated: EvaluatedImages) -> str:
+def describe_other_images(report: Report) -> str:
     """Name the cells that are not shown by class and in pictures.
 
     Args:
-        grid: the grid.
-        evaluated: the cells by the images on which they were evaluated.
+        report: report of the grid.
 
     Returns:
         A sentence; an empty text if all cells were evaluated on the same images.
     """
-    if not evaluated.others:
+    shown, display = report.groups[0], report.grid.display_name
+    others = [display(cell) for cell in report.records.by_cell if cell not in shown.same]
+    if not others:
         return ""
-    names = _list_cells([*map(grid.display_name, evaluated.others)])
-    verb = "was" if len(evaluated.others) == 1 else "were"
+    verb = "was" if len(others) == 1 else "were"
     return (
-        f"Classes and images are shown without {names}, which {verb} evaluated on other images or classes than "
-        f"{grid.display_name(evaluated.reference)}."
+        f"Classes and images are shown without {_list_cells(others)}, which {verb} evaluated on other images or "
+        f"classes than {display(shown.reference)}."
     )
+
+
+def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
+    """Return the name of the baseline, or a phrase if each dataset has its own.
+
+    Args:
+        grid: the grid.
+        groups: the cells by dataset.
+    """
+    return grid.display_name(grid.baseline.label) if len(groups) == 1 else "the baseline of the dataset"
 
 
 def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
@@ -185,36 +194,29 @@ def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> lis
 
 def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
     """Describe the differences, their intervals and the markers."""
-    grid, evaluated, significance = report.grid, report.evaluated, report.significance
+    grid, significance = report.grid, report.significance
     if len(grid.cells) == 1:
         return []
-    baseline = grid.display_name(grid.baseline.label)
-    if grid.baseline.label not in set(finished["cell"]):
-        return [f"Δ is the difference to {baseline}, of which no trial has finished."]
-    unlike = evaluated.others if evaluated.reference == grid.baseline.label else ()
-    excluded = []
-    if unlike:
-        verb, whose = ("was", "its") if len(unlike) == 1 else ("were", "their")
-        excluded = [
-            f"{_list_cells([*map(grid.display_name, unlike)])} {verb} evaluated on other images or classes than "
-            f"{baseline}: {whose} Δ has no interval."
-        ]
-    unpaired = list_unpaired_cells(report.cells)
-    if unpaired:
-        names = _list_cells([*map(grid.display_name, unpaired)])
-        excluded.append(f"{names}: no Δ without a finished seed in common with {baseline}.")
+    baseline = name_baselines(grid, report.groups)
+    listed = "; ".join(f"{grid.display_name(group.baseline)} on {group.name}" for group in report.groups)
+    of_datasets = [f"Baselines: {listed}."] if len(report.groups) > 1 else []
+    if not finished["cell"].isin([group.baseline for group in report.groups]).any():
+        return [f"Δ is the difference to {baseline}, of which no trial has finished.", *of_datasets]
+    excluded = [line for group in report.groups for line in _exclude(report, group)]
     if not significance.comparisons:
-        explained = {grid.baseline.label, *unlike, *unpaired}
+        explained = {cell for group in report.groups for cell in (group.baseline, *group.others)}
+        explained |= set(list_unpaired_cells(report.cells))
         has_no_counts = (report.cells["miou"].notna() & ~report.cells["cell"].isin(explained)).any()
         reason = "; there are no counts for an interval" if has_no_counts else ""
-        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *excluded]
+        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *of_datasets, *excluded]
     claims = significance.num_claims
     seeds = {one.difference.seeds for one in significance.comparisons.values()}
     parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
     lines = [
         f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
-        f"resamples){parts}."
+        f"resamples){parts}.",
+        *of_datasets,
     ]
     if claims and not {"delta", "delta_mean"}.isdisjoint(columns):
         several = f" after Holm's correction over {claims} comparisons; the intervals are not corrected"
@@ -222,6 +224,24 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
     if min(seeds) < MIN_SEEDS:
         lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
     return lines + excluded
+
+
+def _exclude(report: Report, group: DatasetGroup) -> list[str]:
+    """Name the cells of a dataset that have no interval or no difference."""
+    display, cells = report.grid.display_name, report.cells[report.cells["cell"].isin(group.cells)]
+    baseline, lines = display(group.baseline), []
+    if group.others and group.reference == group.baseline:
+        verb, whose = ("was", "its") if len(group.others) == 1 else ("were", "their")
+        lines.append(
+            f"{_list_cells([*map(display, group.others)])} {verb} evaluated on other images or classes than "
+            f"{baseline}: {whose} Δ has no interval."
+        )
+    unpaired = list_unpaired_cells(cells)
+    if unpaired:
+        lines.append(
+            f"{_list_cells([*map(display, unpaired)])}: no Δ without a finished seed in common with {baseline}."
+        )
+    return lines
 
 
 def list_unpaired_cells(cells: pd.DataFrame) -> list[str]:
@@ -320,31 +340,28 @@ def distinct_texts(column: pd.Series) -> list[str]:
     return sorted({str(value) for value in column} - {"", "nan"})
 
 
-def write_short_notes(
-    grid: Grid, significance: Significance, best: Best, table: Table, columns: Collection[str], *, complete: bool
-) -> list[str]:
+def write_short_notes(report: Report, table: Table, columns: Collection[str]) -> list[str]:
     """Return sentences for the line below a table in a paper: the spread, the differences and the markers in it.
 
     Args:
-        grid: the grid.
-        significance: statistics of the cells.
-        best: the best cells.
+        report: report of the grid.
         table: the table.
         columns: names of the columns that the sentences are about.
-        complete: whether all trials of the cells with metrics have finished.
     """
+    grid, significance = report.grid, report.significance
     text = "".join(text for row in table.rows for text in row)
     seeds = len(grid.seeds)
     notes = []
     if SPREAD & set(columns):
+        complete = report.cells["n"].isin([0, seeds]).all()
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     if TESTED & set(columns):
         interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
-        notes.append(f"Δ: difference to {grid.display_name(grid.baseline.label)} in points{interval}.")
+        notes.append(f"Δ: difference to {name_baselines(grid, report.groups)} in points{interval}.")
     if table.marks:
-        notes.append("Bold: highest mean, and cells not significantly different." if best.compared else
-                     "Bold: highest mean.")  # fmt: skip
+        highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")
+        notes.append(f"Bold: {highest}{', and cells not significantly different' if report.best.compared else ''}.")
     if SIGNIFICANT in text:
         corrected = " after Holm's correction" if significance.num_claims > 1 else ""
         notes.append(f"{SIGNIFICANT} significant at 5 %{corrected}.")

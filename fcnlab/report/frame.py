@@ -131,27 +131,31 @@ def _to_column_value(value: Any) -> Any:
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_value(value)
 
 
-def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.DataFrame:
+def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baselines: Mapping[str, str]) -> pd.DataFrame:
     """Return a frame with one row per cell.
 
     Metrics are means and sample standard deviations (n - 1; NaN for one seed) over the n finished seeds, as fractions
-    of 1. `delta` is the mean difference in mIoU to the baseline over the `delta_n` common seeds, and `delta_std` its
-    standard deviation; trials with the same seed see the same batches, so the difference is paired.
+    of 1. `delta` is the mean difference in mIoU to the baseline of the cell's dataset over the `delta_n` common seeds,
+    and `delta_std` its standard deviation; trials with the same seed see the same batches, so the difference is paired.
 
     Args:
         frame: frame with one row per trial.
         axes: axes of the grid.
-        baseline: label of the baseline.
+        baselines: label of each cell -> label of the baseline with which it is compared.
     """
-    reference = frame[(frame["cell"] == baseline) & (frame["status"] == "finished")].set_index("seed")["miou"]
+    finished_trials = frame[frame["status"] == "finished"]
+    references = {
+        baseline: finished_trials[finished_trials["cell"] == baseline].set_index("seed")["miou"]
+        for baseline in set(baselines.values())
+    }
     rows = []
     for cell, group in frame.groupby("cell", sort=False):
-        finished = group[group["status"] == "finished"]
+        finished, baseline = group[group["status"] == "finished"], baselines[str(cell)]
         row: dict[str, Any] = {"cell": cell} | {axis: group[axis].iloc[0] for axis in axes}
         row |= {"n": len(finished), "planned": len(group), "failed": int((group["status"] == "failed").sum())}
         row |= {"pruned": int((group["status"] == "pruned").sum()), "pruned_after": group["pruned_after"].max()}
         row |= _summarize(finished)
-        row |= _difference(finished, reference)
+        row |= _difference(finished, references[baseline])
         row |= {name: finished[name].mean() for name in ("params", "gmacs", "train_seconds", "images_per_s")}
         row |= {"peak_memory": finished["peak_memory"].max(), "device_hours": finished["device_hours"].sum(min_count=1)}
         row["baseline"] = cell == baseline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -14,17 +14,11 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
-from fcnlab.report.best import Best, add_best, find_best, select_best
-from fcnlab.report.evaluated_images import EvaluatedImages, find_evaluated_images
+from fcnlab.report.best import Best, add_best, find_best, select_cells
+from fcnlab.report.dataset_groups import DatasetGroup, find_groups
 from fcnlab.report.footnotes import write_footnotes
 from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
-from fcnlab.report.significance import (
-    CONFIDENCE,
-    Significance,
-    add_differences,
-    comparable_counts,
-    compute_significance,
-)
+from fcnlab.report.significance import Significance, add_differences, compute_significance
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View, make_cell_table
 from fcnlab.report.tables.formats import to_html
@@ -56,11 +50,10 @@ class Report:
         summary_text: sentences that summarize the results.
         significance: statistics of the cells.
         best: the best cells.
+        groups: the cells by dataset, those of the grid's baseline first; classes and images are shown of this group.
         records: records of the finished trials.
         folder: the folder of the report's files.
         runs_page: address of the runs of the grid's experiment on an MLflow server; empty for none.
-        evaluated: the cells by the images on which they were evaluated; the reference is the baseline, or the best cell
-            if no trial of the baseline has finished.
     """
 
     plan: Plan
@@ -71,10 +64,10 @@ class Report:
     summary_text: list[str]
     significance: Significance
     best: Best
+    groups: tuple[DatasetGroup, ...]
     records: TrialRecords
     folder: Path
     runs_page: str = ""
-    evaluated: EvaluatedImages = field(default_factory=EvaluatedImages)
 
     def __repr__(self) -> str:
         finished = int((self.trials["status"] == "finished").sum())
@@ -93,22 +86,17 @@ class Report:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of the cells in `evaluated`, by label; empty where no trial has finished."""
-        by_seed = self.records.by_cell.get(self.evaluated.reference, {})
+        """Names of the classes of the first group, by label; empty where no trial has finished."""
+        by_seed = self.records.by_cell.get(self.groups[0].reference, {})
         return next((record.classes for record in by_seed.values()), ())
 
     def select_cells(self, most: int) -> list[str]:
-        """Return the labels of the baseline and the best other cells, in the order of the table of cells.
-
-        Cells that were evaluated on other images or classes are left out.
+        """Return the labels of the baseline and the best of the other cells that were evaluated on the same images.
 
         Args:
             most: largest number of cells.
         """
-        shown = self.cells[self.cells["cell"].isin(self.evaluated.cells)]
-        others = shown[~shown["baseline"]].nlargest(most - 1, "miou")["cell"]
-        selected = {*others, *shown["cell"][shown["baseline"]]}
-        return [str(cell) for cell in shown["cell"] if cell in selected]
+        return select_cells(self.cells[self.cells["cell"].isin(self.groups[0].same)], most)
 
     @cached_property
     def footnotes(self) -> list[str]:
@@ -167,7 +155,7 @@ class Report:
         view = View(tuple(columns), sort, group_by, pivot)
         if format is not None:
             return format_report(self, view, format)
-        return to_styler(view.make_table(self.cells, self.grid.axes, self.names), self.grid.file.question)
+        return to_styler(view.make_table(self.cells, self.names), self.grid.file.question)
 
     def plot(self, name: str = "", *, x: str = "", y: str = "") -> LayerChart:
         """Return a chart of the report, or of two columns of `cells`.
@@ -219,38 +207,26 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     grid = plan.grid
     trials = trials_frame(plan, tracker)
     records = _load_records(grid, trials, lab, tracker)
-    baseline = grid.baseline.label
-    cells = cells_frame(trials, grid.axes, baseline)
-    highest = _find_highest(cells, records)
-    evaluated = find_evaluated_images(records, baseline if baseline in records.by_cell else highest)
-    counts = comparable_counts(grid, records, evaluated)
-    significance = compute_significance(grid, records, counts)
+    groups = find_groups(grid, trials, records)
+    cells = cells_frame(trials, grid.axes, {cell: group.baseline for group in groups for cell in group.cells})
+    significance = compute_significance(grid, records, groups)
     cells = add_differences(cells, significance)
-    like_best = evaluated if highest in evaluated.cells else find_evaluated_images(records, highest)
-    if like_best is not evaluated:
-        counts = comparable_counts(grid, records, like_best)
-    best = find_best(cells, counts, baseline, significance.comparisons, CONFIDENCE, like_best.others)
+    best = find_best(cells, records, groups, significance)
     cells, names = add_best(cells, best), Names.of_grid(grid)
     return Report(
         plan=plan,
         trials=trials,
         cells=cells,
-        cell_table=make_cell_table(cells, grid.axes, names),
+        cell_table=make_cell_table(cells, names),
         names=names,
-        summary_text=summarize(grid, trials, cells, significance, evaluated),
+        summary_text=summarize(grid, trials, cells, significance, groups),
         significance=significance,
         best=best,
+        groups=groups,
         records=records,
         folder=lab.results / grid.name,
         runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
-        evaluated=evaluated,
     )
-
-
-def _find_highest(cells: pd.DataFrame, records: TrialRecords) -> str:
-    """Return the label of the cell with records that has the highest mean mIoU; empty for none."""
-    best = select_best(cells[cells["cell"].isin(records.by_cell)])
-    return "" if best is None else str(best["cell"])
 
 
 def report_plan(plan: Plan, lab: Lab, tracker: OptionalTracker) -> Report:

@@ -1,20 +1,19 @@
-"""Statistics of a grid: intervals and tests of the differences to the baseline, and comparability flags."""
+"""Statistics of a grid: intervals and tests of the differences to the baselines, and comparability flags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from fcnlab.analysis import CellCounts, Comparison, compare_to_baseline
+from fcnlab.analysis import CellCounts, Comparison, Difference, apply_holm, estimate_differences
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.evaluated_images import EvaluatedImages
+from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.comparability import Flag, check_comparability
 
-CONFIDENCE = 0.95
 RESAMPLES = 10_000
 BUDGET = 400_000
 """Total number of resamples of a grid; a grid with hundreds of cells has fewer for each to stay fast."""
@@ -25,8 +24,8 @@ class Significance:
     """Statistics of the cells of a grid.
 
     Attributes:
-        comparisons: cell label -> comparison with the baseline; cells without counts have none.
-        flags: cell label -> reasons why it is not comparable with the baseline.
+        comparisons: cell label -> comparison with the baseline of its dataset; cells without counts have none.
+        flags: cell label -> reasons why it is not comparable with this baseline.
         resamples: number of bootstrap resamples.
     """
 
@@ -39,45 +38,37 @@ class Significance:
         """Number of comparisons about which a claim is made, over which their p-values are corrected."""
         return sum(one.significant is not None for one in self.comparisons.values())
 
-    def rename(self, display: Callable[[str], str]) -> Significance:
-        """Return the same statistics by the display names of the cells.
 
-        Args:
-            display: function from the label of a cell to its display name.
-        """
-        comparisons = {display(cell): one for cell, one in self.comparisons.items()}
-        return Significance(comparisons, {display(cell): flags for cell, flags in self.flags.items()}, self.resamples)
-
-
-def comparable_counts(grid: Grid, records: TrialRecords, evaluated: EvaluatedImages) -> dict[str, CellCounts]:
-    """Return the counts of the cells that were evaluated on the same images, by cell label.
+def load_counts(records: TrialRecords, cells: Iterable[str]) -> dict[str, CellCounts]:
+    """Return the counts of cells by label, without cells that have none.
 
     Args:
-        grid: the grid.
         records: records of the finished trials.
-        evaluated: the cells by their images.
+        cells: labels of the cells.
     """
-    labels = [cell.label for cell in grid.cells if cell.label in evaluated.cells]
-    return {label: counts for label in labels if (counts := records.counts(label))}
+    return {cell: counts for cell in cells if (counts := records.counts(cell))}
 
 
-def compute_significance(grid: Grid, records: TrialRecords, counts: Mapping[str, CellCounts]) -> Significance:
-    """Compare each cell with the baseline and flag cells that are not comparable.
+def compute_significance(grid: Grid, records: TrialRecords, groups: Collection[DatasetGroup]) -> Significance:
+    """Compare each cell with the baseline of its dataset and flag cells that are not comparable.
 
-    A cell that was evaluated on other images or classes than the baseline has flags and no comparison.
+    A cell that was evaluated on other images or classes than its baseline has flags and no comparison. Holm's
+    correction is over all comparisons of the grid.
 
     Args:
         grid: the grid.
         records: records of the finished trials.
-        counts: result of `comparable_counts`.
+        groups: the cells by dataset.
     """
     resamples = max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
-    baseline = grid.baseline.label
-    compared = (
-        compare_to_baseline(counts, baseline, resamples=resamples, confidence=CONFIDENCE) if baseline in counts else {}
-    )
-    flagged = {label: list(by_seed.values()) for label, by_seed in records.by_cell.items()}
-    return Significance(compared, check_comparability(flagged, baseline, grid.axes), resamples)
+    differences: dict[str, Difference] = {}
+    flags: dict[str, list[Flag]] = {}
+    for group in groups:
+        counts = load_counts(records, (cell for cell in group.cells if cell in group.same))
+        differences |= estimate_differences(counts, group.baseline, resamples=resamples)
+        finished = {cell: list(records.by_cell[cell].values()) for cell in group.cells if cell in records.by_cell}
+        flags |= check_comparability(finished, group.baseline, grid.axes)
+    return Significance(apply_holm(differences), flags, resamples)
 
 
 def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataFrame:

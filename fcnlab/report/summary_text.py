@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.evaluated_images import EvaluatedImages
+from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.footnotes import list_unpaired_cells
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, format_p_value, format_points
+
+Naming: TypeAlias = Callable[[str], str]
+"""Function from the label of a cell to its name in a sentence."""
 
 MAX_COMPARISONS = 8
 """Most comparisons that are described; of more, only the significant ones with the largest differences."""
 
 
 def summarize(
-    grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance, evaluated: EvaluatedImages
+    grid: Grid,
+    trials: pd.DataFrame,
+    cells: pd.DataFrame,
+    significance: Significance,
+    groups: Sequence[DatasetGroup],
 ) -> list[str]:
     """Return sentences on the best cell, the comparisons with the baseline, the order of cells and missing results.
 
@@ -27,50 +36,64 @@ def summarize(
         trials: frame with one row per trial.
         cells: frame with one row per cell.
         significance: statistics of the cells.
-        evaluated: the cells by the images on which they were evaluated.
+        groups: the cells by dataset.
     """
-    comparable = trials[trials["cell"].isin(evaluated.cells)]
-    cells, comparable = (frame.assign(cell=frame["cell"].map(grid.display_name)) for frame in (cells, comparable))
-    significance = significance.rename(grid.display_name)
     if not cells["n"].any():
         return ["No trial has finished yet."]
+
+    def name(cell: str) -> str:
+        return _quote(grid.display_name(cell))
+
+    best, unpaired, order = [], [], []
+    for group in groups:
+        on_dataset = f" on {group.name}" if len(groups) > 1 else ""
+        of_group = cells[cells["cell"].isin(group.cells)]
+        best += _describe_best(of_group, name, on_dataset)
+        unpaired += _describe_unpaired(of_group, name)
+        among = on_dataset + (" among the cells on the same images" if group.others else "")
+        order += _describe_order(trials[trials["cell"].isin(group.same)], name, among)
+    baselines = {cell: group.baseline for group in groups for cell in group.cells}
     return [
-        _describe_best(cells[cells["miou"].notna()]),
-        *_describe_comparisons(significance, grid.display_name(grid.baseline.label)),
-        *_describe_unpaired(cells),
-        *_describe_order(comparable, among=" among the cells on the same images" if evaluated.others else ""),
-        *_limits(cells, significance),
+        *(best or ["There is no mIoU: no class has a labeled pixel in the evaluated split."]),
+        *_describe_comparisons(significance, name, baselines),
+        *unpaired,
+        *order,
+        *_limits(cells, significance, name),
     ]
 
 
-def _describe_best(scored: pd.DataFrame) -> str:
+def _describe_best(cells: pd.DataFrame, name: Naming, on_dataset: str) -> list[str]:
+    scored = cells[cells["miou"].notna()]
     if scored.empty:
-        return "There is no mIoU: no class has a labeled pixel in the evaluated split."
+        return []
     best = scored.sort_values("miou", ascending=False, kind="stable").iloc[0]
-    subject = "The only finished cell" if len(scored) == 1 else "The highest mean mIoU"
-    text = f"{subject} is {_quote(best['cell'])} with {100 * best['miou']:.1f} %"
+    subject = ("The only finished cell" if len(scored) == 1 else "The highest mean mIoU") + on_dataset
+    text = f"{subject} is {name(best['cell'])} with {100 * best['miou']:.1f} %"
     text += f" ({best['n']} seeds)" if best["n"] > 1 else " (one seed)"
     others = int((scored["miou"] == best["miou"]).sum()) - 1
-    if others < 1:
-        return f"{text}."
-    return f"{text}; {others} other {'cells have' if others > 1 else 'cell has'} the same."
+    same = f"; {others} other {'cells have' if others > 1 else 'cell has'} the same" if others else ""
+    return [f"{text}{same}."]
 
 
-def _describe_unpaired(cells: pd.DataFrame) -> list[str]:
+def _describe_unpaired(cells: pd.DataFrame, name: Naming) -> list[str]:
     """Name the cells that cannot be compared with the baseline, since they have no seed in common with it."""
     baseline, unpaired = cells[cells["baseline"]].iloc[0], list_unpaired_cells(cells)
     if not unpaired:
         return []
     if not baseline["n"]:
-        return [f"No trial of the baseline {_quote(baseline['cell'])} has finished, so no cell is compared with it."]
+        return [f"No trial of the baseline {name(baseline['cell'])} has finished, so no cell is compared with it."]
     verb = "has" if len(unpaired) == 1 else "have"
-    return [f"{', '.join(map(_quote, unpaired))} {verb} no finished seed in common with {_quote(baseline['cell'])}."]
+    return [f"{', '.join(map(name, unpaired))} {verb} no finished seed in common with {name(baseline['cell'])}."]
 
 
-def _describe_comparisons(significance: Significance, baseline: str) -> list[str]:
+def _describe_comparisons(significance: Significance, name: Naming, baselines: Mapping[str, str]) -> list[str]:
     comparisons, claims = significance.comparisons, significance.num_claims
+
+    def describe(cell: str) -> str:
+        return _describe_comparison(name(cell), name(baselines[cell]), comparisons[cell], claims)
+
     if len(comparisons) <= MAX_COMPARISONS:
-        lines = [_describe_comparison(_quote(cell), _quote(baseline), one, claims) for cell, one in comparisons.items()]
+        lines = [*map(describe, comparisons)]
         untested = sum(one.difference.seeds < MIN_SEEDS for one in comparisons.values())
         if untested == len(comparisons) > 0:
             these = "this difference" if untested == 1 else "these differences"
@@ -83,10 +106,12 @@ def _describe_comparisons(significance: Significance, baseline: str) -> list[str
     few, lines = len(comparisons) - claims, []
     if claims:
         more = f"; the {MAX_COMPARISONS} largest differences follow" if len(clear) > MAX_COMPARISONS else ""
-        lines.append(f"{len(clear)} of {claims} cells differ significantly from {_quote(baseline)}{more}.")
+        several = len({*baselines.values()}) > 1
+        baseline = "the baseline of their dataset" if several else name(next(iter(baselines.values())))
+        lines.append(f"{len(clear)} of {claims} cells differ significantly from {baseline}{more}.")
     if few:
         lines.append(f"No claim is made about {few} of {len(comparisons)} cells: fewer than {MIN_SEEDS} common seeds.")
-    return [*lines, *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell], claims) for cell in ranked)]
+    return [*lines, *map(describe, ranked)]
 
 
 def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claims: int) -> str:
@@ -135,7 +160,7 @@ def _format_seeds(number: int) -> str:
     return "one seed, without the variance of training" if number == 1 else f"{number} seeds"
 
 
-def _describe_order(trials: pd.DataFrame, *, among: str) -> list[str]:
+def _describe_order(trials: pd.DataFrame, name: Naming, among: str) -> list[str]:
     """Describe the stability of the order of the cells over seeds."""
     finished = trials[trials["status"] == "finished"].dropna(subset="miou")
     by_cell = {
@@ -152,22 +177,22 @@ def _describe_order(trials: pd.DataFrame, *, among: str) -> list[str]:
     share = f"all {number}" if stability.first[first] == 1 else f"{number * stability.first[first]:.3g} of {number}"
     tied = ", where tied cells share a seed" if stability.tied else ""
     return [
-        f"{_quote(first)} has the highest mIoU in {share} {seeds}{tied}{among}; two seeds order two cells in the same "
+        f"{name(first)} has the highest mIoU in {share} {seeds}{tied}{among}; two seeds order two cells in the same "
         f"way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
     ]
 
 
-def _limits(cells: pd.DataFrame, significance: Significance) -> list[str]:
+def _limits(cells: pd.DataFrame, significance: Significance, name: Naming) -> list[str]:
     """List incomplete cells and cells that are not comparable."""
     lines = []
     incomplete = cells[cells["n"] < cells["planned"]]
     if len(incomplete):
         verb = "is" if len(incomplete) == 1 else "are"
         lines.append(
-            f"{len(incomplete)} of {len(cells)} cells {verb} incomplete: {', '.join(map(_quote, incomplete['cell']))}."
+            f"{len(incomplete)} of {len(cells)} cells {verb} incomplete: {', '.join(map(name, incomplete['cell']))}."
         )
     if significance.flags:
-        flagged = ", ".join(map(_quote, significance.flags))
+        flagged = ", ".join(map(name, significance.flags))
         lines.append(
             f"Cells that differ from the baseline in more than the axes, marked {FLAGGED} in the table: {flagged}."
         )

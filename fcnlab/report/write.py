@@ -99,7 +99,7 @@ def publish_report(report: Report, tracker: OptionalTracker) -> None:
         report: report of the grid.
         tracker: tracker of the grid, which keeps an error of the store.
     """
-    note, best = render_markdown(report, (), with_samples=False), find_best_cell(report.cells)
+    note, best = render_markdown(report, (), with_samples=False), find_best_cell(report)
 
     def publish(store: MlflowTracker | None) -> None:
         if store is not None:
@@ -109,13 +109,13 @@ def publish_report(report: Report, tracker: OptionalTracker) -> None:
         tracker.call(publish)
 
 
-def find_best_cell(cells: pd.DataFrame) -> BestCell | None:
-    """Return the cell with the greatest mean mIoU; None if no trial has finished.
+def find_best_cell(report: Report) -> BestCell | None:
+    """Return the cell with the greatest mean mIoU on the dataset of the baseline; None if no trial has finished.
 
     Args:
-        cells: frame with one row per cell.
+        report: report of the grid.
     """
-    best = select_best(cells)
+    best = select_best(report.cells[report.cells["cell"].isin(report.groups[0].cells)])
     return BestCell(str(best["cell"]), float(best["miou"]), int(best["n"])) if best is not None else None
 
 
@@ -216,7 +216,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 def _write_samples(report: Report, folder: Path) -> bool:
     """Write the samples of the first finished seed of the cells with the same images; return whether there are any."""
-    by_cell = {cell: found for cell, found in report.records.folders.items() if cell in report.evaluated.cells}
+    by_cell = {cell: found for cell, found in report.records.folders.items() if cell in report.groups[0].same}
     first = {report.grid.display_name(cell): by_seed[min(by_seed)].samples for cell, by_seed in by_cell.items()}
     sheet = draw_sample_sheet(first, report.classes)
     if sheet is None:
@@ -252,21 +252,16 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
             "*The first images of the reported split, with the first seed of each cell; white pixels are ignored.*",
             "",
         ]
-        other_images = describe_other_images(grid, report.evaluated)
+        other_images = describe_other_images(report)
         lines += [escape_markdown(other_images), ""] if other_images else []
     lines += ["## Reproduce", "", f"    {rerun_command(grid)}", ""]
     lines += [f"- {name}: {escape_markdown(text)}" for name, text in describe_provenance(grid, report.trials)]
     lines += ["", "The trials of each cell by the beginning of their keys, in the order of the seeds:", ""]
     lines += [
-        f"- {escape_markdown_lines(cell)}: {' '.join(key[:KEY_DIGITS] for key in keys)}"
-        for cell, keys in _group_keys(report.trials)
+        f"- {escape_markdown_lines(str(cell))}: {' '.join(key[:KEY_DIGITS] for key in keys)}"
+        for cell, keys in report.trials.groupby("cell", sort=False)["key"]
     ]
     return "\n".join(lines) + "\n"
-
-
-def _group_keys(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Return the keys of each cell's trials."""
-    return [(str(cell), list(group["key"])) for cell, group in trials.groupby("cell", sort=False)]
 
 
 def _unfinished(trials: pd.DataFrame) -> list[str]:

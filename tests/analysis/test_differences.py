@@ -15,8 +15,9 @@ from fcnlab.analysis import (
     CellCounts,
     Difference,
     adjust_p_values,
-    compare_to_baseline,
+    apply_holm,
     estimate_difference,
+    estimate_differences,
 )
 from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Counts, compute_metrics
@@ -218,17 +219,16 @@ def test_one_image_gives_no_interval_and_no_claim() -> None:
     found = estimate_difference(cell, baseline, resamples=50)
     assert not np.isnan(found.value)
     assert np.isnan([found.low, found.high, found.p_value]).all()
-    assert compare_to_baseline({"cell": cell, "base": baseline}, "base", resamples=50)["cell"].significant is None
+    assert apply_holm({"cell": found})["cell"].significant is None
 
 
 @pytest.mark.parametrize(("seeds", "note"), [(1, "training variance is not included"), (2, "no claim"), (3, "")])
 def test_note_reports_the_limits_of_few_seeds(seeds: int, note: str) -> None:
     cell, baseline = pair(seeds)
-    comparison = compare_to_baseline({"cell": cell, "base": baseline}, "base", resamples=50)["cell"]
-    found = comparison.difference
+    found = estimate_difference(cell, baseline, resamples=50)
     assert note in found.note
     assert bool(found.note) == (seeds < 3)
-    assert (comparison.significant is None) == (seeds < 3)
+    assert (apply_holm({"cell": found})["cell"].significant is None) == (seeds < 3)
     assert np.isnan(found.seed_variance) == (seeds == 1)
     assert (found.seeds, found.images) == (seeds, 40)
 
@@ -262,7 +262,8 @@ def test_holm_correction_covers_the_cells_with_enough_seeds() -> None:
     target = random_target(random, 30, 3)
     cells = {f"cell{n}": random_cell(random, target, n, 0.7 + n / 200) for n in (1, 3, 4, 5)}
     cells["elsewhere"] = {9: random_cell(random, target, 1)[0]}
-    found = compare_to_baseline(cells | {"base": random_cell(random, target, 5)}, "base", resamples=100)
+    cells["base"] = random_cell(random, target, 5)
+    found = apply_holm(estimate_differences(cells, "base", resamples=100))
     assert list(found) == ["cell1", "cell3", "cell4", "cell5"]
     claimed = [found[name] for name in ("cell3", "cell4", "cell5")]
     expected = adjust_p_values([one.difference.p_value for one in claimed])
@@ -270,11 +271,6 @@ def test_holm_correction_covers_the_cells_with_enough_seeds() -> None:
     assert [one.significant for one in claimed] == list(expected < 0.05)
     assert np.isnan(found["cell1"].adjusted_p)
     assert found["cell1"].significant is None
-
-
-def test_unknown_baseline_is_reported_with_the_nearest_name() -> None:
-    with pytest.raises(RunError, match="did you mean 'fcn32s'"):
-        compare_to_baseline(dict.fromkeys(("fcn32s", "fcn8s"), pair(1)[0]), "fcn32")
 
 
 def test_handles_the_size_of_voc() -> None:

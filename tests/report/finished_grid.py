@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
+from fcnlab.report.tables.names import Names
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
 from fcnlab.trial.storage.sample_name import name_sample
@@ -74,6 +76,12 @@ def finish(
                        environment=ENVIRONMENT).model_copy(update=changes)  # fmt: skip
     folder.finish(record)
     return record
+
+
+def raw_names(cells: pd.DataFrame, axes: list[str]) -> Names:
+    """The names of axes and values in a frame of cells."""
+    values = {str(row["cell"]): {axis: str(row[axis]) for axis in axes} for _, row in cells.iterrows()}
+    return Names({axis: axis for axis in axes}, values, {})
 
 
 def counted(right: float, seed: int) -> np.ndarray:

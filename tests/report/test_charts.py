@@ -81,7 +81,10 @@ def test_a_large_grid_shows_the_best_cells_with_a_note(made: tuple[Report, Lab])
     many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
     many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
     significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
-    plots = {plot.name: plot for plot in draw_plots(replace(report, cells=many, significance=significance))}
+    labels = tuple(many["cell"])
+    group = replace(report.groups[0], cells=labels, same=frozenset(labels))
+    large = replace(report, cells=many, significance=significance, groups=(group,))
+    plots = {plot.name: plot for plot in draw_plots(large)}
     assert f"Only the {MAX_ROWS} cells" in plots["differences"].caption
     assert f"Only the {MAX_SQUARES[0]} cells" in plots["classes"].caption
     squares = MAX_SQUARES[0] * len(report.classes)

@@ -14,6 +14,7 @@ import pytest
 from fcnlab.config.grid.grid import load
 from fcnlab.config.registry import builtin
 from fcnlab.report.best import add_best, find_best
+from fcnlab.report.dataset_groups import find_groups
 from fcnlab.report.report import Report
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.cells import View, make_cell_table
@@ -48,12 +49,14 @@ def committed(name: str) -> Report:
 def report_of(file: Path, cells: pd.DataFrame) -> Report:
     grid = load(file, builtin())
     trials = pd.read_csv(REPOSITORY / "results/quickstart/trials.csv")
-    best = find_best(cells, {}, grid.baseline.label, {}, 0.95)
+    records, significance = TrialRecords({}, {}, "last"), Significance({}, {}, 0)
+    groups = find_groups(grid, trials.iloc[:0], records)
+    best = find_best(cells, records, groups, significance)
     cells, names = add_best(cells.assign(flags=""), best), Names.of_grid(grid)
     return Report(
-        plan=Plan(grid, ()), trials=trials, cells=cells, cell_table=make_cell_table(cells, grid.axes, names),
-        names=names, summary_text=[], significance=Significance({}, {}, 0), best=best,
-        records=TrialRecords({}, {}, "last"), folder=Path("results"),
+        plan=Plan(grid, ()), trials=trials, cells=cells, cell_table=make_cell_table(cells, names),
+        names=names, summary_text=[], significance=significance, best=best, groups=groups,
+        records=records, folder=Path("results"),
     )  # fmt: skip
 
 

@@ -265,7 +265,7 @@ def test_the_scripts_are_bundled_without_a_writable_cache(tmp_path: Path, monkey
 def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:
     miou = {"a": [0.5, 0.9, 0.4, np.nan], "b": [0.6, 0.1, 0.4, 0.3]}
     shown = [
-        gallery.GalleryCell(cell, 0, dict(zip("wxyz", values, strict=True)), (Path("nowhere"),))
+        gallery.GalleryCell(cell, cell, 0, dict(zip("wxyz", values, strict=True)), (Path("nowhere"),))
         for cell, values in miou.items()
     ]
     made = gallery._gallery(shown, "wxyz", "")
@@ -361,7 +361,7 @@ def test_pictures_shrink_until_the_page_is_small_enough(file: Path) -> None:
         for picture in cell.folders[1].glob("*.jpg"):
             noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
             Image.fromarray(noise).save(picture)
-    sizes = [len(json.dumps(make_gallery(shown, ("a",), voc_palette(), budget, str))) for budget in (10**8, 10**6)]
+    sizes = [len(json.dumps(make_gallery(shown, ("a",), voc_palette(), budget))) for budget in (10**8, 10**6)]
     assert sizes[1] < 10**6 < sizes[0]
 
 

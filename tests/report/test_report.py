@@ -44,7 +44,7 @@ from fcnlab.tracking.fields import extract_tags
 from tests.builders import failed_record
 from tests.conftest import REPOSITORY, write_grid
 from tests.growth import count_calls
-from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab
+from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab, raw_names
 
 CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
 
@@ -155,9 +155,10 @@ def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
     assert len(re.findall(r"\\textbf", to_latex(report.cell_table, ""))) == 2
     (note,) = (note for note in report.footnotes if note.startswith("Bold"))
     assert "does not differ significantly" in note and "2 comparisons" in note
-    pivoted = View(pivot=("head", "upsampler")).make_table(report.cells.assign(upsampler="a"), ["head", "upsampler"])
+    cells = report.cells.assign(upsampler="a")
+    pivoted = View(pivot=("head", "upsampler")).make_table(cells, raw_names(cells, ["head", "upsampler"]))
     assert pivoted.marks == {(1, 1), (2, 1)}
-    assert not View(("delta",)).make_table(report.cells, ["head"]).marks
+    assert not View(("delta",)).make_table(report.cells, report.names).marks
 
 
 def test_labels_are_above_the_samples_as_far_as_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, 
     assert "fcn8s,fcn8s" in to_csv(report, View()) and "FCN-16s" not in to_csv(report, View())
     assert to_values(report, View())["display_names"]["fcn8s"] == "ours"
     named = Names(report.names.axes, report.names.values, {"fcn32s": "a", "fcn16s": "b", "fcn8s": "c"})
-    table = View().make_table(report.cells, ["head"], named)
+    table = View().make_table(report.cells, named)
     assert table.headings[0] == "cell" and [row[0] for row in table.rows] == ["a", "b", "c"]
 
 
@@ -224,7 +225,7 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
     assert "0.0 points more (95 % interval 0.0 to 0.0, 4 seeds)" in summary
     assert "in the same way" not in summary, "the cells have one seed in common"
     others = report.trials[report.trials["cell"] != "fcn4s"]
-    order = " ".join(summarize(grid, others, report.cells, report.significance, report.evaluated))
+    order = " ".join(summarize(grid, others, report.cells, report.significance, report.groups))
     assert "in 1.5 of 3 seeds that all cells have, where tied cells share a seed; two seeds" in order
     assert "2 of 4 cells are incomplete" in summary
     assert "over the n finished seeds of a cell, 1 to 4 of 4." in footnotes
@@ -235,7 +236,8 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
     assert enough.significant and few.significant is None
     many = {str(index): enough for index in range(9)} | {"few": few}
     significance = replace(report.significance, comparisons=many)
-    text = " ".join(summarize(grid, report.trials, report.cells, significance, report.evaluated))
+    group = replace(report.groups[0], cells=(*report.groups[0].cells, *many))
+    text = " ".join(summarize(grid, report.trials, report.cells, significance, [group]))
     assert "9 of 9 cells differ significantly from fcn32s; the 8 largest" in text
     assert "No claim is made about 1 of 10 cells" in text
     sides = [load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn16s")]
@@ -269,7 +271,7 @@ def test_a_marker_is_only_shown_where_there_is_an_interval(tmp_path: Path) -> No
     text = text.replace("seeds: 3", "seeds: 2")
     grid, lab = finished_lab(tmp_path, text, unfinished=lambda head, _: head == "fcn8s")
     report = make_report(make_plan(grid, lab), lab, None)
-    pivoted = View(pivot=("head", "upsampler")).make_table(report.cells, grid.axes, report.names)
+    pivoted = View(pivot=("head", "upsampler")).make_table(report.cells, report.names)
     assert [texts[1][-1] for texts in pivoted.rows] == ["4", "°", "–"]
 
 
@@ -279,13 +281,13 @@ def test_an_interval_without_zero_that_is_not_significant_after_the_correction_i
     one = report.significance.comparisons["fcn8s"]
     corrected = replace(one, adjusted_p=0.08)
     significance = replace(report.significance, comparisons=report.significance.comparisons | {"fcn8s": corrected})
-    text = " ".join(summarize(grid, report.trials, report.cells, significance, report.evaluated))
+    text = " ".join(summarize(grid, report.trials, report.cells, significance, report.groups))
     assert one.difference.low > 0 and "significant difference between fcn8s and fcn32s" in text
     assert "excludes zero, but over 2 comparisons that is no longer unlikely by chance (p = 0.08 after Holm's" in text
     assert text.count("within the interval remain possible") == 1, "of fcn16s"
     assert any("the intervals are not corrected" in note for note in report.footnotes)
     alone = replace(report.significance, comparisons={"fcn8s": replace(one, adjusted_p=0.0)})
-    text = " ".join(summarize(grid, report.trials, report.cells, alone, report.evaluated))
+    text = " ".join(summarize(grid, report.trials, report.cells, alone, report.groups))
     assert "3 seeds): significant, p < 0.0001." in text, "one comparison needs no correction"
 
 
@@ -491,14 +493,14 @@ def test_the_difference_and_its_interval_are_of_the_same_seeds_without_the_count
     report = make_report(plan, lab, None)
     assert row(report, "fcn16s")["delta"] == row(complete, "fcn16s")["delta"]
     assert "[" not in report.cell_table.rows[1][3]
-    assert report.evaluated.others == (), "without counts, cells are compared by the fingerprint of their data"
+    assert report.groups[0].others == (), "without counts, cells are compared by the fingerprint of their data"
     assert any(note.startswith("The counts of 4 trials") for note in report.footnotes)
 
 
 def test_cells_that_were_evaluated_on_other_images_are_not_shown_beside_the_others(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     plan = make_plan(grid, lab)
-    assert describe_other_images(grid, make_report(plan, lab, None).evaluated) == ""
+    assert describe_other_images(make_report(plan, lab, None)) == ""
     streets = [planned for planned in plan.trials if planned.trial.names["head"] == "fcn8s"]
     for planned in streets:  # images with the same names, of another size and with other classes
         finish(planned, 0.9, counted(0.9, planned.trial.seed)[:, :2], classes=("road", "sky"))
@@ -525,7 +527,7 @@ def test_cells_that_were_evaluated_on_other_images_are_not_shown_beside_the_othe
     found = select_gallery(report, lab, predict=False)
     assert found is not None and [cell.label for cell in found.cells] == ["fcn32s", "fcn16s"]
     assert "; 1 cell evaluated on other images is not compared." in report.best.note
-    only = View().make_table(report.cells, ["head"])
+    only = View().make_table(report.cells, report.names)
     assert "[" in only.rows[1][3] and "[" not in only.rows[2][3]
 
 
@@ -539,7 +541,7 @@ def test_without_a_finished_baseline_classes_and_images_are_those_of_the_best_ce
         elif head == "fcn16s":
             finish(planned, 0.5, classes=("road", "sky", "tree"))
     report = make_report(make_plan(grid, lab), lab, None)
-    assert report.classes == CLASSES and report.evaluated.others == ("fcn16s",)
+    assert report.classes == CLASSES and report.groups[0].others == ("fcn16s",)
     classes = class_table(report)
     assert classes.headings == ("class", "images", "fcn8s")
 
@@ -588,15 +590,16 @@ def test_latex_tables_are_well_formed(written: Path) -> None:
 
 def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> None:
     report, _ = made
-    table = View(("miou", "p_holm"), sort="-miou").make_table(report.cells, report.grid.axes)
+    table = View(("miou", "p_holm"), sort="-miou").make_table(report.cells, report.names)
     assert table.headings == ("head", "mIoU %", "p (Holm)")
     assert [cells[0] for cells in table.rows] == ["fcn8s", "fcn16s", "fcn32s"]
-    assert table.rows[table.baseline_row][0] == "fcn32s"
+    assert [table.rows[index][0] for index in table.baseline_rows] == ["fcn32s"]
     cells = report.cells.assign(upsampler=["a", "b", "a"])
-    grouped = View(group_by="upsampler").make_table(cells, ["head", "upsampler"])
+    names = raw_names(cells, ["head", "upsampler"])
+    grouped = View(group_by="upsampler").make_table(cells, names)
     assert [texts[:2] for texts in grouped.rows] == [("fcn32s", "a"), ("fcn8s", "a"), ("fcn16s", "b")]
     assert grouped.group_starts == (2,)
-    pivoted = View(pivot=("head", "upsampler")).make_table(cells, ["head", "upsampler"])
+    pivoted = View(pivot=("head", "upsampler")).make_table(cells, names)
     assert pivoted.headings == ("head", "upsampler a, mIoU %", "upsampler b, mIoU %")
     assert [bool(text) for text in pivoted.rows[1]] == [True, False, True]
 
@@ -606,10 +609,10 @@ def test_cells_of_a_pivoted_table_that_would_replace_each_other_are_an_error(mad
     axes, shown = ["head", "upsampler"], {"upsampler": "low"}
     values = {cell: {"head": head} | shown for cell, head in zip(cells["cell"], cells["head"], strict=True)}
     names = Names({axis: axis for axis in axes}, values, {})
-    assert len(View().make_table(cells, axes, names).rows) == 3
+    assert len(View().make_table(cells, names).rows) == 3
     with pytest.raises(ConfigError, match=r"the cells 'fcn16s' and 'fcn8s' have the same place.*labels: values"):
-        View(pivot=("head", "upsampler")).make_table(cells, axes, names)
-    merged = View(pivot=("head", "upsampler")).make_table(cells.iloc[:2], axes, names)
+        View(pivot=("head", "upsampler")).make_table(cells, names)
+    merged = View(pivot=("head", "upsampler")).make_table(cells.iloc[:2], names)
     assert merged.headings == ("head", "upsampler low, mIoU %") and len(merged.rows) == 2
 
 
@@ -619,7 +622,7 @@ def test_cells_of_a_pivoted_table_that_would_replace_each_other_are_an_error(mad
 )
 def test_a_misspelled_name_is_reported_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
-        view.make_table(made[0].cells, made[0].grid.axes)
+        view.make_table(made[0].cells, made[0].names)
 
 
 def test_csv_and_json_contain_raw_values(made: tuple[Report, Lab]) -> None:
@@ -678,7 +681,7 @@ def test_folders_of_several_grids_have_short_names_of_their_own(made: tuple[Repo
 
 def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
     cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
-    table = View().make_table(cells, ["head"])
+    table = View().make_table(cells, raw_names(cells, ["head"]))
     assert "<b>" not in to_html(table)
     assert r"50 \% $\leq$ ü 日" in to_latex(table, "")
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence, Sized
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS
+from fcnlab.report.best import select_cells
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import (
     CellStyles,
@@ -20,6 +22,7 @@ from fcnlab.report.charts.style import (
     row_axis,
     select_in_legend,
 )
+from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import format_mean_std, format_p_value, format_points
 
@@ -48,7 +51,7 @@ def draw_seeds(scored: pd.DataFrame, trials: pd.DataFrame, styles: CellStyles) -
         trials: frame with one row per trial.
         styles: styles of the cells.
     """
-    shown = styles.list_best(scored, MAX_ROWS)
+    shown = select_cells(scored, MAX_ROWS)
     cells = scored.set_index("cell").loc[shown]
     means = [
         _identify(cell, styles)
@@ -72,13 +75,15 @@ def draw_seeds(scored: pd.DataFrame, trials: pd.DataFrame, styles: CellStyles) -
     points = make_chart(seeds).mark_circle(size=46, opacity=0.6)
     ticks = make_chart(means).mark_tick(thickness=3, size=18, opacity=1)
     layers = [
-        _baseline_rule(means, styles),
+        _baseline_rule(cells),
         points.encode(
             x, y, color, tooltip=[*_tooltips(seed_tips), alt.Tooltip("miou:Q", title="mIoU %", format=".2f")]
         ),
         ticks.encode(x, y, color, tooltip=_tooltips(mean_tips)),
     ]
-    caption = "mIoU of each seed (points) and mean of each cell (bar); the dashed line is the mean of the baseline."
+    several = cells["baseline"].sum() > 1
+    line = "dashed lines are the means of the baselines" if several else "dashed line is the mean of the baseline"
+    caption = f"mIoU of each seed (points) and mean of each cell (bar); the {line}."
     caption += note_subset(shown, scored, "cells with the highest mean mIoU")
     chart = arrange(*layers, height=24 * len(shown) + 10)
     return Plot("seeds", "mIoU by cell", caption, chart, min_width=_min_width(shown, styles))
@@ -91,11 +96,11 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
         scored: frame of the finished cells.
         significance: statistics of the cells.
         styles: styles of the cells.
-        name: display name of the baseline.
+        name: display name of the baseline, or a phrase for several.
     """
     comparisons, claims = significance.comparisons, significance.num_claims
     holm = " (Holm)" if claims > 1 else ""
-    shown = styles.list_best(scored[scored["cell"].isin(comparisons)], MAX_ROWS)
+    shown = select_cells(scored[scored["cell"].isin(comparisons)], MAX_ROWS)
     rows = []
     for cell in shown:
         one, clear = comparisons[cell].difference, comparisons[cell].significant
@@ -148,12 +153,13 @@ def _describe_marks(claims: int, comparisons: int) -> str:
     return f"{filled}; hollow: not significant" + (", or no claim" if claims < comparisons else "")
 
 
-def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
-    """Draw mIoU against the measure of cost that differs most.
+def draw_cost(scored: pd.DataFrame, styles: CellStyles, groups: Sequence[DatasetGroup]) -> Plot | None:
+    """Draw mIoU against the measure of cost that differs most, with the Pareto front of each dataset.
 
     Args:
         scored: frame of the finished cells.
         styles: styles of the cells.
+        groups: the cells by dataset.
 
     Returns:
         The chart, or None where no cost is known.
@@ -171,7 +177,10 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
         point = _identify(row["cell"], styles) | {"cost": cost[index], "miou": round(miou[index], 3)}
         point |= {"text": _percent(row), "delta": _delta(row), "seeds": int(row["n"])}
         rows.append(point | ({} if math.isnan(std) else {"low": miou[index] - std, "high": miou[index] + std}))
-    best = pareto_front(cost, miou)
+    fronts = []
+    for group in groups:
+        own = np.flatnonzero(shown["cell"].isin(group.cells)).tolist()
+        fronts.append([own[i] for i in pareto_front([cost[i] for i in own], [miou[i] for i in own])])
     log = min(cost) > 0 and max(cost) > LOG_RANGE * min(cost)
     x = alt.X("cost:Q", title=heading, scale=alt.Scale(type="log" if log else "linear", zero=False, padding=16))
     y = alt.Y("miou:Q", title="mIoU (%)", scale=alt.Scale(zero=False, padding=12))
@@ -182,16 +191,21 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
         alt.Tooltip("cost:Q", title=heading, format=",.2f"),
         alt.Tooltip("seeds:Q", title="seeds"),
     ]
-    front = make_chart([{"cost": cost[i], "miou": miou[i]} for i in best])
+    front = make_chart([{"cost": cost[i], "miou": miou[i], "front": n} for n, own in enumerate(fronts) for i in own])
     spread = [row for row in rows if "low" in row]  # with one seed there is none
     points = make_chart(rows).mark_point(size=110, filled=True).add_params(chosen).properties(name="points")
     layers = [
-        front.mark_line(interpolate="step-after", stroke=alt.expr("soft"), strokeWidth=1).encode(x, y),
+        front.mark_line(interpolate="step-after", stroke=alt.expr("soft"), strokeWidth=1).encode(
+            x, y, alt.Detail("front:N")
+        ),
         *([_draw_spread(spread, x, color, chosen)] if spread else []),
         points.encode(x, y, color, styles.shape(), opacity=fade(chosen), tooltip=tooltip),
     ]
-    caption = f"mIoU against {heading}, mean and standard deviation over seeds"
-    caption += "; the line is the Pareto front." if len(best) > 1 else "; one cell is the best and the cheapest."
+    if len(groups) > 1:
+        front_note = "a line is the Pareto front of a dataset"
+    else:
+        front_note = "the line is the Pareto front" if len(fronts[0]) > 1 else "one cell is the best and the cheapest"
+    caption = f"mIoU against {heading}, mean and standard deviation over seeds; {front_note}."
     return Plot("cost", "mIoU against cost", caption, arrange(*layers, height=280))
 
 
@@ -240,10 +254,9 @@ def _identify(cell: Any, styles: CellStyles) -> dict[str, Any]:
     return {"cell": styles.names[cell], "entry": styles.entries[cell]}
 
 
-def _baseline_rule(rows: Sequence[dict[str, Any]], styles: CellStyles) -> alt.Chart:
-    """Return a vertical line at the mean of the baseline."""
-    own = [row for row in rows if row["entry"] == styles.entries.get(styles.baseline)]
-    rule = make_chart([{"miou": row["miou"]} for row in own])
+def _baseline_rule(cells: pd.DataFrame) -> alt.Chart:
+    """Return a vertical line at the mean of each baseline."""
+    rule = make_chart([{"miou": round(100 * miou, 3)} for miou in cells["miou"][cells["baseline"]]])
     return rule.mark_rule(strokeDash=[4, 3], stroke=alt.expr("soft")).encode(alt.X("miou:Q"))
 
 

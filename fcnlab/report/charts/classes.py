@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from fcnlab.analysis import Comparison
+from fcnlab.report.best import select_cells
 from fcnlab.report.charts.cells import note_subset
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import CellStyles, arrange, make_chart, measure_rows, row_axis, shorten
-from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import format_points
 
 MAX_SQUARES = (20, 30)
@@ -23,19 +24,22 @@ SHADES = ("#b35806", "#f1a340", "#f7f7f7", "#998ec3", "#542788")
 
 
 def draw_classes(
-    scored: pd.DataFrame, classes: Sequence[str], significance: Significance, styles: CellStyles, name: str
+    scored: pd.DataFrame,
+    classes: Sequence[str],
+    comparisons: Mapping[str, Comparison],
+    styles: CellStyles,
+    name: str,
 ) -> Plot:
     """Draw the differences of the IoU of each class to the baseline.
 
     Args:
         scored: frame of the finished cells.
         classes: names of the classes.
-        significance: statistics of the cells.
+        comparisons: comparisons of cells with the baseline.
         styles: styles of the cells.
         name: display name of the baseline.
     """
-    comparisons = significance.comparisons
-    shown = styles.list_best(scored[scored["cell"].isin(comparisons)], MAX_SQUARES[0])
+    shown = select_cells(scored[scored["cell"].isin(comparisons)], MAX_SQUARES[0])
     by_cell = [comparisons[cell].difference.classes for cell in shown]
     values = 100 * np.array([one.value for one in by_cell])
     limit = max(float(np.nanmax(np.abs(values), initial=0.0)), 0.1)

@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from fcnlab.report.best import select_cells
 from fcnlab.report.charts.plot import HOVER, Plot
 from fcnlab.report.charts.style import CellStyles, arrange, fade, make_chart, select_in_legend
 from fcnlab.report.trial_records import TrialRecords
@@ -33,7 +34,7 @@ def draw_curves(scored: pd.DataFrame, records: TrialRecords, styles: CellStyles)
         records: records of the finished trials.
         styles: styles of the cells.
     """
-    shown = [cell for cell in styles.list_best(scored, MAX_CURVES) if cell in records.by_cell]
+    shown = [cell for cell in select_cells(scored, MAX_CURVES) if cell in records.by_cell]
     epochs = {cell: [record.epochs for record in records.by_cell[cell].values()] for cell in shown}
     often = all(sum(epoch.val_miou is not None for epoch in seed) > 1 for seeds in epochs.values() for seed in seeds)
     kinds = [("curves", "mIoU on val", "mIoU on val (%)", _val_miou)] if often else []

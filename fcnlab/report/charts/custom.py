@@ -33,13 +33,16 @@ def draw_columns(report: Report, x: str, y: str) -> alt.LayerChart:
     title = ", ".join(report.names.headings)
     styles = CellStyles.create(finished, title, report.grid.baseline.label, report.grid.display_name)
     rows = [
-        {"entry": styles.entries[cell], "cell": styles.names[cell], "x": _plain(x_value), "y": _plain(y_value)}
-        for cell, x_value, y_value in zip(finished["cell"], finished[x], finished[y], strict=True)
+        {"entry": styles.entries[cell], "cell": styles.names[cell], "x": x_value, "y": y_value}
+        for cell, x_value, y_value in zip(
+            finished["cell"], _read_column(report, finished, x), _read_column(report, finished, y), strict=True
+        )
     ]
     chosen = select_in_legend()
-    horizontal = alt.X("x", title=x, **_describe(finished[x]))
-    vertical = alt.Y("y", title=y, **_describe(finished[y]))
-    tips = [alt.Tooltip("cell:N"), alt.Tooltip("x:N", title=x), alt.Tooltip("y:N", title=y)]
+    x_title, y_title = (report.names.axes.get(name, name) for name in (x, y))
+    horizontal = alt.X("x", title=x_title, **_describe(finished[x]))
+    vertical = alt.Y("y", title=y_title, **_describe(finished[y]))
+    tips = [alt.Tooltip("cell:N"), alt.Tooltip("x:N", title=x_title), alt.Tooltip("y:N", title=y_title)]
     points = make_chart(rows).mark_point(filled=True, size=90).add_params(chosen)
     points = points.encode(horizontal, vertical, styles.color(), styles.shape(), opacity=fade(chosen), tooltip=tips)
     return arrange(points, height=HEIGHT)
@@ -47,11 +50,19 @@ def draw_columns(report: Report, x: str, y: str) -> alt.LayerChart:
 
 def _describe(column: pd.Series) -> dict[str, Any]:
     """Return type and scale of a column; the scale of numbers starts near the least one."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+    if _is_numeric(column):
         return {"type": "quantitative", "scale": alt.Scale(zero=False, padding=12)}
     return {"type": "nominal"}
 
 
-def _plain(value: object) -> object:
-    """Return a number of Python for one of numpy, and the text of other values."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def _read_column(report: Report, cells: pd.DataFrame, name: str) -> list[float] | list[str]:
+    """Return numbers, the display names of the cells or of the values of an axis, or other values as texts."""
+    if _is_numeric(cells[name]):
+        return [float(value) for value in cells[name]]
+    if name in report.names.axes:
+        return [report.names.values[str(cell)][name] for cell in cells["cell"]]
+    return [report.grid.display_name(str(value)) for value in cells[name]]
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)

@@ -9,6 +9,7 @@ from fcnlab.report.charts.classes import draw_classes
 from fcnlab.report.charts.curves import draw_curves
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import CellStyles
+from fcnlab.report.footnotes import name_baselines
 from fcnlab.report.report import Report
 
 
@@ -22,15 +23,18 @@ def draw_plots(report: Report) -> list[Plot]:
     scored = cells[(cells["n"] > 0) & cells["miou"].notna()].reset_index(drop=True)
     if scored.empty:
         return []
-    baseline, display = report.grid.baseline.label, report.grid.display_name
-    name = display(baseline)
-    styles = CellStyles.create(scored, ", ".join(report.names.headings), baseline, display)
+    grid, groups = report.grid, report.groups
+    styles = CellStyles.create(scored, ", ".join(report.names.headings), grid.baseline.label, grid.display_name)
+    comparisons = significance.comparisons
+    on_same_images = {cell: one for cell, one in comparisons.items() if cell in groups[0].same}
     with debug_mode(False):  # a test validates the charts; here the validation would take most of the time
         candidates = [
             draw_seeds(scored, report.trials, styles),
-            draw_differences(scored, significance, styles, name) if significance.comparisons else None,
-            draw_cost(scored, styles) if len(scored) > 1 else None,
+            draw_differences(scored, significance, styles, name_baselines(grid, groups)) if comparisons else None,
+            draw_cost(scored, styles, groups) if len(scored) > 1 else None,
             *draw_curves(scored, records, styles),
-            draw_classes(scored, report.classes, significance, styles, name) if significance.comparisons else None,
+            draw_classes(scored, report.classes, on_same_images, styles, grid.display_name(groups[0].baseline))
+            if on_same_images
+            else None,
         ]
     return [plot for plot in candidates if plot is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class CellStyles:
         legend: the entries of a legend.
         others: the entry of the cells without a color of their own.
         title: title of a legend: the axes.
-        baseline: label of the baseline.
+        baseline: label of the baseline of the grid.
     """
 
     names: Mapping[str, str]
@@ -59,38 +60,24 @@ class CellStyles:
     baseline: str
 
     @classmethod
-    def create(
-        cls, cells: pd.DataFrame, title: str, baseline: str, name: Callable[[str], str] = lambda label: label
-    ) -> CellStyles:
+    def create(cls, cells: pd.DataFrame, title: str, baseline: str, name: Callable[[str], str] = str) -> CellStyles:
         """Choose the cells that have a color: the baseline and the best of the others.
 
         Args:
             cells: frame of the finished cells.
             title: title of a legend.
-            baseline: label of the baseline.
+            baseline: label of the baseline of the grid.
             name: function from the label of a cell to its display name.
         """
         labels = [str(label) for label in cells["cell"]]
         names = dict(zip(labels, shorten_all([name(label) for label in labels]), strict=True))
-        if baseline in names:
-            names[baseline] = f"{shorten(names[baseline], LONGEST - len(_BASELINE))}{_BASELINE}"
+        for label in cells["cell"][cells["baseline"]]:
+            names[label] = f"{shorten(names[label], LONGEST - len(_BASELINE))}{_BASELINE}"
         best = {*cells[cells["cell"] != baseline].nlargest(len(COLORS), "miou")["cell"], baseline}
         rest = [label for label in labels if label not in best]
         others = names[rest[0]] if len(rest) == 1 else f"other cells ({len(rest)})"
         entries = {label: names[label] if label in best else others for label in labels}
         return cls(names, entries, tuple(dict.fromkeys(entries.values())), others, title, baseline)
-
-    def list_best(self, cells: pd.DataFrame, most: int) -> list[str]:
-        """Return the labels of the best cells and the baseline, in the order of the table.
-
-        Args:
-            cells: frame of cells.
-            most: largest number of cells.
-        """
-        chosen = set(cells.nlargest(most, "miou")["cell"])
-        if self.baseline in set(cells["cell"]) and self.baseline not in chosen:
-            chosen = set(cells.nlargest(most - 1, "miou")["cell"]) | {self.baseline}
-        return [str(label) for label in cells["cell"] if label in chosen]
 
     def color(self, *, legend: bool = True) -> alt.Color:
         """Return the encoding of the color by the field `entry`.
@@ -229,17 +216,10 @@ def shorten_all(labels: Sequence[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(shorten(label), []).append(label)
-    common = {name: _count_common(group) for name, group in groups.items() if len(group) > 1}
+    common = {name: len(os.path.commonprefix(group)) for name, group in groups.items() if len(group) > 1}  # noqa: RUF071
     names = [_keep_difference(label, common[name]) if (name := shorten(label)) in common else name for label in labels]
     count = Counter(names)
     return [f"{shorten(name, LONGEST - 6)} ({n})" if count[name] > 1 else name for n, name in enumerate(names, 1)]
-
-
-def _count_common(labels: Sequence[str]) -> int:
-    """Return the number of characters with which all labels begin."""
-    first, last = min(labels), max(labels)  # in the order of texts, all others are between these
-    pairs = enumerate(zip(first, last, strict=False))
-    return next((index for index, (one, other) in pairs if one != other), min(len(first), len(last)))
 
 
 def _keep_difference(label: str, common: int) -> str:

@@ -34,17 +34,17 @@ class GalleryCell:
 
     Attributes:
         label: label of the cell.
+        name: display name of the cell.
         seed: the seed whose predictions are shown.
         miou: mIoU of each image by its id.
         folders: folders with its pictures.
-        name: display name of the cell.
     """
 
     label: str
+    name: str
     seed: int
     miou: dict[str, float]
     folders: tuple[Path, ...]
-    name: str = ""
 
     def find_picture(self, id_: str, role: str) -> Path | None:
         """Return the file of a picture, or None.
@@ -94,8 +94,8 @@ def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None
     Returns:
         The gallery, or None where no cell has counts and pictures.
     """
-    shown_cells, records = report.select_cells(MAX_CELLS), report.records
-    candidates = [shown for cell in shown_cells if (shown := _first_seed(cell, records, lab)) is not None]
+    selected, records = report.select_cells(MAX_CELLS), report.records
+    candidates = [_first_seed(cell, report, lab) for cell in selected if records.counts(cell)]
     if not candidates:
         return None
     why = (
@@ -110,20 +110,14 @@ def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None
     return _gallery(candidates, known, why) if known else None
 
 
-def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> GalleryCell | None:
-    counts = records.counts(cell)
-    if not counts:
-        return None
+def _first_seed(cell: str, report: Report, lab: Lab) -> GalleryCell:
+    records, counts = report.records, report.records.counts(cell)
     seed = min(counts)
     folder = records.folders[cell][seed]
     miou = compute_image_miou(counts[seed])
-    cache = _cache_folder(lab, folder.key, records.checkpoint)
+    cache = lab.root / ".fcnlab" / "predictions" / f"{folder.key}-{records.checkpoint}"
     miou_by_id = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
-    return GalleryCell(cell, seed, miou_by_id, (cache, folder.samples))
-
-
-def _cache_folder(lab: Lab, key: str, checkpoint: str) -> Path:
-    return lab.root / ".fcnlab" / "predictions" / f"{key}-{checkpoint}"
+    return GalleryCell(cell, report.grid.display_name(cell), seed, miou_by_id, (cache, folder.samples))
 
 
 def compute_image_miou(counts: Counts) -> Floats:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fcnlab.data.datasets.base import Pixels
@@ -26,9 +25,7 @@ MARGINS = 100
 Row = dict[str, Any]
 
 
-def make_gallery(
-    gallery: Gallery, classes: Sequence[str], palette: Pixels, budget: int, name: Callable[[str], str]
-) -> dict[str, Any]:
+def make_gallery(gallery: Gallery, classes: Sequence[str], palette: Pixels, budget: int) -> dict[str, Any]:
     """Return the variables of the gallery's template.
 
     Args:
@@ -36,9 +33,7 @@ def make_gallery(
         classes: names of the classes, by label.
         palette: one color per label, uint8 [256, 3].
         budget: largest number of characters of the pictures.
-        name: function from the label of a cell to its display name.
     """
-    gallery = replace(gallery, cells=tuple(replace(cell, name=name(cell.label)) for cell in gallery.cells))
     seeds = " and ".join(str(seed) for seed in sorted({cell.seed for cell in gallery.cells}))
     notes = [f"Predictions of seed {seeds}; the mIoU of a single image is the mean over the classes labeled in it."]
     groups = _make_groups(gallery, palette, WIDTHS[0])

@@ -32,11 +32,16 @@ def make_key_results(report: Report) -> list[KeyResult]:
     Args:
         report: report of a grid.
     """
-    return [*_describe_cells(report), _count_trials(report.trials), _sum_hours(report.trials)]
+    if len(report.groups) == 1:
+        cells = _describe_cells(report, report.cells)
+    else:
+        by_group = [report.cells[report.cells["cell"].isin(group.cells)] for group in report.groups]
+        best = [_describe_cells(report, cells)[0] for cells in by_group]
+        cells = [one._replace(name=f"{one.name}, {group.name}") for one, group in zip(best, report.groups, strict=True)]
+    return [*cells, _count_trials(report.trials), _sum_hours(report.trials)]
 
 
-def _describe_cells(report: Report) -> list[KeyResult]:
-    cells = report.cells
+def _describe_cells(report: Report, cells: pd.DataFrame) -> list[KeyResult]:
     best = select_best(cells)
     baseline = cells[cells["baseline"]].iloc[0]
     base = KeyResult("Baseline", _format_miou(baseline), report.grid.display_name(str(baseline["cell"])))

@@ -75,7 +75,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
     """Return the variables of a section's template."""
     report, gallery = section.report, section.gallery
     grid, classes = report.grid, report.classes
-    reference = next((cell for cell in grid.cells if cell.label == report.evaluated.reference), grid.baseline)
+    reference = next((cell for cell in grid.cells if cell.label == report.groups[0].reference), grid.baseline)
     palette = find_palette(reference.dataset, classes)
     return {
         "name": grid.name,
@@ -93,8 +93,8 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         ],
         "plots": [_make_plot_context(plot) for plot in section.plots],
         "classes": make_sortable_classes(report, name_colors(palette, len(classes))),
-        "other_images": describe_other_images(grid, report.evaluated),
-        "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget, grid.display_name),
+        "other_images": describe_other_images(report),
+        "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget),
         "trials": make_trial_rows(report),
         "trial_headings": [(heading, heading not in TEXTS) for heading in HEADINGS],
         "command": rerun_command(grid),

@@ -32,25 +32,23 @@ class View:
     group_by: str = ""
     pivot: tuple[str, str] | None = None
 
-    def make_table(self, cells: pd.DataFrame, axes: Sequence[str], names: Names | None = None) -> Table:
+    def make_table(self, cells: pd.DataFrame, names: Names) -> Table:
         """Return the table of a frame of cells.
 
         Args:
             cells: frame with one row per cell.
-            axes: axes of the grid.
-            names: display names; None for those in the frame.
+            names: display names.
 
         Raises:
             ConfigError: there is no such column or axis; the message names the nearest. Or two cells of a pivoted table
                 have the same display names.
         """
-        cells = self.sort_cells(cells, axes)
+        cells = self.sort_cells(cells, names.axes)
         if self.pivot is not None:
-            names = names or Names.of_frame(cells, axes)
-            return _make_pivot_table(cells, axes, names, self.pivot, (self.columns or (MARKED,))[0])
-        return make_cell_table(cells, axes, names, self.columns, self._group_starts(cells))
+            return _make_pivot_table(cells, names, self.pivot, (self.columns or (MARKED,))[0])
+        return make_cell_table(cells, names, self.columns, self._group_starts(cells))
 
-    def sort_cells(self, cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    def sort_cells(self, cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
         """Return the cells in the order of this view.
 
         Args:
@@ -94,22 +92,16 @@ def _check_name(option: str, name: str, valid: Iterable[str]) -> None:
 
 
 def make_cell_table(
-    cells: pd.DataFrame,
-    axes: Sequence[str],
-    names: Names | None = None,
-    columns: Sequence[str] = (),
-    group_starts: tuple[int, ...] = (),
+    cells: pd.DataFrame, names: Names, columns: Sequence[str] = (), group_starts: tuple[int, ...] = ()
 ) -> Table:
     """Return the table of a grid with one row per cell.
 
     Args:
         cells: frame with one row per cell.
-        axes: axes of the grid, the first columns.
-        names: display names; None for those in the frame.
+        names: display names, the first columns.
         columns: names of `COLUMNS`; empty for the default ones.
         group_starts: indices of the rows that start another group.
     """
-    names = names or Names.of_frame(cells, axes)
     selected = tuple(columns) or default_columns(cells)
     first = len(names.headings)
     marked = first + selected.index(MARKED) if MARKED in selected else -1
@@ -117,23 +109,21 @@ def make_cell_table(
         headings=(*names.headings, *(COLUMNS[name].heading for name in selected)),
         rows=tuple((*names.texts(row), *(COLUMNS[c].text(row) for c in selected)) for _, row in cells.iterrows()),
         text_columns=first,
-        baseline_row=int(cells["baseline"].to_numpy().argmax()),
+        baseline_rows=frozenset(row for row, is_baseline in enumerate(cells["baseline"]) if is_baseline),
         group_starts=group_starts,
         marks=frozenset((row, marked) for row, best in enumerate(cells["best"]) if best and marked >= 0),
         columns=selected,
     )
 
 
-def _make_pivot_table(
-    cells: pd.DataFrame, axes: Sequence[str], names: Names, pivot: tuple[str, str], column: str
-) -> Table:
+def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str], column: str) -> Table:
     """Return a table with one column per value of the second axis and one row per combination of the other axes."""
     for axis in pivot:
-        _check_name("--pivot", axis, axes)
+        _check_name("--pivot", axis, names.axes)
     down, across = pivot
     if down == across:
         raise ConfigError(f"--pivot: needs two different axes, got '{down}' twice")
-    left = [down, *(axis for axis in axes if axis not in pivot)]
+    left = [down, *(axis for axis in names.axes if axis not in pivot)]
     values = list(dict.fromkeys(names.values[str(cell)][across] for cell in cells["cell"]))
     texts_by_row: dict[tuple[str, ...], dict[str, str]] = {}
     marks: set[tuple[int, int]] = set()

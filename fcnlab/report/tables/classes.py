@@ -76,7 +76,7 @@ def _make_iou_frames(report: Report, cells: Sequence[str]) -> dict[str, pd.DataF
 
 def _count_class_images(report: Report) -> dict[int, int]:
     """Count the images in which each class is labeled; empty without counts."""
-    for cell in report.evaluated.cells:
+    for cell in report.groups[0].same:
         for counts in report.records.counts(cell).values():
             return dict(enumerate(np.count_nonzero(counts[:, :, 2], axis=0).tolist()))
     return {}

@@ -39,7 +39,7 @@ def format_report(report: Report, view: View, text_format: TextFormat, *, wide: 
         return json.dumps(to_values(report, view), indent=1)
     if text_format == "latex":
         return report_to_latex(report, view, wide=wide)
-    table = view.make_table(report.cells, report.grid.axes, report.names)
+    table = view.make_table(report.cells, report.names)
     if text_format == "markdown":
         return to_markdown(table)
     if text_format == "html":

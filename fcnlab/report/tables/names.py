@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -40,17 +40,6 @@ class Names:
             {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
             {label: name for label, name in named.items() if name is not None},
         )
-
-    @classmethod
-    def of_frame(cls, cells: pd.DataFrame, axes: Sequence[str]) -> Names:
-        """Return the names of axes and values in a frame of cells, which are the raw ones.
-
-        Args:
-            cells: frame with one row per cell.
-            axes: axes of the grid.
-        """
-        values = {str(row["cell"]): {axis: str(row[axis]) for axis in axes} for _, row in cells.iterrows()}
-        return cls({axis: axis for axis in axes}, values, {})
 
     @property
     def headings(self) -> tuple[str, ...]:

@@ -42,7 +42,6 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     table, layout, wide = _choose(report, view, wide)
     columns = {*table.columns, "delta"} if view.pivot else set(table.columns)
     labels = report.grid.file.labels
-    complete = bool(report.cells["n"].isin([0, len(report.grid.seeds)]).all())
     comments = [report.grid.file.question, *report.write_footnotes(columns)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
     if left_out and not view.columns and not view.pivot:
@@ -56,7 +55,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
         comments=comments,
         notes=[
-            *write_short_notes(report.grid, report.significance, report.best, table, columns, complete=complete),
+            *write_short_notes(report, table, columns),
             *(describe_class_sets(report.records) if "miou" in columns else ()),
         ],
         wide=wide,
@@ -92,7 +91,7 @@ def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tup
 
 def _make_table(report: Report, view: View) -> Table:
     """Return the table with short headings."""
-    table = view.make_table(report.cells, report.grid.axes, report.names.shorten())
+    table = view.make_table(report.cells, report.names.shorten())
     if view.pivot is not None:
         return table
     numbers = [SHORT.get(name, COLUMNS[name].heading) for name in table.columns]

@@ -13,7 +13,7 @@ class Table:
         headings: one heading per column.
         rows: one text per column and row.
         text_columns: number of leading columns with names; the others are numbers.
-        baseline_row: index of the row of the baseline; -1 for none.
+        baseline_rows: indices of the rows of baselines.
         group_starts: indices of the rows that start another group.
         marks: indices of row and column of the texts in bold: the best cell and those that do not differ from it.
         columns: name in `COLUMNS` of each column of numbers; empty for a table of other columns.
@@ -22,7 +22,7 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text_columns: int
-    baseline_row: int = -1
+    baseline_rows: frozenset[int] = frozenset()
     group_starts: tuple[int, ...] = ()
     marks: frozenset[tuple[int, int]] = frozenset()
     columns: tuple[str, ...] = ()

@@ -1,0 +1,126 @@
+"""The cells of a grid by dataset: differences, bold cells and Pareto fronts are within one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.grid import Grid
+from fcnlab.report.trial_records import TrialRecords
+from fcnlab.trial.record import Record
+
+
+@dataclass(frozen=True)
+class DatasetGroup:
+    """The cells of a dataset, and of other datasets that are evaluated on the same images.
+
+    Attributes:
+        name: display name of the datasets.
+        baseline: label of the cell with which the others are compared.
+        cells: labels of the cells, in the order of the grid.
+        reference: label of the baseline, or of the cell with the highest mIoU if no trial of the baseline has finished;
+            empty where no trial has finished.
+        same: labels of the cells that were evaluated on the same images, labels and classes as the reference.
+        others: labels of the other cells with finished trials.
+    """
+
+    name: str
+    baseline: str
+    cells: tuple[str, ...]
+    reference: str
+    same: frozenset[str]
+    others: tuple[str, ...]
+
+
+def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tuple[DatasetGroup, ...]:
+    """Group the cells of a grid by dataset, the dataset of the grid's baseline first.
+
+    Datasets with different names are one group if they are evaluated on the same images, such as those that differ in
+    the training images only. The baseline of another group is its cell that has the most values of axes in common with
+    the grid's baseline, the first of several.
+
+    Args:
+        grid: the grid.
+        trials: frame with one row per trial.
+        records: records of the finished trials.
+
+    Raises:
+        RunError: a trial's counts are damaged.
+    """
+    main = grid.baseline.names["dataset"]
+    datasets = sorted(dict.fromkeys(cell.names["dataset"] for cell in grid.cells), key=lambda name: name != main)
+    by_dataset = {name: [cell for cell in grid.cells if cell.names["dataset"] == name] for name in datasets}
+    mean_miou = trials[trials["status"] == "finished"].groupby("cell", sort=False)["miou"].mean().dropna()
+    groups = []
+    while by_dataset:
+        name = next(iter(by_dataset))
+        baseline = _find_counterpart(grid.baseline, by_dataset[name])
+        ranked = mean_miou[mean_miou.index.isin(records.by_cell.keys() & {cell.label for cell in by_dataset[name]})]
+        best = "" if ranked.empty else str(ranked.idxmax())
+        reference = baseline if baseline in records.by_cell else best
+        same = find_same_images(records, reference, [cell.label for cells in by_dataset.values() for cell in cells])
+        names = [other for other, cells in by_dataset.items() if other == name or any(c.label in same for c in cells)]
+        labels = {cell.label for other in names for cell in by_dataset.pop(other)}
+        groups.append(
+            DatasetGroup(
+                name=" and ".join(grid.file.labels.name_value("dataset", name) for name in names),
+                baseline=baseline,
+                cells=tuple(cell.label for cell in grid.cells if cell.label in labels),
+                reference=reference,
+                same=same,
+                others=tuple(cell for cell in records.by_cell if cell in labels - same),
+            )
+        )
+    return tuple(groups)
+
+
+def _find_counterpart(baseline: Cell, cells: Sequence[Cell]) -> str:
+    """Return the label of the cell that has the most values of axes in common with the baseline of the grid."""
+    return max(cells, key=lambda cell: sum(value == baseline.axes[axis] for axis, value in cell.axes.items())).label
+
+
+def find_same_images(records: TrialRecords, reference: str, cells: Collection[str]) -> frozenset[str]:
+    """Find the cells whose trials were all evaluated on the same images, labels and classes as a reference.
+
+    Trials without counts are compared by the fingerprint of their data and by their split.
+
+    Args:
+        records: records of the finished trials.
+        reference: label of the cell that the others are compared with.
+        cells: labels of the cells to compare.
+
+    Returns:
+        The labels, including the reference; none if the reference has no finished trial.
+
+    Raises:
+        RunError: a trial's counts are damaged.
+    """
+    if reference not in records.by_cell:
+        return frozenset()
+    counts = records.counts(reference)
+    first = min(counts or records.by_cell[reference])
+    record = records.by_cell[reference][first]
+    ids, labels = (records.ids(reference, first), counts[first][..., 2]) if counts else (None, None)
+
+    def is_same(cell: str) -> bool:
+        counts = records.counts(cell)
+        for seed, other in records.by_cell[cell].items():
+            if other.classes != record.classes:
+                return False
+            if labels is None or seed not in counts:
+                if _describe_split(other) != _describe_split(record):
+                    return False
+            elif records.ids(cell, seed) != ids or not np.array_equal(counts[seed][..., 2], labels):
+                return False
+        return True
+
+    return frozenset(cell for cell in cells if cell in records.by_cell and (cell == reference or is_same(cell)))
+
+
+def _describe_split(record: Record) -> tuple[object, ...]:
+    """Return the fingerprint of a trial's data and the split on which it is reported."""
+    return record.trial["data"], record.trial["dataset"]["splits"], record.report_split
