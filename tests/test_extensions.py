@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fcnlab
+from fcnlab import cli
 from fcnlab.cli import app
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError, StopRunError
@@ -32,6 +33,7 @@ from fcnlab.settings import RunOptions
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from tests.cli.conftest import Call, CommandResult
 from tests.conftest import REPOSITORY
 from tests.patience import patience
 
@@ -79,16 +81,25 @@ def edit(lab: Lab, name: str, old: str, new: str) -> None:
     (lab.root / name).write_text(text.replace(old, new), encoding="utf-8")
 
 
-def call(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Call the command line in a new process."""
+@pytest.fixture
+def call(own: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call the command line in this process, from the folder of the lab."""
+    monkeypatch.chdir(own.root)
+
+    def called(*arguments: str) -> CommandResult:
+        monkeypatch.setattr(sys, "argv", ["fcnlab", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return CommandResult(int(end.value.code or 0), *capsys.readouterr())
+
+    return called
+
+
+def run_in_new_process(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "fcnlab", *arguments]
     return subprocess.run(command, cwd=lab.root, env=environment, capture_output=True, text=True, timeout=patience())
-
-
-def run_grid(lab: Lab, *options: str, allow: bool = True) -> subprocess.CompletedProcess[str]:
-    return call(lab, *grid_words(lab, *options, allow=allow))
 
 
 def grid_words(lab: Lab, *options: str, allow: bool = True) -> list[str]:
@@ -125,7 +136,7 @@ def test_the_example_runs_in_worker_processes(
         result = CliRunner().invoke(app, grid_words(own, *options))
         code, text = result.exit_code, result.stdout
     else:
-        done = run_grid(own, *options)
+        done = run_in_new_process(own, *grid_words(own, *options))
         code, text = done.returncode, done.stdout
     assert code == 0, text
     assert "2 finished" in text and "0 failed" in text
@@ -146,32 +157,32 @@ def test_the_example_runs_in_worker_processes(
 
 
 @pytest.mark.usefixtures("allowed")
-def test_printed_commands_have_the_permission_that_the_grid_needs(own: Lab) -> None:
+def test_printed_commands_have_the_permission_that_the_grid_needs(own: Lab, call: Call) -> None:
     grid = own.load_grid(own.root / "experiments" / "own.yaml")
     assert rerun_command(grid).startswith("fcnlab --allow-extensions grid run experiments/own.yaml")
     words = ["grid", "reproduce", "experiments/own.yaml:shallow8", "--data-root", str(own.data_root), "--dry-run"]
-    assert call(own, "--allow-extensions", *words).stdout.startswith("fcnlab --allow-extensions train ")
+    assert call("--allow-extensions", *words).out.startswith("fcnlab --allow-extensions train ")
 
 
 # --- permission ------------------------------------------------------------------------------------------------------
 
 
-def test_without_permission_a_run_is_refused_in_one_line(own: Lab) -> None:
-    done = run_grid(own, allow=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+def test_without_permission_a_run_is_refused_in_one_line(own: Lab, call: Call) -> None:
+    code, out, err = call(*grid_words(own, allow=False))
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
     for part in ("extensions.yaml", "paired_names", str(own.root / "extensions/paired_names.py"), "--allow-extensions"):
         assert part in line
     assert not own.runs.exists()
 
 
-def test_without_permission_a_head_and_a_transform_can_be_planned_but_not_run(own: Lab) -> None:
+def test_without_permission_a_head_and_a_transform_can_be_planned_but_not_run(own: Lab, call: Call) -> None:
     edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
-    assert call(own, "grid", "plan", "experiments/own.yaml").returncode == 0
+    assert call("grid", "plan", "experiments/own.yaml").code == 0
     assert load_trials(own)["shallow8"].extensions.keys() == {"head", "transform"}
-    done = run_grid(own, allow=False)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    code, _, err = call(*grid_words(own, allow=False))
+    assert code == 2
+    (line,) = err.splitlines()
     assert "transforms: perspective: this would run the lab's Python file" in line and VARIABLE in line
 
 
@@ -189,9 +200,9 @@ def test_an_executor_is_refused_before_anything_runs(own: Lab, monkeypatch: pyte
         check_executor(RunOptions(executor="proces"), [], own)
 
 
-def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:
+def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call) -> None:
     assert {"shallow8", "fcn8s"} <= set(own.registry.names("head"))
-    assert call(own, "registry", "show", "head", "shallow8").returncode == 0
+    assert call("registry", "show", "head", "shallow8").code == 0
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
