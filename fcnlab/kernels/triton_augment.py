@@ -18,6 +18,7 @@ from fcnlab.config.recipe import ColorJitter
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels import triton_augment_kernels as kernels
 from fcnlab.kernels import triton_jitter_kernels as jitter_kernels
+from fcnlab.kernels import triton_sample_table as columns
 from fcnlab.kernels.inputs import AugmentationParams, RawBatch, compute_color_factors
 
 BLOCK = 512
@@ -26,11 +27,7 @@ BLOCK = 512
 MAX_SAMPLE_BYTES = 2**31
 """Limit of the bytes of one sample: offsets within it are 32-bit integers."""
 
-# Columns of the table that the kernels read, int64 [B, COLUMNS]. Floats are stored as the bits of a float32.
-_SOURCE, _LABEL, _IMAGE, _HEIGHT, _WIDTH, _TOP, _LEFT, _ROWS, _SHOWN, _FLIP = range(10)
-_TAPS, _SCALES, _FACTORS = 10, 12, 14  # two, two (each y before x) and six columns
-_STEPS = 20  # two columns, y before x: source pixels per resized pixel, the bits of a float64
-COLUMNS = 22
+_TAPS = slice(columns.TAPS_Y.value, columns.TAPS_X.value + 1)
 
 _AXIS_BLOCK = 256
 """Positions of an axis whose weights one step of a program computes."""
@@ -47,9 +44,9 @@ def pack_params(
         jitter: color jitter of the augmentation.
 
     Returns:
-        The table, int64 [B, COLUMNS].
+        The table that `fcnlab.kernels.triton_sample_table` describes.
     """
-    packed = np.zeros((len(params), COLUMNS), dtype=np.int64)
+    packed = np.zeros((len(params), columns.COLUMNS.value), dtype=np.int64)
     extents = table[:, 1:]
     area = extents[:, 0] * extents[:, 1]
     sampled = np.array(
@@ -57,22 +54,22 @@ def pack_params(
         dtype=np.int64,
     )
     sizes = sampled[:, :2]
-    packed[:, _SOURCE] = packed[:, _IMAGE] = table[:, 0]
-    packed[:, _LABEL] = table[:, 0] + 3 * area
-    packed[:, _HEIGHT : _WIDTH + 1] = extents
-    packed[:, _TOP : _FLIP + 1] = sampled[:, 2:]
+    packed[:, columns.SOURCE.value] = packed[:, columns.IMAGE.value] = table[:, 0]
+    packed[:, columns.LABEL.value] = table[:, 0] + 3 * area
+    packed[:, columns.HEIGHT.value : columns.WIDTH.value + 1] = extents
+    packed[:, columns.TOP.value : columns.FLIP.value + 1] = sampled[:, 2:]
     scales = extents.astype(np.float32) / sizes.astype(np.float32)
-    packed[:, _SCALES : _SCALES + 2] = scales.view(np.int32)
+    packed[:, columns.SCALE_Y.value : columns.SCALE_X.value + 1] = scales.view(np.int32)
     # From float64 factors, as on the CPU, so that the weights are those of PyTorch.
-    packed[:, _STEPS:] = (1 / (sizes / extents)).view(np.int64)
+    packed[:, columns.STEP_Y.value :] = (1 / (sizes / extents)).view(np.int64)
     # An axis of equal extents is copied: it has one weight.
-    packed[:, _TAPS : _TAPS + 2] = np.where(extents == sizes, 1, np.ceil(2 * np.maximum(scales, 1)))
+    packed[:, _TAPS] = np.where(extents == sizes, 1, np.ceil(2 * np.maximum(scales, 1)))
     if jitter.active:
         draws = np.array([p.color_draws for p in params])
         brightness, contrast, saturation, hue = compute_color_factors(jitter, draws).T
         factors = np.stack([brightness, contrast, 1 - contrast, saturation, 1 - saturation, hue], axis=1)
-        packed[:, _FACTORS:_STEPS] = factors.astype(np.float32).view(np.int32)
-        packed[:, _IMAGE] = np.cumsum(3 * area) - 3 * area
+        packed[:, columns.BRIGHTNESS.value : columns.HUE.value + 1] = factors.astype(np.float32).view(np.int32)
+        packed[:, columns.IMAGE.value] = np.cumsum(3 * area) - 3 * area
     return packed
 
 
@@ -153,7 +150,6 @@ class BatchAugmenter:
                 resize=self._resize,
                 longest=max(height, width),
                 ignored=IGNORE_INDEX,
-                columns=COLUMNS,
                 block=BLOCK,
                 **kernels.LAUNCH_OPTIONS,
             )
@@ -171,8 +167,7 @@ class BatchAugmenter:
             weights and precisions. They have one element each if nothing is resized.
         """
         resize, longest = self._resize, max(self._crop)
-        taps = packed[:, _TAPS : _TAPS + 2]
-        kept = int(taps.max())
+        kept = int(packed[:, _TAPS].max())
         shapes = [(len(packed), 2, longest), (len(packed), 2, kept, longest), (len(packed), 2)]
         firsts, weights, precisions = (
             torch.empty(shape if resize else (1,), dtype=dtype, device=table.device)
@@ -186,7 +181,6 @@ class BatchAugmenter:
                 table,
                 kept,
                 longest=longest,
-                columns=COLUMNS,
                 block=_AXIS_BLOCK,
                 **kernels.LAUNCH_OPTIONS,
             )
@@ -201,7 +195,7 @@ class BatchAugmenter:
         brightness = jitter.brightness != 0
         if jitter.contrast:
             jitter_kernels.sum_gray[grid](
-                sums, raw.pixels, table, brightness=brightness, columns=COLUMNS, block=BLOCK, **kernels.LAUNCH_OPTIONS
+                sums, raw.pixels, table, brightness=brightness, block=BLOCK, **kernels.LAUNCH_OPTIONS
             )
         jitter_kernels.jitter_colors[grid](
             target,
@@ -212,7 +206,6 @@ class BatchAugmenter:
             contrast=jitter.contrast != 0,
             saturate=jitter.saturation != 0,
             turn_hue=jitter.hue != 0,
-            columns=COLUMNS,
             block=BLOCK,
             **kernels.LAUNCH_OPTIONS,
         )

@@ -15,7 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fcnlab.kernels.triton_jitter_kernels import load_float, load_integer
+from fcnlab.kernels import triton_sample_table as columns
+from fcnlab.kernels.triton_sample_table import load_float, load_integer
 
 LAUNCH_OPTIONS = {"enable_fp_fusion": False}
 """Options of all launches: Triton would fuse multiplications and additions that PyTorch computes one by one."""
@@ -46,7 +47,6 @@ def compute_weights(  # type: ignore[no-untyped-def]
     table,
     kept,
     longest: tl.constexpr,
-    columns: tl.constexpr,
     block: tl.constexpr,
 ):
     """Write the fixed-point weights for resizing each window. Program (a, b): axis a (y, x) of sample b.
@@ -57,12 +57,12 @@ def compute_weights(  # type: ignore[no-untyped-def]
     """
     axis = tl.program_id(0)
     number = tl.program_id(1) * 2 + axis
-    row = table + tl.program_id(1) * columns + axis
-    source = load_integer(row, 3)
-    begin = load_integer(row, 5)
-    count = load_integer(row, 7)
-    taps = load_integer(row, 10)
-    scale = tl.load(row + 20).to(tl.float64, bitcast=True)
+    row = table + tl.program_id(1) * columns.COLUMNS + axis  # the columns of y become those of the axis
+    source = load_integer(row, columns.HEIGHT)
+    begin = load_integer(row, columns.TOP)
+    count = load_integer(row, columns.ROWS)
+    taps = load_integer(row, columns.TAPS_Y)
+    scale = tl.load(row + columns.STEP_Y).to(tl.float64, bitcast=True)
     steepness = tl.where(scale >= 1.0, 1.0 / scale, 1.0)
     largest = tl.zeros([block], dtype=tl.float64)
     start = 0
@@ -132,7 +132,6 @@ def place(  # type: ignore[no-untyped-def]
     resize: tl.constexpr,
     longest: tl.constexpr,
     ignored: tl.constexpr,
-    columns: tl.constexpr,
     block: tl.constexpr,
 ):
     """Resize, crop, flip, pad and normalize. Program (i, b): block i of sample b, first of its image, then its label.
@@ -143,16 +142,16 @@ def place(  # type: ignore[no-untyped-def]
     tiles: tl.constexpr = (values + block - 1) // block
     tile = tl.program_id(0)
     sample = tl.program_id(1)
-    row = table + sample * columns
-    height = load_integer(row, 3)
-    width = load_integer(row, 4)
-    top = load_integer(row, 5)
-    left = load_integer(row, 6)
-    rows = load_integer(row, 7)
-    shown = load_integer(row, 8)
-    flip = load_integer(row, 9)
-    scale_y = load_float(row, 12)
-    scale_x = load_float(row, 13)
+    row = table + sample * columns.COLUMNS
+    height = load_integer(row, columns.HEIGHT)
+    width = load_integer(row, columns.WIDTH)
+    top = load_integer(row, columns.TOP)
+    left = load_integer(row, columns.LEFT)
+    rows = load_integer(row, columns.ROWS)
+    shown = load_integer(row, columns.SHOWN)
+    flip = load_integer(row, columns.FLIP)
+    scale_y = load_float(row, columns.SCALE_Y)
+    scale_x = load_float(row, columns.SCALE_X)
     padded = tl.where(flip != 0, crop_width - shown, 0)  # columns of padding at the left
     if tile < tiles:
         element = tile * block + tl.arange(0, block)
@@ -163,10 +162,10 @@ def place(  # type: ignore[no-untyped-def]
         x = x - padded
         inside = within & (y < rows) & (x >= 0) & (x < shown)
         x = tl.where(flip != 0, shown - 1 - x, x)
-        base = pixels + tl.load(row + 2)
+        base = pixels + tl.load(row + columns.IMAGE)
         if resize:
-            taps_y = load_integer(row, 10)
-            taps_x = load_integer(row, 11)
+            taps_y = load_integer(row, columns.TAPS_Y)
+            taps_x = load_integer(row, columns.TAPS_X)
             precision_y = tl.load(precisions + sample * 2)
             precision_x = tl.load(precisions + sample * 2 + 1)
             first_y = tl.load(firsts + sample * 2 * longest + y, mask=inside, other=0)
@@ -209,5 +208,5 @@ def place(  # type: ignore[no-untyped-def]
         # The nearest pixel, in the float32 arithmetic of NEAREST_EXACT.
         from_y = tl.minimum((((y + top).to(tl.float32) + 0.5) * scale_y).to(tl.int32), height - 1)
         from_x = tl.minimum((((x + left).to(tl.float32) + 0.5) * scale_x).to(tl.int32), width - 1)
-        label = tl.load(classes + tl.load(row + 1) + (from_y * width + from_x), mask=inside, other=ignored)
+        label = tl.load(classes + tl.load(row + columns.LABEL) + (from_y * width + from_x), mask=inside, other=ignored)
         tl.store(labels + sample.to(tl.int64) * (crop_height * crop_width) + pixel, label, mask=within)

@@ -13,17 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit  # type: ignore[untyped-decorator]
-def load_float(row, column: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return a float32 of a row of the table of samples."""
-    return tl.load(row + column).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def load_integer(row, column: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return an integer of a row of the table of samples."""
-    return tl.load(row + column).to(tl.int32)
+from fcnlab.kernels import triton_sample_table as columns
+from fcnlab.kernels.triton_sample_table import load_float, load_integer
 
 
 @triton.jit
@@ -91,23 +82,23 @@ def _turn_hue(red, green, blue, turn):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _brightened(pixels, row, pixel, mask, brightness: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the red, green and blue values of some pixels of a sample, after its change of brightness."""
-    base = pixels + tl.load(row) + pixel * 3
+    base = pixels + tl.load(row + columns.SOURCE) + pixel * 3
     red = tl.load(base, mask=mask, other=0).to(tl.float32)
     green = tl.load(base + 1, mask=mask, other=0).to(tl.float32)
     blue = tl.load(base + 2, mask=mask, other=0).to(tl.float32)
     if brightness:
-        factor = load_float(row, 14)
+        factor = load_float(row, columns.BRIGHTNESS)
         red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
     return red, green, blue
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def sum_gray(  # type: ignore[no-untyped-def]
-    sums, pixels, table, brightness: tl.constexpr, columns: tl.constexpr, block: tl.constexpr
+    sums, pixels, table, brightness: tl.constexpr, block: tl.constexpr
 ):
     """Sum the gray values of each image after its change of brightness. Program (i, b): block i of sample b."""
-    row = table + tl.program_id(1) * columns
-    count = load_integer(row, 3) * load_integer(row, 4)
+    row = table + tl.program_id(1) * columns.COLUMNS
+    count = load_integer(row, columns.HEIGHT) * load_integer(row, columns.WIDTH)
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     if tl.program_id(0) * block < count:
         mask = pixel < count
@@ -126,31 +117,30 @@ def jitter_colors(  # type: ignore[no-untyped-def]
     contrast: tl.constexpr,
     saturate: tl.constexpr,
     turn_hue: tl.constexpr,
-    columns: tl.constexpr,
     block: tl.constexpr,
 ):
     """Write each image with its new colors as uint8. Program (i, b): block i of sample b."""
-    row = table + tl.program_id(1) * columns
-    count = load_integer(row, 3) * load_integer(row, 4)
+    row = table + tl.program_id(1) * columns.COLUMNS
+    count = load_integer(row, columns.HEIGHT) * load_integer(row, columns.WIDTH)
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     if tl.program_id(0) * block < count:
         mask = pixel < count
         red, green, blue = _brightened(pixels, row, pixel, mask, brightness)
         if contrast:
-            factor, share = load_float(row, 15), load_float(row, 16)
+            factor, share = load_float(row, columns.CONTRAST), load_float(row, columns.CONTRAST_REST)
             mean = tl.div_rn(tl.load(sums + tl.program_id(1)).to(tl.float32), count.to(tl.float32))
             red = _blend(red, factor, mean, share)
             green = _blend(green, factor, mean, share)
             blue = _blend(blue, factor, mean, share)
         if saturate:
-            factor, share = load_float(row, 17), load_float(row, 18)
+            factor, share = load_float(row, columns.SATURATION), load_float(row, columns.SATURATION_REST)
             gray = _gray(red, green, blue)
             red = _blend(red, factor, gray, share)
             green = _blend(green, factor, gray, share)
             blue = _blend(blue, factor, gray, share)
         if turn_hue:
-            red, green, blue = _turn_hue(red, green, blue, load_float(row, 19))
-        to = target + tl.load(row + 2) + pixel * 3
+            red, green, blue = _turn_hue(red, green, blue, load_float(row, columns.HUE))
+        to = target + tl.load(row + columns.IMAGE) + pixel * 3
         tl.store(to, red.to(tl.uint8), mask=mask)
         tl.store(to + 1, green.to(tl.uint8), mask=mask)
         tl.store(to + 2, blue.to(tl.uint8), mask=mask)
