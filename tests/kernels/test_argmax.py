@@ -1,4 +1,4 @@
-"""Tests of the C argmax and its fallback against torch."""
+"""Tests of the C argmax against torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.kernels.argmax import argmax_classes, argmax_fallback
+from fcnlab.kernels.argmax import argmax_classes
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-WAYS = [
-    pytest.param(argmax_classes, id="compiled", marks=needs_compiler),
-    pytest.param(argmax_fallback, id="fallback"),
-]
 SPECIAL = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.0, -0.0])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @given(
     st.integers(1, 4),
     st.sampled_from([1, 2, 3, 21, 255]),
@@ -30,16 +25,16 @@ SPECIAL = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.0, -0.0])
 )
 @settings(deadline=None, max_examples=60)
 def test_it_equals_the_argmax_of_torch(
-    way: object, n: int, num_classes: int, pixels: int, dtype: torch.dtype, special: float, seed: int
+    n: int, num_classes: int, pixels: int, dtype: torch.dtype, special: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(-9, 9, (n, num_classes, pixels), generator=generator).to(dtype)  # many are equal
     chosen = torch.rand(scores.shape, generator=generator) < special
     scores[chosen] = SPECIAL[torch.randint(0, len(SPECIAL), scores.shape, generator=generator)].to(dtype)[chosen]
     expected = scores.argmax(1).to(torch.uint8)
-    assert torch.equal(way(scores), expected)
+    assert torch.equal(argmax_classes(scores), expected)
     strided = scores.permute(1, 0, 2).contiguous().permute(1, 0, 2)  # classes before rows in memory
-    assert torch.equal(way(strided), expected)
+    assert torch.equal(argmax_classes(strided), expected)
 
 
 def test_it_accepts_pixels_that_are_not_side_by_side() -> None:
@@ -48,7 +43,7 @@ def test_it_accepts_pixels_that_are_not_side_by_side() -> None:
     assert torch.equal(argmax_classes(by_class_last), scores.argmax(1).to(torch.uint8))
 
 
-def test_the_fallback_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcnlab.kernels.argmax.load_library", lambda _: None)
     scores = torch.randn(2, 5, 19)
     assert torch.equal(argmax_classes(scores), scores.argmax(1).to(torch.uint8))
