@@ -162,6 +162,8 @@ def test_16_bits_of_colors_are_described_and_have_no_value_range(tmp_path: Path)
     assert read_pixels(tmp_path / "a.png", RGB).shape == (6, 8, 3)
     with pytest.raises(DataError, match=r"a\.png: has 16 bits per band \(RGB\).*remove 'value_range'"):
         read_pixels(tmp_path / "a.png", ImageFormat(3, (0, 4095)))
+    with pytest.raises(DataError, match="remove 'value_range'"):
+        to_pixels(open_image(tmp_path / "a.png"), ImageFormat(3, (0, 4095)))
 
 
 def test_four_channels_with_associated_alpha_are_refused(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ _MODES = {1: ("L",), 3: ("RGB",), 4: ("RGBA", "CMYK", "RGBX")}
 _NEW_SUBFILE_TYPE, _REDUCED, _MASK = 254, 0b001, 0b100
 """The tag of a TIFF page that is a thumbnail or mask of another page, and its bits."""
 
+_RAW_MODE = "raw_mode"
+"""Key of the name of the stored values in the `info` of an image that `open_image` has decoded."""
+
 _ORDINAL = {2: "second", 4: "fourth"}
 
 
@@ -70,7 +73,9 @@ def open_image(path: Path) -> Image.Image:
         DataError: the file is missing, or it is not a valid image.
     """
     with open_header(path) as image:  # closes the file and keeps the pixels
+        raw_mode = read_raw_mode(image)
         image.load()
+        image.info[_RAW_MODE] = raw_mode  # which Pillow forgets
         return image
 
 
@@ -210,7 +215,7 @@ def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
     """Check that the bands of an image can be converted to the channels of a dataset without a change of their values.
 
     Args:
-        image: the image, before its pixels are decoded; the stored values of a decoded image are unknown.
+        image: the image; one that Pillow has decoded without `open_image` is not checked for its stored values.
         image_format: the channels of the dataset, and the range of values.
 
     Raises:
@@ -321,11 +326,11 @@ def read_raw_mode(image: Image.Image) -> str:
         image: an image that was opened.
 
     Returns:
-        The name; empty if the pixels are decoded already.
+        The name; empty if Pillow has decoded the pixels without `open_image`.
     """
     for tile in getattr(image, "tile", ()):
         return str(tile[3] if isinstance(tile[3], str) else (tile[3] or [""])[0])
-    return ""
+    return str(image.info.get(_RAW_MODE, ""))
 
 
 def _describe_bands(image: Image.Image, image_format: ImageFormat) -> str | None:
