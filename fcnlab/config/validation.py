@@ -139,7 +139,9 @@ class _Problem:
             case "union_tag_not_found" | "model_attributes_type" | "model_type" | "dict_type" if not isinstance(
                 item["input"], dict
             ):
-                return f"input should be a mapping, such as {{key: value}}, not {_show(item['input'])}"
+                fields = self.models[0].model_fields if len(self.models) == 1 else {}
+                required = ", ".join(f"{name}: ..." for name, field in fields.items() if field.is_required())
+                return f"input should be a mapping, such as {{{required or 'key: value'}}}, not {_show(item['input'])}"
             case "list_type" | "tuple_type":
                 return f"input should be a list, such as [a, b], not {_show(item['input'])}"
             case "union_tag_not_found":

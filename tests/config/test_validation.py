@@ -64,7 +64,7 @@ def test_a_valid_value_becomes_a_model() -> None:
         ({"epochs": True}, "epochs: input should be a valid integer, not true"),
         ({"epochs": 0}, "epochs: input should be greater than or equal to 1, not 0"),
         ({"flip": 1.5}, "flip: input should be less than or equal to 1, not 1.5"),
-        ({"crop": 64}, "crop: input should be a mapping, such as {key: value}"),
+        ({"crop": 64}, "crop: input should be a mapping, such as {height: ..., width: ...}, not 64"),
         ({"crop": {"height": 64}}, "crop.width: missing; this key is required"),
         (
             {"precision": "fp23"},
@@ -137,7 +137,7 @@ def test_the_discriminator_of_a_union_is_reported_like_a_key(model: Any, value: 
 @pytest.mark.parametrize("model", [AnyHead, AnyUpsampler, AnyDataset, Recipe])
 def test_an_entry_that_is_not_a_mapping_is_an_error_of_the_entry(model: Any) -> None:
     (line,) = errors_of(model, "fcn8s")
-    assert line.startswith("grid.yaml: entry: input should be a mapping, such as {key: value}") and '"fcn8s"' in line
+    assert line.startswith("grid.yaml: entry: input should be a mapping, such as {") and '"fcn8s"' in line
 
 
 def test_a_long_value_is_shortened_in_the_error() -> None:
