@@ -172,16 +172,13 @@ class CompiledBatchWriter:
 def _writer(
     batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> TorchBatchWriter | CompiledBatchWriter:
-    write_crop = None
     if device.type == "cpu" and len(mean) == 3:  # the kernel has three channels
         levels = to_uint8_scale(mean).tolist(), to_uint8_scale(std).tolist()
         red, green, blue = augmentation.fill
         write_crop = create_crop_writer(augmentation.crop, (red, green, blue), *levels)
-    return (
-        TorchBatchWriter(batch, augmentation, mean, std, device)
-        if write_crop is None
-        else CompiledBatchWriter(batch, augmentation, write_crop)
-    )
+        if write_crop is not None:
+            return CompiledBatchWriter(batch, augmentation, write_crop)
+    return TorchBatchWriter(batch, augmentation, mean, std, device)
 
 
 class TrainingBatches:
@@ -226,12 +223,8 @@ class TrainingBatches:
         if len(split) < batch_size:
             raise DataError(f"a batch of {batch_size} is more than the training split has ({len(split)} images)")
         self.steps = len(split) // batch_size
-        self._batch_size, self._batch_slice, self._augmentation, self._seed = (
-            batch_size,
-            batch_slice,
-            augmentation,
-            seed,
-        )
+        self._batch_size, self._batch_slice = batch_size, batch_slice
+        self._augmentation, self._seed = augmentation, seed
         self._device, self._transform = device, transform
         self._samples = split.to(device, trials_per_device=trials_per_device) if transform is None else split
         self._kernel = None

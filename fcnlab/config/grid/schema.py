@@ -99,7 +99,7 @@ def grid_schema(registry: Registry) -> Schema:
         "Range": _range({}, numeric=True),
         "AxisName": _axis_names(values),
     }
-    block = {
+    block: dict[str, Schema] = {
         "base": overrides,
         "product": _ref("Columns"),
         "zip": _ref("Columns"),
