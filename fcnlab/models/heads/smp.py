@@ -104,9 +104,10 @@ class SmpHead(CoarseHead):
     """A decoder of smp, its convolution to class scores, and the upsampler of the variant.
 
     Decoder, convolution and initialization are smp's, except that smp keeps PyTorch's initialization in its DeepLabv3+.
-    The upsampler replaces smp's bilinear interpolation; U-Net's scores have the size of the image already, so it has none. Several of smp's models accept only images whose
-    sides are multiples of 16 or 32. Here the maps of other images are padded with zeros at the right and bottom to the
-    size that they have for the next multiple of the deepest stride, and the scores are cropped.
+    The upsampler replaces smp's bilinear interpolation; U-Net's scores have the size of the image already, so it has
+    none. Several of smp's models accept only images whose sides are multiples of 16 or 32. Here the maps of other
+    images are padded with zeros at the right and bottom to the size that they have for the next multiple of the deepest
+    stride, and the scores are cropped.
 
     Attributes:
         decoder: smp's decoder.
