@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.output import AsJson, print_json, report_damage
 from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.console import create_console
 
@@ -25,7 +25,6 @@ def compare(
     It is that of B to A, with its interval, the differences by class, and the images that differ most. Exit code 1 if
     files of a trial of these cells are damaged; the trial is left out.
     """
-    from fcnlab.cli.damage import report_damage
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 

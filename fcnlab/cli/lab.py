@@ -37,17 +37,17 @@ def check(
     from fcnlab.lab import Lab
     from fcnlab.lab_check import check_lab
 
-    result = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
+    checked_lab = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
     if as_json:
-        print_json(asdict(result))
+        print_json(asdict(checked_lab))
     else:
-        for one in result.problems:
-            typer.echo(f"{one.path}: {one.problem}" + (f"; {one.repair}" if one.repair else ""))
-        for path in result.unverified:
+        for found in checked_lab.problems:
+            typer.echo(f"{found.path}: {found.problem}" + (f"; {found.repair}" if found.repair else ""))
+        for path in checked_lab.unverified:
             typer.echo(f"note: {path}: record.json has no checksums; its metrics agree with its counts")
         typer.echo(
-            f"{format_count(result.trials, 'trial')} and {format_count(result.caches, 'cache')}: "
-            f"{format_count(len(result.problems), 'problem')}"
+            f"{format_count(checked_lab.trials, 'trial')} and {format_count(checked_lab.caches, 'cache')}: "
+            f"{format_count(len(checked_lab.problems), 'problem')}"
         )
-    if result.problems:
+    if checked_lab.problems:
         raise typer.Exit(1)

@@ -16,7 +16,6 @@ from fcnlab.settings import DEVICE_VARIABLE, Device
 if TYPE_CHECKING:
     import torch
 
-    from fcnlab.config.variant import Variant
     from fcnlab.models import FCN
 
 app = typer.Typer(help="Show and compare variants.", no_args_is_help=True)
@@ -41,58 +40,73 @@ def show(
     lab: LabOption = None,
 ) -> None:
     """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
-    wanted = parse_size("--size", size)
-    components = _components(variant, lab)
-    model = _model(variant, num_classes, lab)
+    from fcnlab.api import build_model, variant_config
+    from fcnlab.lab import Lab
+
+    image_size = parse_size("--size", size)
+    lab_ = Lab.find(root=lab)
+    config = variant_config(variant, lab_)
 
     import torch  # imported late, so that a typing mistake is reported quickly
 
     from fcnlab.training import cost
 
-    on = _measuring(measure, device)
+    model = build_model(variant, num_classes, pretrained=False, lab=lab_).eval()
+    speed_device = _find_speed_device(measure, device)
     with torch.inference_mode():
-        features = model.backbone(torch.zeros(1, 3, *wanted))
-        scores = model.head(features, wanted)
-    read = {*components.head.needs, *components.head.optional}
-    fields = cost.measure_receptive_fields(model.backbone, features)
-    maps = [
-        {"stride": stride, "channels": map_.shape[1], "height": map_.shape[2], "width": map_.shape[3]}
-        | {"receptive_field": fields[stride], "used": stride in read}
-        for stride, map_ in features.items()
+        features = model.backbone(torch.zeros(1, 3, *image_size))
+        scores = model.head(features, image_size)
+    used = {*config.head.needs, *config.head.optional}
+    receptive_fields = cost.measure_receptive_fields(model.backbone, features)
+    feature_maps = [
+        {
+            "stride": stride,
+            **dict(zip(("channels", "height", "width"), feature.shape[1:], strict=True)),
+            "receptive_field": receptive_fields[stride],
+            "used": stride in used,
+        }
+        for stride, feature in features.items()
     ]
-    sizes = [
-        {"component": name, "parameters": cost.count_parameters(module)}
-        | {"trainable": cost.count_parameters(module, trainable=True)}
+    components = [
+        {
+            "component": name,
+            "parameters": cost.count_parameters(module),
+            "trainable": cost.count_parameters(module, trainable=True),
+        }
         for name, module in {**cost.split_components(model), "all": model}.items()
     ]
-    costs = _costs(variant, model, wanted, on)
+    costs = _compute_costs(variant, model, image_size, speed_device)
     if as_json:
-        facts = {"variant": variant, "num_classes": num_classes, "size": list(wanted), "feature_maps": maps}
-        print_json(facts | {"components": sizes, "scores": list(scores.shape), "costs": asdict(costs)})
+        values = {"variant": variant, "num_classes": num_classes, "size": list(image_size)}
+        values |= {"feature_maps": feature_maps, "components": components}
+        print_json(values | {"scores": list(scores.shape), "costs": asdict(costs)})
         return
-    title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
-    _print_structure(title, maps, sizes)
+    title = f"{variant}: feature maps of {config.backbone.architecture} at {size}"
+    _print_structure(title, feature_maps, components)
     create_console().print(
-        f"scores {tuple(scores.shape)}, output stride {model.head.output_stride}", *costs.lines(), sep="\n"
+        f"scores {tuple(scores.shape)}, output stride {model.head.output_stride}", *costs.describe(), sep="\n"
     )
 
 
-def _print_structure(title: str, maps: list[dict[str, Any]], sizes: list[dict[str, Any]]) -> None:
+def _print_structure(title: str, feature_maps: list[dict[str, Any]], components: list[dict[str, Any]]) -> None:
     """Print the feature maps and the parameters of a variant."""
     terminal = create_console()
     headings = ("stride", "channels", "height x width", "receptive field", "used by the head")
     rows = [
         (
-            str(one["stride"]),
-            str(one["channels"]),
-            f"{one['height']} x {one['width']}",
-            "the whole image" if one["receptive_field"] is None else str(one["receptive_field"]),
-            "yes" if one["used"] else "",
+            str(feature_map["stride"]),
+            str(feature_map["channels"]),
+            f"{feature_map['height']} x {feature_map['width']}",
+            str(feature_map["receptive_field"] or "the whole image"),
+            "yes" if feature_map["used"] else "",
         )
-        for one in maps
+        for feature_map in feature_maps
     ]
     terminal.print(format_table(headings, rows, terminal.width, title=title))
-    counts = [(one["component"], f"{one['parameters']:,}", f"{one['trainable']:,}") for one in sizes]
+    counts = [
+        (component["component"], f"{component['parameters']:,}", f"{component['trainable']:,}")
+        for component in components
+    ]
     terminal.print("", format_table(("component", "parameters", "trainable"), counts, terminal.width, numbers=(1, 2)))
 
 
@@ -113,25 +127,29 @@ def compare(
     lab: LabOption = None,
 ) -> None:
     """Compare the costs of variants, one row per variant. Pretrained weights are not loaded."""
+    from fcnlab.api import build_model, variant_config
     from fcnlab.errors import ConfigError, nearest
+    from fcnlab.lab import Lab
 
-    wanted = parse_size("--size", size)
+    image_size = parse_size("--size", size)
+    lab_ = Lab.find(root=lab)
     columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
     key = sort.removeprefix("-")
     if key and key not in columns:
         raise ConfigError(f"--sort: no column '{key}'; {nearest(key, columns)}")
     for variant in variants:  # before torch is imported and the first of them is built
-        _components(variant, lab)
-    rows, on = [], _measuring(measure, device)
+        variant_config(variant, lab_)
+    rows, speed_device = [], _find_speed_device(measure, device)
     for variant in variants:
-        rows.append(_costs(variant, _model(variant, num_classes, lab), wanted, on))
+        model = build_model(variant, num_classes, pretrained=False, lab=lab_).eval()
+        rows.append(_compute_costs(variant, model, image_size, speed_device))
     if key:
         rows.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
     values = [{name: getattr(row, name) for name in columns} for row in rows]
     if csv_file is not None:
         write_csv(csv_file, values)
     if as_json:
-        print_json({"num_classes": num_classes, "size": list(wanted), "variants": values})
+        print_json({"num_classes": num_classes, "size": list(image_size), "variants": values})
         return
     terminal = create_console()
     headings = [Costs.HEADINGS[name] for name in columns]
@@ -187,7 +205,7 @@ class Costs:
             return f"{value / 1e6:,.3f}"
         return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
-    def lines(self) -> list[str]:
+    def describe(self) -> list[str]:
         """Return the costs other than parameters, one line per cost."""
         auxiliary = f", {self.training_gmacs:.3f} with the auxiliary head used in training"
         lines = [
@@ -200,7 +218,7 @@ class Costs:
         return lines
 
 
-def _measuring(measure: bool, device: str) -> torch.device | None:
+def _find_speed_device(measure: bool, device: str) -> torch.device | None:
     """Return the device on which speed is measured, or None without --measure; then one CPU thread is used."""
     if not measure:
         import torch
@@ -212,16 +230,16 @@ def _measuring(measure: bool, device: str) -> torch.device | None:
     return resolve_device(device)
 
 
-def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:
+def _compute_costs(name: str, model: FCN, size: tuple[int, int], speed_device: torch.device | None) -> Costs:
     """Compute the costs of a model; with a device, also move the model to it and measure its speed."""
     from fcnlab.training import cost, hardware
 
-    parameters = {name_: cost.count_parameters(module) for name_, module in cost.split_components(model).items()}
+    parameters = {part: cost.count_parameters(module) for part, module in cost.split_components(model).items()}
     activations = cost.measure_activation_bytes(model, size) / 1e6
     speed = None
-    if on is not None:
-        with hardware.create_autocast(on, "fp32")():  # disables TF32
-            speed = cost.measure_speed(model.to(on), size)
+    if speed_device is not None:
+        with hardware.create_autocast(speed_device, "fp32")():  # disables TF32
+            speed = cost.measure_speed(model.to(speed_device), size)
     return Costs(
         variant=name,
         stride=model.head.output_stride,
@@ -234,20 +252,5 @@ def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None
         activation_mb=activations,
         latency_ms=1e3 * speed.latency if speed else None,
         images_per_s=speed.images_per_s if speed else None,
-        device=on.type if on is not None else None,
+        device=speed_device.type if speed_device is not None else None,
     )
-
-
-def _components(variant: str, lab: Path | None) -> Variant:
-    """Return the configuration of a variant without importing torch."""
-    from fcnlab.api import variant_config
-    from fcnlab.lab import Lab
-
-    return variant_config(variant, Lab.find(root=lab))
-
-
-def _model(variant: str, num_classes: int, lab: Path | None) -> FCN:
-    from fcnlab.api import build_model
-    from fcnlab.lab import Lab
-
-    return build_model(variant, num_classes, pretrained=False, lab=Lab.find(root=lab)).eval()

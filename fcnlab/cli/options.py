@@ -115,6 +115,7 @@ RetryFailed = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 2 if cells are not comparable")]
 VARIANT_HELP = "A variant of the registry, backbone+head or backbone+head+upsampler"
+DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the registry", show_default=False)]
 GridFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="Grid file", show_default=False, autocompletion=complete_grid_file),

@@ -1,18 +1,23 @@
-"""Output of commands that several of them share: the options `--json` and `--verbose`, JSON documents and CSV files."""
+"""Output that several commands share: the options `--json` and `--verbose`, documents, progress bars, damaged files."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.console import GAP, column_widths
+from fcnlab.console import GAP, column_widths, create_console
 from fcnlab.errors import RunError
+
+if TYPE_CHECKING:
+    from fcnlab.runner.plan import Plan
 
 LEAST = 20
 """Least space for a description that is shortened."""
@@ -62,3 +67,35 @@ def fit_last_column(headings: Sequence[str], rows: Sequence[Sequence[str]], widt
     if room < LEAST:
         return [tuple(row[:-1]) for row in (headings, *rows)]
     return [tuple(headings), *((*row[:-1], shorten(row[-1], room, placeholder=" ...")) for row in rows)]
+
+
+@contextmanager
+def sample_bars() -> Iterator[Callable[[str, int], Callable[[], object]]]:
+    """Yield a function that starts a bar on standard error: (label, total) -> a function that advances it by one.
+
+    Nothing is printed without a terminal.
+    """
+    terminal = create_console(stderr=True)
+    if not terminal.is_terminal:  # a disabled `Progress` prints an empty line with rich 13.9 to 14.2
+        yield lambda *_: lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as bars:
+        yield lambda label, total: partial(bars.advance, bars.add_task(label, total=total))
+
+
+def report_damage(*plans: Plan) -> None:
+    """Print one line per trial with damaged or unusable files to standard error, and exit with 1 if there is one.
+
+    Args:
+        *plans: the plans of the grids that a command has read.
+    """
+    lines = list(dict.fromkeys(line for plan in plans for line in plan.damages))
+    if not lines:
+        return
+    moved = any(line.startswith("damaged: ") for line in lines)
+    remedy = "; `fcnlab grid run` moves damaged files and runs the trials again" if moved else ""
+    typer.echo("\n".join([*lines, f"they are left out{remedy}"]), err=True)
+    raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 
 from fcnlab.cli.inference_options import CheckpointOption, Flip, Scales, Stride, Tta, Window, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.output import sample_bars
 from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
 
 EXAMPLE = "Example: fcnlab predict experiments/quickstart.yaml:best photos/ --overlay --out predictions"
@@ -48,7 +49,6 @@ def predict(
     protocol = parse_protocol(flip, scales, tta, window, stride)
     model = load_named(trial, checkpoint, lab, data_root)
 
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
     from fcnlab.inference.inputs import choose_output_names, find_images

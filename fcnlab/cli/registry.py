@@ -44,18 +44,18 @@ def list_(
     """
     registry = _registry(lab)
     kinds = [_singular(kind)] if kind else list(registry.entries)
-    found = [_describe(registry, each, name) for each in kinds for name in registry.names(each)]
+    entries = [_describe(registry, each, name) for each in kinds for name in registry.names(each)]
     if timm:
-        found += [{"kind": "backbone", "name": name, "description": "a model of timm"} for name in _timm_names()]
-    found = [one for one in found if search.lower() in " ".join(one.values()).lower()]
+        entries += [{"kind": "backbone", "name": name, "description": "a model of timm"} for name in _timm_names()]
+    entries = [entry for entry in entries if search.lower() in " ".join(entry.values()).lower()]
     if as_json:
-        print_json({"entries": found})
+        print_json({"entries": entries})
         return
     terminal = create_console()
     headings = ("kind", "name", "description")
     rows = [
-        (one["kind"], one["name"], ": ".join(filter(None, (one.get("components"), one["description"]))))
-        for one in found
+        (entry["kind"], entry["name"], ": ".join(filter(None, (entry.get("components"), entry["description"]))))
+        for entry in entries
     ]
     shown = [headings, *rows] if verbose else fit_last_column(headings, rows, terminal.width)
     terminal.print(format_table(shown[0], shown[1:], terminal.width))
@@ -66,10 +66,10 @@ def _describe(registry: Registry, kind: str, name: str) -> dict[str, str]:
     from fcnlab.config.variant import NamedVariant
 
     entry = registry.get(kind, name)
-    facts = {"kind": kind, "name": name, "description": entry.description}
+    values = {"kind": kind, "name": name, "description": entry.description}
     if isinstance(entry, NamedVariant):
-        facts["components"] = f"{entry.backbone} + {entry.head} + {entry.upsampler}"
-    return facts
+        values["components"] = f"{entry.backbone} + {entry.head} + {entry.upsampler}"
+    return values
 
 
 def _timm_names() -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, Strict, TrackingUri
-from fcnlab.cli.output import print_json
+from fcnlab.cli.output import print_json, report_damage
 from fcnlab.console import create_console
 from fcnlab.paths import relative_to_cwd
 
@@ -75,9 +75,9 @@ def report(
     grids = [lab_.load_grid(file) for file in files]
 
     # pandas and Altair are imported now, so that an error of a file is reported quickly
-    from fcnlab.cli.damage import report_damage
     from fcnlab.report.report import report_plan
     from fcnlab.report.tables.cells import View
+    from fcnlab.report.tables.seed_plan import make_seed_table
     from fcnlab.report.write import publish_report, write_combined, write_report
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
@@ -89,7 +89,7 @@ def report(
     if strict:
         refuse_flagged(reports)
     tables = [view.make_table(one.cells, one.names) for one in reports]
-    seed_tables = [_make_seed_table(one, power) for one in reports] if power is not None else []
+    seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in reports]
     for one, tracker in zip(reports, trackers, strict=True):
         publish_report(one, tracker)
@@ -129,12 +129,6 @@ def _print(reports: list[Report], tables: list[Table], view: View, output: Forma
             show_table(one, table, pivoted=view.pivot is not None)
         else:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
-
-
-def _make_seed_table(report: Report, points: float) -> Table:
-    from fcnlab.report.tables.seed_plan import make_seed_table
-
-    return make_seed_table(report, points)
 
 
 def _print_seed_table(table: Table, *, stderr: bool) -> None:

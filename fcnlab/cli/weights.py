@@ -33,24 +33,30 @@ def list_(
 
     Exit code 1 if weights of the grid are missing. No server is contacted.
     """
-    found = _find_lab(file, lab, data_root)
-    names = [str(file)] if file is not None else found.registry.names("backbone")
+    from fcnlab.lab import Lab
+
+    lab_ = Lab.find(file, root=lab, data_root=data_root)
+    names = [str(file)] if file is not None else lab_.registry.names("backbone")
     rows: list[dict[str, Any]] = []
-    for name, backbone in _find_backbones(names, found):
+    for name, backbone in _find_backbones(names, lab_):
         if backbone.weights != "scratch":
-            weights, path, wanted = _locate(backbone, found)
-            facts = {"backbone": name, "weights": weights, "present": path is not None}
-            rows.append(facts | {"file": path, "expected": None if path is not None else wanted})
+            weights, path, expected = _locate(backbone, lab_)
+            row = {"backbone": name, "weights": weights, "present": path is not None, "file": path}
+            rows.append(row | {"expected": None if path is not None else expected})
     complete = all(row["present"] for row in rows)
     if as_json:
         print_json({"weights": rows})
     else:
         terminal = create_console()
         headings = ("backbone", "weights", "state", "file")
-        states = ["here" if one["present"] else "missing" for one in rows]
         texts = [
-            (one["backbone"], one["weights"], state, str(one["file"] or one["expected"]))
-            for one, state in zip(rows, states, strict=True)
+            (
+                row["backbone"],
+                row["weights"],
+                "here" if row["present"] else "missing",
+                str(row["file"] or row["expected"]),
+            )
+            for row in rows
         ]
         count = len(headings) if verbose else len(headings) - 1
         terminal.print(format_table(headings[:count], [text[:count] for text in texts], terminal.width))
@@ -74,9 +80,10 @@ def fetch(
     elsewhere and copy the folders that it prints.
     """
     from fcnlab.errors import ModelError
+    from fcnlab.lab import Lab
 
-    grids = [Path(name) for name in names if _is_grid(name)]
-    backbones = _find_backbones(names, _find_lab(grids[0] if grids else None, lab, data_root))
+    grid = next((Path(name) for name in names if _is_grid(name)), None)
+    backbones = _find_backbones(names, Lab.find(grid, root=lab, data_root=data_root))
 
     from fcnlab.models.backbones.pretrained import fetch_pretrained, find_pretrained
 
@@ -100,26 +107,17 @@ def _is_grid(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def _find_lab(file: Path | None, lab: Path | None, data_root: Path | None) -> Lab:
-    from fcnlab.lab import Lab
-
-    return Lab.find(file, root=lab, data_root=data_root)
-
-
 def _find_backbones(names: list[str], lab: Lab) -> list[tuple[str, Backbone]]:
     """Return the backbones of grid files and of names of the registry, with their names, each once.
 
     Cells can have backbones of one name with different weights, and be initialized from cells with others.
     """
     from fcnlab.config.grid.grid import Cell
-    from fcnlab.config.variant import Backbone
 
     found: list[tuple[str, Backbone]] = []
     for name in names:
         if not _is_grid(name):
-            entry = lab.registry.get("backbone", name)
-            assert isinstance(entry, Backbone)
-            found.append((name, entry))
+            found.append((name, lab.registry.get("backbone", name)))
             continue
         for each in lab.load_grid(Path(name)).cells:
             cell: Cell | str | None = each

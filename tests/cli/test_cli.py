@@ -61,19 +61,6 @@ VERBS = dict(verbs(typer.main.get_command(cli.app)))
 # --- startup ---------------------------------------------------------------------------------------------------------
 
 
-def test_help_imports_no_heavy_package(tmp_path: Path) -> None:
-    done = python(
-        "import sys; sys.argv = ['fcnlab', '--help']\n"
-        "import fcnlab, fcnlab.cli\n"
-        "try: fcnlab.cli.main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        f"assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)",
-        tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout and "grid" in done.stdout
-
-
 def test_registry_data_and_plan_commands_import_no_heavy_package(tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
     plan = ["grid", "plan", str(file)]

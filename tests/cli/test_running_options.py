@@ -28,13 +28,6 @@ def test_a_hang_timeout_is_a_positive_number_or_off(fcnlab: Call, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_former_command_names_the_option_that_has_replaced_it(fcnlab: Call) -> None:
-    refused(
-        fcnlab("grid", "retry", "experiments/a b.yaml", "--workers", "2"),
-        "fcnlab grid run 'experiments/a b.yaml' --workers 2 --retry-failed",
-    )
-
-
 def test_lack_of_memory_in_a_command_is_one_line(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.output import sample_bars
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.paths import exists, expand_home, is_folder, resolve_path
@@ -230,7 +231,6 @@ def _absolute(folder: str) -> str:
 
 def _read_contents(pairing: Pairing, channels: int) -> Contents:
     """Read the pairs and show a progress bar on a terminal."""
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import ImageFormat
     from fcnlab.data.inspection.propose import read_contents
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.options import DataRoot, DatasetName, LabOption
+from fcnlab.cli.output import AsJson, print_json, sample_bars
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Manage the cache of decoded samples.", no_args_is_help=True)
 
-SHOWN = 12
+KEY_DIGITS = 12
 """Digits of a key in the list; all commands accept unique prefixes of keys."""
 
 Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or unique prefixes of keys")]
@@ -29,43 +28,51 @@ def list_(as_json: AsJson = False) -> None:
     from fcnlab.data.cache.format import decoded_cache_folder
     from fcnlab.data.cache.maintenance import list_caches
 
-    found = list_caches()
+    caches = list_caches()
     folder = decoded_cache_folder()
     if as_json:
-        print_json({"folder": folder, "caches": [_describe(one) for one in found]})
+        print_json({"folder": folder, "caches": [_describe(cache) for cache in caches]})
         return
-    if not found:
+    if not caches:
         typer.echo(f"{folder}: nothing is cached")
         return
     headings = ("key", "dataset", "split", "images", "MiB", "built", "last used", "state")
-    rows = [_format_row(one) for one in found]
+    rows = [_format_row(cache) for cache in caches]
     terminal = create_console()
     terminal.print(format_table(headings, rows, terminal.width, numbers=(0, 3, 4), optional=(5, 6)))
-    typer.echo(f"{folder}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
+    typer.echo(f"{folder}: {sum(cache.size for cache in caches) / 2**20:.1f} MiB; times are UTC")
 
 
-def _format_row(one: CacheInfo) -> tuple[str, ...]:
-    images = "" if one.images is None else str(one.images)
-    built, used = one.made[:16].replace("T", " "), f"{one.used:%Y-%m-%d %H:%M}"
-    return one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", built, used, one.state
+def _format_row(cache: CacheInfo) -> tuple[str, ...]:
+    images = "" if cache.images is None else str(cache.images)
+    built, used = cache.made[:16].replace("T", " "), f"{cache.used:%Y-%m-%d %H:%M}"
+    size = f"{cache.size / 2**20:.1f}"
+    return cache.key[:KEY_DIGITS], cache.dataset, cache.split, images, size, built, used, cache.state
 
 
-def _describe(one: CacheInfo) -> dict[str, Any]:
-    """Return the facts about a cache as JSON values."""
-    facts = {"key": one.key, "dataset": one.dataset, "split": one.split, "images": one.images, "bytes": one.size}
-    return facts | {"built": one.made, "last_used": one.used.isoformat(), "state": one.state}
+def _describe(cache: CacheInfo) -> dict[str, Any]:
+    """Return the description of a cache as JSON values."""
+    return {
+        "key": cache.key,
+        "dataset": cache.dataset,
+        "split": cache.split,
+        "images": cache.images,
+        "bytes": cache.size,
+        "built": cache.made,
+        "last_used": cache.used.isoformat(),
+        "state": cache.state,
+    }
 
 
 @app.command("make", epilog="Example: fcnlab data cache make camvid --data-root ~/data")
 def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Decode a dataset into the cache before any trial needs it. Exit code 2 if that is not possible."""
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.cache.budget import CacheUnavailableError
     from fcnlab.data.cache.build import open_or_build_cache
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(lab_, name)
+    spec = lab_.registry.get("dataset", name)
     dataset = lab_.open_dataset(spec)
     for split in spec.used_splits:
         try:
@@ -79,19 +86,19 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
 @app.command("verify", epilog="Example: fcnlab data cache verify")
 def verify(keys: Keys = None) -> None:
     """Compare every sample with its checksum. Exit code 2 if one differs."""
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.cache.maintenance import find_caches, find_problems, list_caches
 
-    chosen = find_caches(keys) if keys else [c for c in list_caches() if c.state not in ("being built", "interrupted")]
-    broken = []
-    for one in chosen:
+    unfinished = ("being built", "interrupted")
+    caches = find_caches(keys) if keys else [cache for cache in list_caches() if cache.state not in unfinished]
+    all_problems = []
+    for cache in caches:
         with sample_bars() as bars:
-            found = list(find_problems(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
-        broken += found
-        what = f"{one.dataset} {one.split}, {one.images} images" if one.complete else "incomplete"
-        typer.echo(f"{one.key}: {what}: {len(found)} problems")
-    if broken:
-        raise DataError("\n".join(broken))
+            problems = list(find_problems(cache, bars(f"{cache.dataset} {cache.split}", cache.images or 0)))
+        all_problems += problems
+        content = f"{cache.dataset} {cache.split}, {cache.images} images" if cache.complete else "incomplete"
+        typer.echo(f"{cache.key}: {content}: {len(problems)} problems")
+    if all_problems:
+        raise DataError("\n".join(all_problems))
 
 
 @app.command("clear", epilog="Example: fcnlab data cache clear --older-than 30")
@@ -107,16 +114,16 @@ def clear(
     from fcnlab.data.cache.maintenance import remove_cache
 
     freed = 0
-    for one in _chosen(keys or [], all_, older_than):
-        if remove_cache(one):
-            freed += one.size
-            typer.echo(f"{one.key}: removed")
+    for cache in _select_caches(keys or [], all_, older_than):
+        if remove_cache(cache):
+            freed += cache.size
+            typer.echo(f"{cache.key}: removed")
         else:
-            typer.echo(f"{one.key}: is being built and was kept")
+            typer.echo(f"{cache.key}: is being built and was kept")
     typer.echo(f"{freed / 2**20:.1f} MiB freed")
 
 
-def _chosen(keys: list[str], all_: bool, older_than: float | None) -> list[CacheInfo]:
+def _select_caches(keys: list[str], all_: bool, older_than: float | None) -> list[CacheInfo]:
     from datetime import timedelta
 
     from fcnlab.data.cache.maintenance import find_caches, find_unused_caches, list_caches

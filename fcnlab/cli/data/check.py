@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.options import DataRoot, DatasetName, LabOption
+from fcnlab.cli.output import AsJson, print_json, sample_bars
 from fcnlab.console import create_console, format_count, format_table
 from fcnlab.errors import DataError
 
@@ -35,29 +34,28 @@ def check(
     data_root: DataRoot = None,
 ) -> None:
     """Read every image and mask, and report all problems at once. Exit code 2 if there are any."""
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.base import FileDataset
     from fcnlab.data.inspection.check import check_splits
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(lab_, name)
+    spec = lab_.registry.get("dataset", name)
     dataset = lab_.open_dataset(spec)
     used = spec.used_splits
     extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
     with sample_bars() as bars:
         checked = check_splits(dataset, used, extra=extra, progress=bars)
     root = dataset.root if isinstance(dataset, FileDataset) else None
-    problems = sum(len(c.problems) for c in checked)
+    problems = sum(len(split.problems) for split in checked)
     if as_json:
-        splits = [asdict(c) for c in checked]
+        splits = [asdict(split) for split in checked]
         print_json({"dataset": name, "root": root, "sound": not problems, "splits": splits})
     else:
         _show(name, checked, root)
     if problems:
         raise DataError(
             f"dataset {name}: {format_count(problems, 'problem')} in "
-            f"{format_count(sum(c.images for c in checked), 'image')}"
+            f"{format_count(sum(split.images for split in checked), 'image')}"
         )
 
 
@@ -72,19 +70,22 @@ def every_split(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:
-    _table(f"{name}: problems", [problem for c in checked for problem in c.problems], root)
-    _table(f"{name}: notes", [note for c in checked for note in c.notes], root)
+    _print_problems(f"{name}: problems", [problem for split in checked for problem in split.problems], root)
+    _print_problems(f"{name}: notes", [note for split in checked for note in split.notes], root)
     counts = []
-    for one in checked:
-        problems = format_count(len(one.problems), "problem")
-        counts.append(f"{one.split}: {format_count(one.images, 'image')}, {problems}")
+    for split in checked:
+        problems = format_count(len(split.problems), "problem")
+        counts.append(f"{split.split}: {format_count(split.images, 'image')}, {problems}")
     typer.echo("; ".join(counts) + (f", below {root}" if root is not None else ""))
 
 
-def _table(title: str, found: list[Problem], root: Path | None) -> None:
-    if not found:
+def _print_problems(title: str, problems: list[Problem], root: Path | None) -> None:
+    if not problems:
         return
-    rows = [(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy) for one in found]
+    rows = [
+        (problem.split, _below(problem.where, root), problem.kind, _below(problem.what, root), problem.remedy)
+        for problem in problems
+    ]
     terminal = create_console()
     headings = ("split", "file or id", "kind", "problem", "remedy")
     terminal.print(format_table(headings, rows, terminal.width, title=title))

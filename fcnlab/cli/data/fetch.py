@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console
 from fcnlab.errors import DataError, nearest
@@ -57,7 +56,7 @@ def _sources(lab: Lab, name: str) -> list[tuple[str, Source, str | None]]:
         if name in SOURCES:
             return [(name, SOURCES[name], None)]
         raise DataError(f"no dataset '{name}' has a known source; {nearest(name, SOURCES)}")
-    spec = dataset_entry(lab, name)
+    spec = lab.registry.get("dataset", name)
     if not isinstance(spec, KnownDataset) or spec.type not in SOURCES:
         raise DataError(f"dataset {name}: type {spec.type} has no known source; {nearest(name, SOURCES)}")
     extra = EXTRA_SOURCES.get(spec.type, {})
@@ -65,27 +64,22 @@ def _sources(lab: Lab, name: str) -> list[tuple[str, Source, str | None]]:
     return [(spec.type, SOURCES[spec.type], spec.folder), *((key, SOURCES[key], None) for key in needed)]
 
 
-class _PlainProgress:
-    """Output without a terminal: lines without progress bars."""
+class _Progress:
+    """Lines and, on a terminal, a progress bar below them."""
 
-    def log(self, line: str) -> None:
-        typer.echo(line)
-
-    def update(self, label: str, done: int, total: int | None) -> None:
-        """Ignore progress."""
-
-
-class _RichProgress:
-    """Output on a terminal: lines and a progress bar."""
-
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress | None) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
     def log(self, line: str) -> None:
-        self._bars.console.print(line, markup=False, highlight=False)
+        if self._bars is None:
+            typer.echo(line)
+        else:
+            self._bars.console.print(line, markup=False, highlight=False)
 
     def update(self, label: str, done: int, total: int | None) -> None:
+        if self._bars is None:
+            return
         if label not in self._tasks:
             for task in self._tasks.values():
                 self._bars.update(task, visible=False)
@@ -97,10 +91,10 @@ class _RichProgress:
 def _show_progress() -> Iterator[DownloadProgress]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    screen = create_console(stderr=True)
-    if not screen.is_terminal:
-        yield _PlainProgress()
+    terminal = create_console(stderr=True)
+    if not terminal.is_terminal:
+        yield _Progress(None)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bars:
-        yield _RichProgress(bars)
+    with Progress(*columns, TimeRemainingColumn(), console=terminal, transient=True) as bars:
+        yield _Progress(bars)

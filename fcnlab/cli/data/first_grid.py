@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -45,14 +44,13 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
     """
     file = lab.root / "experiments" / f"{name}.yaml"
     dataset = lab.registry.get("dataset", name)
-    assert isinstance(dataset, Dataset)
     images = len(lab.open_dataset(dataset).split(dataset.splits.train))
     recipe = "small-data" if images < _SMALL else "standard"
     text = _GRID.format(
         name=name,
         recipe=recipe,
-        length=_lengthen(lab, images, "quick"),
-        accurate_batch=_limit_batch(lab, images, recipe),
+        length=_lengthen(lab.registry.get("recipe", "quick"), images),
+        accurate_batch=_limit_batch(lab.registry.get("recipe", recipe), images),
     )
     try:
         file.parent.mkdir(exist_ok=True)
@@ -65,21 +63,17 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
     return file, True
 
 
-def _lengthen(lab: Lab, images: int, recipe: str) -> str:
+def _lengthen(recipe: Recipe, images: int) -> str:
     """Return overrides of the batch size and the epochs for few training images, else nothing."""
-    config = lab.registry.get("recipe", recipe)
-    assert isinstance(config, Recipe)
-    batch = config.batch_size
+    batch = recipe.batch_size
     while batch > 2 and images < _STEPS_PER_EPOCH * batch:
         batch //= 2
     batch = min(batch, images)
-    epochs = max(config.epochs, -(-_STEPS // max(1, images // batch)))
+    epochs = max(recipe.epochs, -(-_STEPS // max(1, images // batch)))
     changed = {"batch_size": batch, "epochs": epochs}
-    return "".join(f", recipe.{name}: {n}" for name, n in changed.items() if n != getattr(config, name))
+    return "".join(f", recipe.{name}: {n}" for name, n in changed.items() if n != getattr(recipe, name))
 
 
-def _limit_batch(lab: Lab, images: int, recipe: str) -> str:
+def _limit_batch(recipe: Recipe, images: int) -> str:
     """Return the override of the batch size for fewer training images than a batch, else nothing."""
-    config = lab.registry.get("recipe", recipe)
-    assert isinstance(config, Recipe)
-    return f", recipe.batch_size: {images}" if images < config.batch_size else ""
+    return f", recipe.batch_size: {images}" if images < recipe.batch_size else ""

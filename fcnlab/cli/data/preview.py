@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.options import DataRoot, DatasetName, LabOption
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,11 +48,11 @@ def preview(
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(lab_, name)
+    spec = lab_.registry.get("dataset", name)
     dataset = lab_.open_dataset(spec)
     augment, transform = None, None
     if recipe is not None:
-        settings = _recipe(lab_, recipe)
+        settings = lab_.registry.get("recipe", recipe)
         augment = _augmentation(settings, spec.image_channels)
         transform = _transform(settings, dataset, lab_)
     split = split or spec.splits.train
@@ -69,14 +68,6 @@ def preview(
     except OSError as error:
         raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
-
-
-def _recipe(lab: Lab, name: str) -> Recipe:
-    from fcnlab.config.recipe import Recipe
-
-    recipe = lab.registry.get("recipe", name)
-    assert isinstance(recipe, Recipe)
-    return recipe
 
 
 def _transform(recipe: Recipe, dataset: Dataset, lab: Lab) -> SampleTransform | None:

@@ -129,9 +129,9 @@ def describe_mixture(contents: Contents, choice: ClassChoice) -> str | None:
     what = describe_mixed_masks(value_sets, foreground)
     if what is None:
         return None
-    background, thing = suggest_names([name for name, _ in choice.classes], foreground)
-    option = shlex.quote(f"{background}=0,{thing}={foreground}+255")
-    in_yaml = f"classes: {{{background}: 0, {thing}: [{foreground}, 255]}}"
+    background, object_name = suggest_names([name for name, _ in choice.classes], foreground)
+    option = shlex.quote(f"{background}=0,{object_name}={foreground}+255")
+    in_yaml = f"classes: {{{background}: 0, {object_name}: [{foreground}, 255]}}"
     return f"{what} If it is, pass --classes {option} (in YAML: `{in_yaml}`)"
 
 

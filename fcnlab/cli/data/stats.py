@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.data.check import AllSplits, every_split
-from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.output import AsJson, print_json, write_csv
+from fcnlab.cli.options import DataRoot, DatasetName, LabOption
+from fcnlab.cli.output import AsJson, print_json, sample_bars, write_csv
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
@@ -35,12 +35,11 @@ def stats(
     data_root: DataRoot = None,
 ) -> None:
     """Show sizes, colors, class frequencies and weights of each split."""
-    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(lab_, name)
+    spec = lab_.registry.get("dataset", name)
     dataset = lab_.open_dataset(spec)
     splits = list(spec.used_splits)
     if all_splits:
@@ -51,9 +50,9 @@ def stats(
     except DataError as error:
         raise DataError(f"{error}; `fcnlab data check {quote(name)}` lists all problems") from None
     if csv_file is not None:
-        write_csv(csv_file, [row for s in found for row in _rows(s, dataset.classes)])
+        write_csv(csv_file, [row for split in found for row in _rows(split, dataset.classes)])
     if as_json:
-        print_json({"dataset": name, "splits": [_plain(s, dataset.classes) for s in found]})
+        print_json({"dataset": name, "splits": [_plain(split, dataset.classes) for split in found]})
     else:
         _show(name, found, dataset.classes)
 
@@ -63,18 +62,18 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
     colors = "mean (r, g, b)" if len(found[0].mean) == 3 else "mean by channel"
     headings: tuple[str, ...] = ("split", "images", "height", "width", "sizes", colors, "standard deviation")
     rows = []
-    for s in found:
-        mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))
-        rows.append((s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std))
+    for split in found:
+        mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (split.mean, split.std))
+        sizes = (_spread(split.height), _spread(split.width), str(split.distinct_sizes))
+        rows.append((split.split, str(split.images), *sizes, mean, std))
     title = f"{name}: images; height and width as min / median / max"
     terminal.print(format_table(headings, rows, terminal.width, numbers=range(1, 7), optional=[4], title=title))
-    columns = [f"{s.split} {what}" for s in found for what in ("%", "images", "weight")]
+    columns = [f"{split.split} {what}" for split in found for what in ("%", "images", "weight")]
     title = f"\n{name}: per cent of all pixels, images with it, median-frequency weight"
     shares: list[tuple[str, ...]] = []
     for label, class_ in enumerate(classes):
-        cells = ((f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}") for s in found)
-        shares.append((class_, *(cell for row in cells for cell in row)))
-    shares.append((IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", ""))))
+        shares.append((class_, *chain.from_iterable(_format_class(split, label) for split in found)))
+    shares.append((IGNORED, *(cell for split in found for cell in (f"{100 * split.ignored:.2f}", "", ""))))
     numbers = range(1, 1 + len(columns))
     later = range(len(found) - 1, 0, -1)
     optional = [3 * split + kind for kind in (3, 2, 1) for split in later]  # weights, images, shares of later splits
@@ -83,45 +82,49 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
     terminal.print(format_table(headings, shares, width, numbers=numbers, optional=optional, title=title))
 
 
+def _format_class(split: SplitStats, label: int) -> tuple[str, str, str]:
+    return f"{100 * split.share[label]:.2f}", str(split.image_counts[label]), f"{split.weights[label]:.2f}"
+
+
 def _spread(spread: Spread) -> str:
     if spread.min == spread.max:
         return str(spread.min)
     return f"{spread.min} / {spread.median:g} / {spread.max}"
 
 
-def _plain(s: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
+def _plain(split: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "split": s.split,
-        "images": s.images,
-        "height": asdict(s.height),
-        "width": asdict(s.width),
-        "distinct_sizes": s.distinct_sizes,
-        "mean": s.mean.tolist(),
-        "std": s.std.tolist(),
-        "ignored_per_cent": 100 * s.ignored,
-        "classes": [row for row in _rows(s, classes) if row["class"] != IGNORED],
+        "split": split.split,
+        "images": split.images,
+        "height": asdict(split.height),
+        "width": asdict(split.width),
+        "distinct_sizes": split.distinct_sizes,
+        "mean": split.mean.tolist(),
+        "std": split.std.tolist(),
+        "ignored_per_cent": 100 * split.ignored,
+        "classes": [row for row in _rows(split, classes) if row["class"] != IGNORED],
     }
 
 
-def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(split: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return one row per class, and one for the ignored pixels."""
     from fcnlab.constants import IGNORE_INDEX
 
-    pixels = s.pixels.sum(0)
+    pixels = split.pixels.sum(0)
     rows: list[dict[str, Any]] = [
         {
-            "split": s.split,
+            "split": split.split,
             "label": label,
             "class": title,
             "pixels": int(pixels[label]),
-            "per_cent": 100 * float(s.share[label]),
-            "images": int(s.image_counts[label]),
-            "weight": float(s.weights[label]),
+            "per_cent": 100 * float(split.share[label]),
+            "images": int(split.image_counts[label]),
+            "weight": float(split.weights[label]),
         }
         for label, title in enumerate(classes)
     ]
-    ignored = {"split": s.split, "label": IGNORE_INDEX, "class": IGNORED, "pixels": int(pixels[IGNORE_INDEX])}
-    images = int((s.pixels[:, IGNORE_INDEX] > 0).sum())
-    return [*rows, {**ignored, "per_cent": 100 * s.ignored, "images": images, "weight": ""}]
+    ignored = {"split": split.split, "label": IGNORE_INDEX, "class": IGNORED, "pixels": int(pixels[IGNORE_INDEX])}
+    images = int((split.pixels[:, IGNORE_INDEX] > 0).sum())
+    return [*rows, {**ignored, "per_cent": 100 * split.ignored, "images": images, "weight": ""}]

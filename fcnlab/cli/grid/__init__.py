@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fcnlab.cli.grid import plan, reproduce, retry, run, schema, status, sync
+from fcnlab.cli.grid import plan, reproduce, run, schema, status, sync
 
 app = typer.Typer(help="Plan, run and watch a grid of trials.", no_args_is_help=True)
 app.command("plan", epilog=plan.EXAMPLE)(plan.plan)
@@ -13,9 +13,3 @@ app.command("run", epilog=run.EXAMPLE)(run.run)
 app.command("reproduce", epilog=reproduce.EXAMPLE)(reproduce.reproduce)
 app.command("status", epilog=status.EXAMPLE)(status.status)
 app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
-app.command(
-    "retry",
-    hidden=True,
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(retry.retry)

@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import DataRoot, GridFile, LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.output import AsJson, print_json, report_damage
 from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
+    from fcnlab.runner.plan import PlannedTrial
     from fcnlab.runner.progress.eta import Running
     from fcnlab.runner.status import StatusReader
 
 EXAMPLE = "Example: fcnlab grid status experiments/quickstart.yaml --watch"
 
-EVERY = 2.0
+UPDATE_SECONDS = 2.0
 """Seconds between two updates with --watch, or four times the duration of an update if that is longer."""
 
-NAMED = 10
+MAX_LISTED = 10
 """Maximum number of listed trials per state; --json lists all."""
 
 
@@ -41,7 +42,6 @@ def status(
     Prints the running trials of each driver, and the errors of failed ones. Nothing is changed. Exit code 1 if files of
     a trial are damaged: `fcnlab grid run` moves them to runs/.quarantine/ and runs the trial.
     """
-    from fcnlab.cli.damage import report_damage
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
@@ -58,14 +58,13 @@ def status(
         _watch(reader)
     else:
         terminal = create_console()
-        plan = reader.plan
-        few = len(plan.grid.cells) <= MAX_ROWS
+        has_few_cells = len(reader.plan.grid.cells) <= MAX_ROWS
         terminal.print(
-            create_cells_table(plan, terminal.width, with_keys=True) if few else create_axes_table(plan, terminal.width)
+            create_cells_table(reader.plan, terminal.width, with_keys=True)
+            if has_few_cells
+            else create_axes_table(reader.plan, terminal.width)
         )
-        terminal.print(_render(reader, terminal.width))
-        for line in _notes(reader):
-            terminal.print(line, soft_wrap=True)
+        _print_status(reader, terminal)
     report_damage(reader.plan)
 
 
@@ -79,13 +78,11 @@ def _watch(reader: StatusReader) -> None:
     with suppress(KeyboardInterrupt):  # ends only the display
         if not terminal.is_terminal:
             for _ in _changes(reader):
-                terminal.print(_render(reader, terminal.width))
-                for line in _notes(reader):
-                    terminal.print(line, soft_wrap=True)
+                _print_status(reader, terminal)
             return
         with Live(console=terminal, auto_refresh=False, vertical_overflow="crop") as live:
             for _ in _updates(reader):
-                notes = [Text(line, overflow="fold") for line in _notes(reader)]
+                notes = [Text(line, overflow="fold") for line in _list_trials(reader)]
                 live.update(Group(_render(reader, terminal.width), *notes), refresh=True)
 
 
@@ -97,18 +94,24 @@ def _updates(reader: StatusReader) -> Iterator[None]:
             return
         start = time.monotonic()
         reader.refresh()
-        time.sleep(max(EVERY, 4 * (time.monotonic() - start)))
+        time.sleep(max(UPDATE_SECONDS, 4 * (time.monotonic() - start)))
 
 
 def _changes(reader: StatusReader) -> Iterator[None]:
     """Yield now and after each refresh that shows other counts, or a new epoch of a trial."""
-    before: object = None
+    shown: object = None
     for _ in _updates(reader):
         started = [*reader.paused, *chain.from_iterable(reader.running.values())]
-        now = (reader.counts(), {one.planned.key: len(one.epochs) for one in started})
-        if now != before:
+        present = (reader.counts(), {trial.planned.key: len(trial.epochs) for trial in started})
+        if present != shown:
             yield
-        before = now
+        shown = present
+
+
+def _print_status(reader: StatusReader, terminal: Console) -> None:
+    terminal.print(_render(reader, terminal.width))
+    for line in _list_trials(reader):
+        terminal.print(line, soft_wrap=True)
 
 
 def _render(reader: StatusReader, width: int) -> RenderableType:
@@ -118,51 +121,58 @@ def _render(reader: StatusReader, width: int) -> RenderableType:
 
     from fcnlab.runner.progress.rich import create_running_table, format_clock, format_row
 
-    parts: list[RenderableType] = [Text(_counts(reader), style="bold")]
+    blocks: list[RenderableType] = [Text(_describe_counts(reader), style="bold")]
     for driver, trials in reader.running.items():
         table = create_running_table(width, idle=True)
-        for one in trials:
-            table.add_row(*format_row(one, reader.time_left_of(one)), format_clock(one.idle))
+        for trial in trials:
+            table.add_row(*format_row(trial, reader.time_left_of(trial)), format_clock(trial.idle))
         host, process, _ = driver.split(":")
-        parts += [Text(f"\non {host}, driver {process}:"), table]
-    return Group(*parts)
+        blocks += [Text(f"\non {host}, driver {process}:"), table]
+    return Group(*blocks)
 
 
-def _counts(reader: StatusReader) -> str:
+def _describe_counts(reader: StatusReader) -> str:
     """Return the counts by state and the estimated time left, in one line."""
     from fcnlab.runner.progress.base import format_duration
 
-    parts = [f"{count:,} {state}" for state, count in reader.counts().items() if count]
-    left = reader.time_left
-    parts += [f"about {format_duration(left)} left"] if left is not None else []
-    return f"{format_count(len(reader.plan.all_trials), 'trial')}: {', '.join(parts)}"
+    counts = [f"{count:,} {state}" for state, count in reader.counts().items() if count]
+    if reader.time_left is not None:
+        counts.append(f"about {format_duration(reader.time_left)} left")
+    return f"{format_count(len(reader.plan.all_trials), 'trial')}: {', '.join(counts)}"
 
 
-def _notes(reader: StatusReader) -> list[str]:
+def _list_trials(reader: StatusReader) -> list[str]:
     """List paused, pruned and failed trials, up to a maximum per state."""
     paused = [
-        f"paused: {one.planned.description}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"
-        for one in reader.paused
+        f"paused: {trial.planned.description}, after epoch {len(trial.epochs)} of {trial.planned.trial.recipe.epochs}"
+        for trial in reader.paused
     ]
-    epochs = {one.cell_name: one.pruned_after for one in reader.plan.trials if one.pruned_after is not None}
-    pruned = [f"pruned: {cell}, after epoch {epoch}" for cell, epoch in epochs.items()]
-    failures = [one for one in reader.plan.all_trials if one.state == "failed"]
+    pruned = {
+        planned.cell_name: f"pruned: {planned.cell_name}, after epoch {planned.pruned_after}"
+        for planned in reader.plan.trials
+        if planned.pruned_after is not None
+    }
+    failures = [planned for planned in reader.plan.all_trials if planned.state == "failed"]
     failed = []
-    for one in failures[:NAMED]:
-        record = one.record
+    for planned in failures[:MAX_LISTED]:
+        record = planned.record  # read from disk
         message = record.failure.message.splitlines()[0] if record is not None and record.failure else "being retried"
-        failed.append(f"failed: {one.description}: {message}\n        log: {one.folder.log}")
-    return [*_truncate(paused, len(paused)), *_truncate(pruned, len(pruned)), *_truncate(failed, len(failures))]
+        failed.append(f"failed: {planned.description}: {message}\n        log: {planned.folder.log}")
+    return [
+        *_truncate(paused, len(paused)),
+        *_truncate(list(pruned.values()), len(pruned)),
+        *_truncate(failed, len(failures)),
+    ]
 
 
 def _truncate(lines: list[str], count: int) -> list[str]:
-    more = count - NAMED
-    return [*lines[:NAMED], *([f"        and {more} more: --json lists them"] if more > 0 else [])]
+    more = count - MAX_LISTED
+    return [*lines[:MAX_LISTED], *([f"        and {more} more: --json lists them"] if more > 0 else [])]
 
 
 def _print_values(reader: StatusReader) -> None:
     plan = reader.plan
-    failures = [(one, one.record) for one in plan.all_trials if one.state == "failed"]
+    failures = [(planned, planned.record) for planned in plan.all_trials if planned.state == "failed"]
     values = {
         "grid": plan.grid.name,
         "question": plan.grid.file.question,
@@ -170,44 +180,54 @@ def _print_values(reader: StatusReader) -> None:
         "counts": reader.counts(),
         "seconds_left": reader.time_left,
         "running": [
-            {"driver": driver, "host": driver.partition(":")[0], "seconds": round(one.seconds, 1)}
-            | {"seconds_left": reader.time_left_of(one)}
-            | {"idle_seconds": None if one.idle is None else round(one.idle, 1)}
-            | _progress(one)
+            {
+                "driver": driver,
+                "host": driver.partition(":")[0],
+                "seconds": round(trial.seconds, 1),
+                "seconds_left": reader.time_left_of(trial),
+                "idle_seconds": None if trial.idle is None else round(trial.idle, 1),
+                **_describe_progress(trial),
+            }
             for driver, trials in reader.running.items()
-            for one in trials
+            for trial in trials
         ],
-        "paused": [_progress(one) for one in reader.paused],
+        "paused": [_describe_progress(trial) for trial in reader.paused],
         "damaged": [
-            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "damage": one.damage}
-            for one in plan.all_trials
-            if one.state == "damaged"
+            {**_identify(planned), "damage": planned.damage}
+            for planned in plan.all_trials
+            if planned.state == "damaged"
         ],
         "pruned": [
-            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "epoch": one.pruned_after}
-            for one in plan.trials
-            if one.pruned_after is not None
+            {**_identify(planned), "epoch": planned.pruned_after}
+            for planned in plan.trials
+            if planned.pruned_after is not None
         ],
         "failed": [
-            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed}
-            | {"cause": record.failure.cause, "message": record.failure.message, "log": str(one.folder.log)}
-            for one, record in failures
+            {
+                **_identify(planned),
+                "cause": record.failure.cause,
+                "message": record.failure.message,
+                "log": str(planned.folder.log),
+            }
+            for planned, record in failures
             if record is not None and record.failure is not None
         ],
     }
     print_json(values)
 
 
-def _progress(one: Running) -> dict[str, Any]:
+def _identify(planned: PlannedTrial) -> dict[str, Any]:
+    return {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed}
+
+
+def _describe_progress(trial: Running) -> dict[str, Any]:
     """Return the progress of a trial as JSON values."""
-    last = one.last
+    last = trial.last
     return {
-        "key": one.planned.key,
-        "cell": one.planned.cell.label,
-        "seed": one.planned.trial.seed,
-        "epoch": len(one.epochs),
-        "epochs": one.planned.trial.recipe.epochs,
+        **_identify(trial.planned),
+        "epoch": len(trial.epochs),
+        "epochs": trial.planned.trial.recipe.epochs,
         "loss": last.loss if last is not None else None,
-        "val_miou": one.val_miou,
+        "val_miou": trial.val_miou,
         "images_per_s": last.images_per_s if last is not None else None,
     }
