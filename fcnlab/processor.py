@@ -26,6 +26,6 @@ def usable_cores() -> int:
 
 def _read_cpuinfo(*keys: str) -> str:
     """Return the first line of /proc/cpuinfo that starts with one of the keys, or an empty string."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if exists(info) else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if exists(cpuinfo) else []
     return next((line for line in lines if line.lower().startswith(keys)), "")

@@ -88,10 +88,10 @@ class FusedUpsampleLoss:
         )
         left = scores_as_matrix(grid.gather_corners(scores), self.groups, bias=self.upsample.bias is not None)
         right = kernel_as_matrices(self.upsample, self.groups, grid.tile_rows)
-        value: Tensor = _UpsampledLoss.apply(
+        total: Tensor = _UpsampledLoss.apply(
             left, right, block_labels, factors, pixel_loss, self.loss.lovasz, scores.dtype
         )
-        return value
+        return total
 
 
 class _UpsampledLoss(torch.autograd.Function):
@@ -128,8 +128,8 @@ class _UpsampledLoss(torch.autograd.Function):
         losses: list[Tensor] = []
         slopes: dict[int, Tensor] | None = None
         if lovasz_factor:
-            value, slopes = _compute_lovasz(left, kernels, labels, lovasz_factor)
-            losses.append(value)
+            lovasz_loss, slopes = _compute_lovasz(left, kernels, labels, lovasz_factor)
+            losses.append(lovasz_loss)
         left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
         kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
         for tile, blocks, scores, by_class in compute_tiles(left, kernels, pixels):

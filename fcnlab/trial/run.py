@@ -83,13 +83,13 @@ def run_trial(
             log_every=log_every,
         )
         run = partial(_run_rank, trial, lab, folder, options, devices)
-        result = run(0) if devices == 1 else launch(devices, run)
+        outcome = run(0) if devices == 1 else launch(devices, run)
         folder.heartbeat.unlink(missing_ok=True)
-        if isinstance(result, StopRunError):
-            raise result
-        if result is not None:
-            folder.finish(result)
-    return result
+        if isinstance(outcome, StopRunError):
+            raise outcome
+        if outcome is not None:
+            folder.finish(outcome)
+    return outcome
 
 
 def _run_rank(

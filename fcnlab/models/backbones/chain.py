@@ -47,10 +47,10 @@ def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
 def _run_checkpointed(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return _run(layers, x)
-    result: Tensor = checkpoint(
+    output: Tensor = checkpoint(
         partial(_run, layers), x, use_reentrant=False, context_fn=lambda: (nullcontext(), _keep_statistics(layers))
     )
-    return result
+    return output
 
 
 @contextmanager
@@ -58,15 +58,11 @@ def _keep_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Keep batch norms from updating their running statistics a second time."""
     norms = [norm for layer in layers for norm in layer.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, _clone(norm.num_batches_tracked)
+    for norm, (_, tracked) in zip(norms, before, strict=True):
+        # A copy of the counter, because SyncBatchNorm requires one.
+        norm.momentum, norm.num_batches_tracked = 0.0, None if tracked is None else tracked.clone()
     try:
         yield
     finally:
         for norm, (momentum, tracked) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, tracked
-
-
-def _clone(tracked: Tensor | None) -> Tensor | None:
-    """Return a copy of a batch counter; SyncBatchNorm requires one."""
-    return None if tracked is None else tracked.clone()

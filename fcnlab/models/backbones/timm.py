@@ -63,8 +63,8 @@ class TimmBackbone(Backbone):
         self.body = _create(name, fit.options, pretrained=pretrained, in_channels=in_channels)
         self._nhwc = is_nhwc(self.body)
         self.chain = _find_chain(self.body, self._maps)
-        info: Any = self.body.feature_info
-        self.channels = {reduction: info.channels()[map_.index] for reduction, map_ in self._maps.items()}
+        feature_info: Any = self.body.feature_info
+        self.channels = {reduction: feature_info.channels()[map_.index] for reduction, map_ in self._maps.items()}
         if tail:
             self.tail, self.channels[32] = _tail(name, pretrained=pretrained)
         config: Any = self.body.pretrained_cfg
@@ -114,8 +114,8 @@ class TimmBackbone(Backbone):
         Args:
             reduction: reduction of the map.
         """
-        info: Any = self.body.feature_info
-        return str(info.module_name()[self._maps[reduction].index])
+        feature_info: Any = self.body.feature_info
+        return str(feature_info.module_name()[self._maps[reduction].index])
 
     def rename(self, name: str) -> str:
         """Return the body's key for timm's name of a weight in the whole model.

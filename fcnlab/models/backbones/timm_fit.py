@@ -108,10 +108,10 @@ def _find_plain_fit(name: str) -> TimmFit:
 def _create_with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
     """Return the model with its map of stride 32, which a few models have as a sixth, and its options."""
     body = _create_on_meta(name)
-    info: Any = body.feature_info
-    if 32 in info.reduction() or all(entry["reduction"] != 32 for entry in info.info):
+    feature_info: Any = body.feature_info
+    if 32 in feature_info.reduction() or all(entry["reduction"] != 32 for entry in feature_info.info):
         return body, {}
-    options = {"out_indices": tuple(range(len(info.info)))}
+    options = {"out_indices": tuple(range(len(feature_info.info)))}
     return _create_on_meta(name, **options), options
 
 
@@ -174,8 +174,8 @@ def _find_dilated_fit(name: str, plain: TimmFit, output_stride: int) -> TimmFit:
 
 def _read_nominal_maps(body: nn.Module) -> dict[int, tuple[int, int]]:
     """Return index and stride of the deepest map of each reduction, the end of its stage."""
-    info: Any = body.feature_info
-    return {reduction: (index, reduction) for index, reduction in enumerate(info.reduction())}
+    feature_info: Any = body.feature_info
+    return {reduction: (index, reduction) for index, reduction in enumerate(feature_info.reduction())}
 
 
 def _find_covering_maps(

@@ -60,7 +60,10 @@ class PaperHead(CoarseHead):
                 "a paper head needs a backbone that specifies where its maps start; use one of the paper's"
             )
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
-        self.score = nn.ModuleDict({str(r): _zero_conv(channels[r], num_classes) for r in self.reductions})
+        self.score = nn.ModuleDict(
+            {str(r): nn.Conv2d(channels[r], num_classes, kernel_size=1) for r in self.reductions}
+        )
+        zero(self.score)  # section 4.3: random initialization was neither better nor faster
         self.fuse = nn.ModuleDict()
         self.offsets: dict[int, int] = {}
         begin = centers[32]
@@ -99,10 +102,3 @@ def _offset(offset: float, what: str) -> int:
     if offset < 0 or not offset.is_integer():
         raise ModelError(f"a paper head cannot align {what}: it starts {offset:g} steps after the scores")
     return int(offset)
-
-
-def _zero_conv(channels: int, num_classes: int) -> nn.Conv2d:
-    """Return a 1x1 convolution that is initialized to zero (section 4.3: random was neither better nor faster)."""
-    score = nn.Conv2d(channels, num_classes, kernel_size=1)
-    zero(score)
-    return score

@@ -80,19 +80,14 @@ class SkipHead(CoarseHead):
         scores = self._score(features, deepest)
         for r in skips:
             skip = self._score(features, r)
-            scores = self._fuse(self.fuse[str(r)](scores, skip.shape[-2:]), skip, str(r))
+            scores = self.fuse[str(r)](scores, skip.shape[-2:])
+            scores = self.mix[str(r)](torch.cat([scores, skip], dim=1)) if self.mix else scores + skip
         return scores
 
     def _score(self, features: Mapping[int, Tensor], r: int) -> Tensor:
         map_ = features[r] if self.scales[r] == 1 else self.scales[r] * features[r]
         scores: Tensor = self.score[str(r)](map_)
         return scores
-
-    def _fuse(self, scores: Tensor, skip: Tensor, r: str) -> Tensor:
-        if r not in self.mix:
-            return scores + skip
-        mixed: Tensor = self.mix[r](torch.cat([scores, skip], dim=1))
-        return mixed
 
 
 def _score(channels: int, num_classes: int, hidden: int | None, context: bool) -> nn.Module:
