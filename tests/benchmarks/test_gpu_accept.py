@@ -36,7 +36,7 @@ def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str
 
 
 SECTIONS = (
-    "environment", "determinism", "losses", "augmentation", "steps", "grid", "export", "resume", "agreement",
+    "environment", "determinism", "losses", "augmentation", "counts", "steps", "grid", "export", "resume", "agreement",
     "distributed", "per_gpu",
 )  # fmt: skip
 """The sections that need no GPU."""

@@ -41,7 +41,7 @@ GROUPS = (
     Group(("determinism",), 1, 150),
     Group(("losses",), 1, 150),
     Group(("gpu_tests",), 1, 150, needs_gpu=True),
-    Group(("augmentation", "steps"), 1, 150),
+    Group(("augmentation", "counts", "steps"), 1, 150),
     Group(("grid", "export"), 1, 120),
     Group(("paper_heads",), 1, 150),
     Group(("resume",), 1, 120),
