@@ -115,7 +115,7 @@ def find_best(
             differences = {cell: comparisons[cell].difference for cell in group.cells if cell in comparisons}
         else:
             counts = load_counts(records, (cell for cell in group.cells if cell in same))
-            seeds = counts[best].keys() if best in counts else set()
+            seeds = counts.get(best, {}).keys()
             enough = {cell: one for cell, one in counts.items() if len(one.keys() & seeds) >= MIN_SEEDS}
             differences = estimate_differences(enough, best, resamples=RESAMPLES)
         claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}

@@ -44,7 +44,9 @@ def summarize(
     def name(cell: str) -> str:
         return _quote(grid.display_name(cell))
 
-    best, unpaired, order = [], [], []
+    best: list[str] = []
+    unpaired: list[str] = []
+    order: list[str] = []
     for group in groups:
         on_dataset = f" on {group.name}" if len(groups) > 1 else ""
         of_group = cells[cells["cell"].isin(group.cells)]

@@ -35,9 +35,10 @@ def make_key_results(report: Report) -> list[KeyResult]:
     if len(report.groups) == 1:
         cells = _describe_cells(report, report.cells)
     else:
-        by_group = [report.cells[report.cells["cell"].isin(group.cells)] for group in report.groups]
-        best = [_describe_cells(report, cells)[0] for cells in by_group]
-        cells = [one._replace(name=f"{one.name}, {group.name}") for one, group in zip(best, report.groups, strict=True)]
+        cells = []
+        for group in report.groups:
+            best, *_ = _describe_cells(report, report.cells[report.cells["cell"].isin(group.cells)])
+            cells.append(best._replace(name=f"{best.name}, {group.name}"))
     return [*cells, _count_trials(report.trials), _sum_hours(report.trials)]
 
 
