@@ -99,11 +99,9 @@ class ModelDescription(BaseModel):
         if not metadata or "classes" not in metadata:
             raise ModelError(f"{source}: contains no model description; name a trial, or a file of fcnlab export")
         try:
-            return cls.model_validate({name: json.loads(text) for name, text in metadata.items() if name in FIELDS})
+            fields = {name: json.loads(text) for name, text in metadata.items() if name in cls.model_fields}
+            return cls.model_validate(fields)
         except (ValueError, ValidationError):
             raise ModelError(
                 f"{source}: the model description does not match this version of fcnlab; export the trial again"
             ) from None
-
-
-FIELDS = frozenset(ModelDescription.model_fields)

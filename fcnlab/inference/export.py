@@ -71,7 +71,8 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
         The comparison, or None if an ONNX file was not compared because onnxruntime is not installed.
 
     Raises:
-        ModelError: the model cannot be exported, the file cannot be run, or its predictions differ. No file is left.
+        ModelError: the model cannot be exported, the file cannot be run, its predictions differ, or those of the model
+            are not numbers. No file is left.
         RunError: the file cannot be written, or a required package is not installed.
     """
     on_cpu = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
@@ -82,7 +83,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
             with _wrap_errors(path, file_format):
                 predictor = _WRITERS[file_format](on_cpu, temporary)
             comparison = _compare(predictor, reference, path, file_format) if predictor is not None else None
-            if comparison is not None and comparison.max_difference > TOLERANCE:
+            if comparison is not None and not comparison.max_difference <= TOLERANCE:  # also nan
                 raise ModelError(
                     f"{path}: not written, because its predictions differ from those of the model: probabilities by up "
                     f"to {comparison.max_difference:.2g}"
@@ -125,15 +126,16 @@ _REMEDIES: dict[FileFormat, str] = {
 
 
 def _compare(predictor: Predictor, reference: TrainedModel, path: Path, file_format: FileFormat) -> ExportComparison:
-    max_difference, changed_labels, pixels = 0.0, 0, 0
+    differences: list[float] = []
+    changed_labels = pixels = 0
     for image in _generate_images(reference.image_format.channels):
         expected = reference.predict_probabilities(image)
         with _wrap_errors(path, file_format):
             actual = predictor(image)
-        max_difference = max(max_difference, float(np.abs(expected - actual).max()))
+        differences.append(float(np.abs(expected - actual).max()))
         changed_labels += int((expected.argmax(0) != actual.argmax(0)).sum())
         pixels += expected[0].size
-    return ExportComparison(max_difference, changed_labels, pixels)
+    return ExportComparison(float(np.max(differences)), changed_labels, pixels)
 
 
 def _generate_images(channels: int) -> Iterator[Image.Image]:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.image_file import ImageFormat, Pixels
+from fcnlab.errors import ModelError
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.images import ImageSource, ImageSources, make_batches, read_pixels
 from fcnlab.models import FCN
 from fcnlab.notebook import render_html
 from fcnlab.training import hardware
-from fcnlab.training.prediction import compute_scores, predict_classes
+from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.find import KEY_DIGITS
 
@@ -101,6 +102,7 @@ class TrainedModel:
         Raises:
             DataError: a file cannot be read, an array has another shape or type of values, or an image has no fixed
                 range of values or another number of bands.
+            ModelError: a score is not a number.
         """
         return self._predict(images, protocol, lambda scores, _: _to_labels(scores))
 
@@ -122,6 +124,7 @@ class TrainedModel:
 
         Raises:
             DataError: an image cannot be read or converted, as in `predict`.
+            ModelError: a probability is not a number.
         """
         return self._predict(images, protocol, _to_probabilities)
 
@@ -137,6 +140,7 @@ class TrainedModel:
 
         Raises:
             DataError: the image cannot be read or converted, as in `predict`.
+            ModelError: a score or a probability is not a number.
         """
         scores, normalized = self._compute_scores(read_pixels(image, self.image_format)[None], protocol)
         return _to_labels(scores)[0], _to_probabilities(scores, normalized)[0]
@@ -172,9 +176,19 @@ class TrainedModel:
 
 def _to_labels(scores: Tensor) -> Pixels:
     """Return the labels [B, H, W] of scores."""
-    return predict_classes(scores).cpu().numpy()
+    return predict_classes(_check_numbers(scores)).cpu().numpy()
 
 
 def _to_probabilities(scores: Tensor, normalized: bool) -> NDArray[np.float32]:
     """Return the probabilities [B, num_classes, H, W] of scores, which are probabilities already if `normalized`."""
-    return (scores.float() if normalized else scores.float().softmax(1)).cpu().numpy()
+    return _check_numbers(scores.float() if normalized else scores.float().softmax(1)).cpu().numpy()
+
+
+def _check_numbers(scores: Tensor) -> Tensor:
+    """Return scores or probabilities if none is nan: the class with the greatest one would be undefined."""
+    if contain_nan(scores):
+        raise ModelError(
+            "the scores of an image are not numbers, because weights are not finite or activations exceed the range of "
+            "the precision; train with recipe.precision bf16 or fp32"
+        )
+    return scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +78,15 @@ def test_safetensors_file_predicts_bit_for_bit_the_same(model: TrainedModel, tmp
         assert json.loads(file.metadata()["score_scale"]) == model.description.score_scale
 
 
+@pytest.mark.parametrize(
+    "change", [lambda found: np.roll(found, 1, axis=0), lambda found: found * np.nan], ids=["other", "nan"]
+)
 def test_file_with_different_predictions_is_deleted(
-    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[np.ndarray], np.ndarray], model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_shifted(model: TrainedModel, path: Path) -> export_module.Predictor:
         path.write_bytes(b"")
-        return lambda image: np.roll(model.predict_probabilities(image), 1, axis=0)
+        return lambda image: change(model.predict_probabilities(image))
 
     monkeypatch.setitem(export_module._WRITERS, "safetensors", write_shifted)
     with pytest.raises(ModelError, match="predictions differ"):
@@ -90,6 +94,14 @@ def test_file_with_different_predictions_is_deleted(
     assert not list(tmp_path.iterdir())
     with pytest.raises(RunError, match="cannot be written"):
         export(model, "onnx", tmp_path / "absent" / "model.onnx")
+
+
+def test_a_model_whose_scores_are_not_numbers_is_not_exported(model: TrainedModel, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(model.network.head.parameters()).fill_(torch.nan)
+    with pytest.raises(ModelError, match="not numbers"):
+        export(model, "safetensors", tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("failing_step", ["writing", "running"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import fcnlab
 from fcnlab import load
@@ -20,6 +21,7 @@ from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import count_areas
+from fcnlab.training.protocol import Protocol
 from fcnlab.trial.find import FinishedTrial
 from tests.conftest import REPOSITORY, arrays_of
 
@@ -64,6 +66,24 @@ def test_labels_are_the_classes_of_maximum_probability(
     chosen = np.take_along_axis(probabilities, labels[None].astype(int), 0)[0]
     assert np.array_equal(chosen, probabilities.max(0))
     assert np.array_equal(model.predict_probabilities(Image.fromarray(sample.image)), probabilities)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol(flip=True)], ids=str)
+def test_scores_that_are_not_numbers_are_an_error(
+    value: float, protocol: Protocol, model: TrainedModel, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(images: Tensor) -> Tensor:
+        return torch.full((len(images), 6, *images.shape[-2:]), value)
+
+    monkeypatch.setattr(model.network, "forward", forward)
+    with pytest.raises(ModelError, match="not numbers"):
+        model.predict_probabilities([sample.image], protocol)
+    with pytest.raises(ModelError, match="not numbers"):
+        model.predict_both(sample.image, protocol)
+    if np.isnan(value):
+        with pytest.raises(ModelError, match="not numbers"):
+            model.predict(sample.image, protocol)
 
 
 def test_model_of_these_tests_predicts_several_classes(model: TrainedModel, sample: Sample) -> None:
