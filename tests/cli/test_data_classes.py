@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.cli.conftest import Call, CommandResult
 from tests.cli.test_cli import refused
@@ -58,6 +59,21 @@ def test_names_are_assigned_to_the_values_of_the_masks(
     assert (entries()["mine"]["classes"], entries()["mine"].get("ignore")) == (classes, ignored)
     assert ("assigned to the values in ascending order" in output.out) == ("=" not in option and ignored is None)
     assert call("data", "check", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "remedy"),
+    [("a,b,c", "or pass --ignore 3,9; only "), ("a=0,b=1,c=2", "or extend --ignore by 9; only ")],
+)
+def test_a_mask_with_a_value_of_its_own_is_named(
+    call: Call, make: Make, tmp_path: Path, classes: str, remedy: str
+) -> None:
+    make([0, 1, 2, 3])
+    mask = tmp_path / "mine/masks" / f"{TEN.split()[4]}_mask.png"
+    pixels = np.array(Image.open(mask))
+    pixels[0, 0] = 9
+    save(pixels, mask)
+    refused(add(call, "--classes", classes, "--ignore", 3), f"{remedy}{mask} contains 9")
 
 
 def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, make: Make) -> None:
