@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
-from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.record import Record
@@ -40,8 +40,7 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
     """Group the cells of a grid by dataset, the dataset of the grid's baseline first.
 
     Datasets with different names are one group if they are evaluated on the same images, such as those that differ in
-    the training images only. The baseline of another group is its cell that has the most values of axes in common with
-    the grid's baseline, the first of several.
+    the training images only.
 
     Args:
         grid: the grid.
@@ -51,20 +50,18 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
     Raises:
         RunError: a trial's counts are damaged.
     """
-    main = grid.baseline.names["dataset"]
-    datasets = sorted(dict.fromkeys(cell.names["dataset"] for cell in grid.cells), key=lambda name: name != main)
-    by_dataset = {name: [cell for cell in grid.cells if cell.names["dataset"] == name] for name in datasets}
+    by_dataset = {name: [cell.label for cell in grid.cells if cell.names["dataset"] == name] for name in grid.baselines}
     mean_miou = trials[trials["status"] == "finished"].groupby("cell", sort=False)["miou"].mean().dropna()
     groups = []
     while by_dataset:
         name = next(iter(by_dataset))
-        baseline = _find_counterpart(grid.baseline, by_dataset[name])
-        ranked = mean_miou[mean_miou.index.isin(records.by_cell.keys() & {cell.label for cell in by_dataset[name]})]
+        baseline = grid.baselines[name].label
+        ranked = mean_miou[mean_miou.index.isin(records.by_cell.keys() & set(by_dataset[name]))]
         best = "" if ranked.empty else str(ranked.idxmax())
         reference = baseline if baseline in records.by_cell else best
-        same = find_same_images(records, reference, [cell.label for cells in by_dataset.values() for cell in cells])
-        names = [other for other, cells in by_dataset.items() if other == name or any(c.label in same for c in cells)]
-        labels = {cell.label for other in names for cell in by_dataset.pop(other)}
+        same = find_same_images(records, reference, list(chain.from_iterable(by_dataset.values())))
+        names = [other for other, cells in by_dataset.items() if other == name or not same.isdisjoint(cells)]
+        labels = {cell for other in names for cell in by_dataset.pop(other)}
         groups.append(
             DatasetGroup(
                 name=" and ".join(grid.file.labels.name_value("dataset", name) for name in names),
@@ -76,11 +73,6 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
             )
         )
     return tuple(groups)
-
-
-def _find_counterpart(baseline: Cell, cells: Sequence[Cell]) -> str:
-    """Return the label of the cell that has the most values of axes in common with the baseline of the grid."""
-    return max(cells, key=lambda cell: sum(value == baseline.axes[axis] for axis, value in cell.axes.items())).label
 
 
 def find_same_images(records: TrialRecords, reference: str, cells: Collection[str]) -> frozenset[str]:

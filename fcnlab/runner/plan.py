@@ -18,7 +18,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
-from fcnlab.runner.pruning import Curve, prune, read_curve
+from fcnlab.runner.pruning import Curve, prune_grid, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -300,5 +300,5 @@ def _mark_pruned(grid: Grid, trials: list[PlannedTrial]) -> list[PlannedTrial]:
     for planned in trials:
         curve = [] if planned.status == "to do" else read_curve(planned.folder, planned.record)
         curves.setdefault(planned.cell.label, []).append(curve)
-    pruned = prune(grid.file.early_stopping, curves, grid.baseline.label).pruned
+    pruned = {cell: epoch for one in prune_grid(grid, curves).values() for cell, epoch in one.pruned.items()}
     return [replace(planned, pruned_after=pruned.get(planned.cell.label)) for planned in trials]

@@ -1,9 +1,9 @@
 """Pruning of weak cells while a grid runs, by the `early_stopping` section of its file.
 
-Cells are compared, not trials, by the mean val mIoU of their seeds, and only when every trial of the remaining cells
-has reached the epoch of the comparison. The result is therefore independent of the number of workers and of the order
-of the trials. The baseline is never pruned, because every difference of the report refers to it. See successive halving
-(Jamieson and Talwalkar, AISTATS 2016, section 2).
+Cells of one dataset are compared, not trials, by the mean val mIoU of their seeds, and only when every trial of the
+remaining cells has reached the epoch of the comparison. The result is therefore independent of the number of workers
+and of the order of the trials. The baseline of a dataset is never pruned, because every difference of the report refers
+to it. See successive halving (Jamieson and Talwalkar, AISTATS 2016, section 2).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from fcnlab.config.grid.grid import Grid
     from fcnlab.runner.plan import Plan, PlannedTrial
 
 Curve = Sequence[float | None]
@@ -26,7 +27,7 @@ Curve = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions of early stopping so far.
+    """The decisions of early stopping on the cells of one dataset so far.
 
     Attributes:
         pruned: the pruned cells by label, with the epoch after which each was pruned.
@@ -38,13 +39,13 @@ class Decisions:
 
 
 def prune(rule: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Decisions:
-    """Make all decisions that the epochs so far allow.
+    """Make all decisions that the epochs so far allow on the cells of one dataset.
 
     Args:
         rule: the `early_stopping` section of the grid file.
         curves: the curves of each cell's trials, by the label of the cell; None for a failed trial, which is ignored.
             A cell whose trials have all failed is not pruned.
-        baseline: the label of the baseline.
+        baseline: the label of the baseline of the dataset.
     """
     pruned: dict[str, int] = {}
     for epoch in rule.epochs:
@@ -54,6 +55,26 @@ def prune(rule: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], b
         means = {cell: mean for cell, trials in remaining.items() if (mean := _mean_at(trials, epoch)) is not None}
         pruned |= {cell: epoch for cell in _find_weak(rule, means) if cell != baseline}
     return Decisions(pruned, None)
+
+
+def prune_grid(grid: Grid, curves: Mapping[str, Collection[Curve | None]]) -> dict[str, Decisions]:
+    """Make all decisions on a grid that the epochs so far allow.
+
+    Args:
+        grid: the grid.
+        curves: the curves of each cell's trials, by the label of the cell.
+
+    Returns:
+        The decisions by the name of the dataset; none if the grid has no `early_stopping` section.
+    """
+    rule = grid.file.early_stopping
+    if rule is None:
+        return {}
+    decisions = {}
+    for dataset, baseline in grid.baselines.items():
+        labels = [cell.label for cell in grid.cells if cell.names["dataset"] == dataset]
+        decisions[dataset] = prune(rule, {label: curves[label] for label in labels}, baseline.label)
+    return decisions
 
 
 def _mean_at(curves: Collection[Curve | None], epoch: int) -> float | None:
@@ -105,9 +126,9 @@ class Pruner:
         Args:
             plan: the plan.
         """
-        self._rule = plan.grid.file.early_stopping
-        self._baseline = plan.grid.baseline.label
-        self._trials = {planned.key: planned for planned in plan.trials if self._rule is not None}
+        self._grid = plan.grid
+        applies = plan.grid.file.early_stopping is not None
+        self._trials = {planned.key: planned for planned in plan.trials if applies}
         self._curves: dict[str, dict[str, Curve | None]] = {}
         for planned in self._trials.values():
             self._update_curve(planned)
@@ -119,7 +140,7 @@ class Pruner:
         Args:
             planned: a trial of the plan.
         """
-        return self._decisions.pause_after if planned.key in self._trials else None
+        return self._decisions[planned.cell.names["dataset"]].pause_after if planned.key in self._trials else None
 
     def is_waiting(self, planned: PlannedTrial) -> bool:
         """Return whether a trial has reached the epoch of the next decision.
@@ -144,15 +165,14 @@ class Pruner:
             if planned.key in self._trials:
                 self._update_curve(planned)
         before, self._decisions = self._decisions, self._decide()
-        new = {cell: epoch for cell, epoch in self._decisions.pruned.items() if cell not in before.pruned}
+        new: dict[str, int] = {}
+        for dataset, decisions in self._decisions.items():
+            new |= {cell: epoch for cell, epoch in decisions.pruned.items() if cell not in before[dataset].pruned}
         return [(planned, new[planned.cell.label]) for planned in self._trials.values() if planned.cell.label in new]
 
     def _update_curve(self, planned: PlannedTrial) -> None:
         curve = read_curve(planned.folder, planned.folder.read())
         self._curves.setdefault(planned.cell.label, {})[planned.key] = curve
 
-    def _decide(self) -> Decisions:
-        if self._rule is None:
-            return Decisions({}, None)
-        curves = {cell: list(trials.values()) for cell, trials in self._curves.items()}
-        return prune(self._rule, curves, self._baseline)
+    def _decide(self) -> dict[str, Decisions]:
+        return prune_grid(self._grid, {cell: list(trials.values()) for cell, trials in self._curves.items()})

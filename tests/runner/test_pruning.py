@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.lab import Lab
-from fcnlab.runner.pruning import Curve, prune, read_curve
+from fcnlab.runner.pruning import Curve, prune, prune_grid, read_curve
 from fcnlab.trial.record import Plateau
 from fcnlab.trial.run_folder import RunFolder
-from tests.builders import build_trial, epoch_records, finished_record
+from tests.builders import build_plan, build_trial, epoch_records, finished_record
 
+COARSE_TO_FINE = ("fcn32s", "fcn16s", "fcn8s")
 CELLS = ["a", "b", "c", "d", "e"]
 curves = st.fixed_dictionaries(
     {cell: st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=1, max_size=3) for cell in CELLS}
@@ -54,6 +56,35 @@ def test_halving_keeps_the_better_half_at_each_epoch() -> None:
     rule = EarlyStopping(after=[1, 2, 3], keep=0.5)
     curves: dict[str, list[Curve | None]] = {str(rank): [[rank / 10, rank / 10, rank / 10]] for rank in range(8)}
     assert prune(rule, curves, "7").pruned == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 2, "5": 2, "6": 3}
+
+
+TWO_DATASETS = """
+question: Which head is best on each dataset?
+base: {backbone: tiny-scratch, recipe: quick, recipe.validate_every: 2}
+product: {dataset: [shapes, shapes-mini], head: [fcn32s, fcn16s, fcn8s]}
+baseline: {dataset: shapes-mini, head: fcn16s}
+early_stopping: {after: 2, margin: 10}
+"""
+
+
+def test_cells_are_compared_within_their_dataset_only(tmp_path: Path) -> None:
+    grid = build_plan(tmp_path, TWO_DATASETS).grid
+    miou = {"shapes": {"fcn32s": 0.3, "fcn16s": 0.1, "fcn8s": 0.15}, "shapes-mini": dict.fromkeys(COARSE_TO_FINE, 0.9)}
+    curves = {cell.label: [[0.0, miou[cell.names["dataset"]][cell.names["head"]]]] for cell in grid.cells}
+    decisions = prune_grid(grid, curves)
+    assert {dataset: dict(one.pruned) for dataset, one in decisions.items()} == {
+        "shapes-mini": {},
+        "shapes": {"shapes, fcn8s": 2},  # fcn16s is the counterpart of the baseline
+    }
+
+
+def test_decisions_on_a_dataset_do_not_wait_for_another_one(tmp_path: Path) -> None:
+    grid = build_plan(tmp_path, TWO_DATASETS).grid
+    curves = {cell.label: [[0.1, 0.1] if cell.names["dataset"] == "shapes" else []] for cell in grid.cells}
+    assert {dataset: one.pause_after for dataset, one in prune_grid(grid, curves).items()} == {
+        "shapes-mini": 2,
+        "shapes": None,
+    }
 
 
 def test_a_trial_that_stopped_on_a_plateau_keeps_its_last_miou_for_later_comparisons(lab: Lab) -> None:

@@ -91,6 +91,24 @@ class Grid:
         """
         return self.display_names.get(label, label)
 
+    @cached_property
+    def baselines(self) -> Mapping[str, Cell]:
+        """The baseline of each dataset by the dataset's name, that of the grid's baseline first.
+
+        For another dataset it is the cell that has the most values of axes in common with the grid's baseline, the
+        first of several.
+        """
+
+        def count_common(cell: Cell) -> int:
+            return sum(value == self.baseline.axes[axis] for axis, value in cell.axes.items())
+
+        main = self.baseline.names["dataset"]
+        by_dataset: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            by_dataset.setdefault(cell.names["dataset"], []).append(cell)
+        others = {name: max(cells, key=count_common) for name, cells in by_dataset.items() if name != main}
+        return {main: self.baseline, **others}
+
     @property
     def unchanged(self) -> Cell | None:
         """The cell to which the others of an ablation are compared; None if cells are named by all values."""
