@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fcnlab.cli.data.progress import sample_bars
+from fcnlab.cli.output import sample_bars
 from fcnlab.console import UNLIMITED, create_console, format_table
 from fcnlab.report.tables.formats import to_terminal
 from fcnlab.report.tables.table import Table

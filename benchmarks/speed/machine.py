@@ -109,7 +109,7 @@ def measure_gemm_peaks(device: torch.device, *, bf16: bool, side: int | None = N
     types = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if bf16 else {})
     if device.type == "cpu":
         return {precision: gemm_peak(of, side=side or 2048) for precision, of in types.items()}
-    peaks = {}
+    peaks: dict[str, float] = {}
     precisions: tuple[Precision, ...] = ("bf16", "tf32", "fp32")
     for precision in precisions[not bf16 :]:
         with create_autocast(device, precision)():

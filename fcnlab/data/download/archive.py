@@ -90,7 +90,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
                 yield [
                     _Member(_check_name(archive, info.orig_filename), info.file_size, partial(zipped.open, info))
                     for info in zipped.infolist()
-                    if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG) and not info.is_dir()
+                    if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG) and not info.filename.endswith("/")
                 ]
         else:
             with tarfile.open(archive, "r:*") as tar:
