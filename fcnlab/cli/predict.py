@@ -46,17 +46,18 @@ def predict(
     OUT/overlays and OUT/probabilities, with the names and subfolders of the images. Images that cannot be read are
     skipped and listed at the end; the exit code is then 1.
     """
+    from fcnlab.inference.inputs import choose_output_names, find_images
+
     protocol = parse_protocol(flip, scales, tta, window, stride)
-    model = load_named(trial, checkpoint, lab, data_root)
+    files = find_images(images, out)
+    names = choose_output_names(files)
+    model = load_named(trial, checkpoint, lab, data_root)  # imports torch, which takes seconds
 
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
-    from fcnlab.inference.inputs import choose_output_names, find_images
     from fcnlab.inference.outputs import check_not_existing, check_not_inputs, output_paths, write_prediction
     from fcnlab.training import hardware
 
-    files = find_images(images, out)
-    names = choose_output_names(files)
     outputs = [output_paths(out, name, overlay=overlay, probabilities=probabilities) for name in names]
     check_not_inputs((path for paths in outputs for path in paths.values()), (file.path for file in files))
     if not overwrite:

@@ -63,7 +63,7 @@ def test_names_are_assigned_to_the_values_of_the_masks(
 
 @pytest.mark.parametrize(
     ("classes", "remedy"),
-    [("a,b,c", "or pass --ignore 3,9; only "), ("a=0,b=1,c=2", "or extend --ignore by 9; only ")],
+    [("a,b,c", "or pass --ignore 3,9; only "), ("a=0,b=1,c=2", "or pass --ignore 3,9; only ")],
 )
 def test_a_mask_with_a_value_of_its_own_is_named(
     call: Call, make: Make, tmp_path: Path, classes: str, remedy: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,8 @@ def test_parameters_of_upsamplers_are_counted() -> None:
 def test_activations_of_the_backward_pass_are_counted_once() -> None:
     # A convolution stores its input; a ReLU stores its output once, although the next convolution needs it too.
     class Net(nn.Sequential):
+        backbone = SimpleNamespace(in_channels=3)
+
         def training_scores(self, images: Tensor) -> tuple[Tensor, None]:
             return self(images), None
 

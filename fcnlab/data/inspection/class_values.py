@@ -179,8 +179,8 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         total = sum(contents.pixels.values())
         shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
         raise DataError(
-            f"the masks contain {_list(shares)}, neither a class nor ignored; add a class to --classes, or "
-            f"extend --ignore by {shlex.quote(','.join(map(str, undefined[:SHOWN])))}"
+            f"the masks contain {_list(shares)}, neither a class nor ignored; add a class to --classes, or pass "
+            f"{_format_option('--ignore', ','.join(map(str, [*ignore, *undefined[:SHOWN]])))}"
             f"{_describe_rare(contents, undefined)}"
         )
 
