@@ -50,7 +50,7 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
     Raises:
         RunError: a trial's counts are damaged.
     """
-    by_dataset = {name: [cell.label for cell in grid.cells if cell.names["dataset"] == name] for name in grid.baselines}
+    by_dataset = {name: [cell.label for cell in cells] for name, cells in grid.cells_by_dataset.items()}
     mean_miou = trials[trials["status"] == "finished"].groupby("cell", sort=False)["miou"].mean().dropna()
     groups = []
     while by_dataset:

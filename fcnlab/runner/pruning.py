@@ -70,11 +70,10 @@ def prune_grid(grid: Grid, curves: Mapping[str, Collection[Curve | None]]) -> di
     rule = grid.file.early_stopping
     if rule is None:
         return {}
-    decisions = {}
-    for dataset, baseline in grid.baselines.items():
-        labels = [cell.label for cell in grid.cells if cell.names["dataset"] == dataset]
-        decisions[dataset] = prune(rule, {label: curves[label] for label in labels}, baseline.label)
-    return decisions
+    return {
+        dataset: prune(rule, {cell.label: curves[cell.label] for cell in cells}, grid.baselines[dataset].label)
+        for dataset, cells in grid.cells_by_dataset.items()
+    }
 
 
 def _mean_at(curves: Collection[Curve | None], epoch: int) -> float | None:

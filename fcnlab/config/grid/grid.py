@@ -92,22 +92,26 @@ class Grid:
         return self.display_names.get(label, label)
 
     @cached_property
-    def baselines(self) -> Mapping[str, Cell]:
-        """The baseline of each dataset by the dataset's name, that of the grid's baseline first.
+    def cells_by_dataset(self) -> Mapping[str, list[Cell]]:
+        """The cells by the name of their dataset, the dataset of the grid's baseline first."""
+        by_dataset: dict[str, list[Cell]] = {self.baseline.names["dataset"]: []}
+        for cell in self.cells:
+            by_dataset.setdefault(cell.names["dataset"], []).append(cell)
+        return by_dataset
 
-        For another dataset it is the cell that has the most values of axes in common with the grid's baseline, the
-        first of several.
+    @cached_property
+    def baselines(self) -> Mapping[str, Cell]:
+        """The baseline of each dataset by the dataset's name.
+
+        For the dataset of the grid's baseline it is this one, for another the cell that has the most values of axes in
+        common with the grid's baseline, the first of several.
         """
 
         def count_common(cell: Cell) -> int:
             return sum(value == self.baseline.axes[axis] for axis, value in cell.axes.items())
 
-        main = self.baseline.names["dataset"]
-        by_dataset: dict[str, list[Cell]] = {}
-        for cell in self.cells:
-            by_dataset.setdefault(cell.names["dataset"], []).append(cell)
-        others = {name: max(cells, key=count_common) for name, cells in by_dataset.items() if name != main}
-        return {main: self.baseline, **others}
+        found = {name: max(cells, key=count_common) for name, cells in self.cells_by_dataset.items()}
+        return found | {self.baseline.names["dataset"]: self.baseline}
 
     @property
     def unchanged(self) -> Cell | None:
