@@ -136,7 +136,7 @@ SCRIPT = """
 import sys
 from fcnlab import cli, load
 from fcnlab.errors import FcnlabError
-for words in ("predict NAME .", "export NAME --to onnx", "evaluate NAME", "compare NAME NAME", "diff NAME NAME",
+for words in ("predict NAME image.png", "export NAME --to onnx", "evaluate NAME", "compare NAME NAME", "diff NAME NAME",
               "grid reproduce NAME"):
     for name in (sys.argv[1] + ":nocell", "abcdef0"):
         sys.argv[:] = ["fcnlab", *words.replace("NAME", name).split()]
@@ -155,6 +155,7 @@ assert not {"torch", "mlflow", "timm"} & set(sys.modules)
 
 def test_a_wrong_name_is_refused_without_importing_torch(plan: Plan) -> None:
     script = SCRIPT.replace("FILE]", f"{str(plan.grid.path)!r}]")
+    (plan.grid.path.parent.parent / "image.png").touch()
     done = subprocess.run(
         [sys.executable, "-c", script, str(plan.grid.path)],
         cwd=plan.grid.path.parent.parent,
