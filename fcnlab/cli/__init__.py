@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -85,6 +86,7 @@ app.add_typer(lab.app, name="lab")
 
 def main() -> None:
     """Run `fcnlab`. Errors of the user and of storage, and lack of memory, are one line and exit code 2."""
+    gc.set_threshold(50_000, 20, 100)  # importing torch makes many objects and no garbage; Python's default is 700
     for stream in (sys.stdout, sys.stderr):
         replace_unencodable(stream)
     redact_output()

@@ -33,10 +33,12 @@ def main(requests: int) -> None:
         requests: file descriptor of the socket.
     """
     initial = frozenset(os.environ)
+    gc.disable()  # imports make many objects and no garbage
     from fcnlab.runner.executors.worker import main as worker  # imports torch, which adds environment variables
 
     gc.collect()
     gc.freeze()  # so that garbage collection in workers does not copy the shared pages
+    gc.enable()
     with socket.socket(fileno=requests) as messages:
         _Server(messages, worker, initial).serve()
     gc.unfreeze()  # otherwise extension modules report all their objects as leaked when the interpreter exits
