@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fcnlab.config.grid.checks import SHOWN
 from fcnlab.config.grid.grid import Cell, Grid
@@ -26,6 +26,9 @@ from fcnlab.trial.storage.damage import DamageError, KeptError
 
 Status = Literal["finished", "failed", "started", "to do", "damaged"]
 """Progress of a trial: it has a record of either status, or at least one epoch, or nothing, or damaged files."""
+
+State = Literal["finished", "failed", "pruned", "started", "damaged", "to do"]
+"""The status, or `pruned` for a trial that early stopping has pruned."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class PlannedTrial:
     pruned_after: int | None = None
 
     @property
-    def state(self) -> Status | Literal["pruned"]:
+    def state(self) -> State:
         """The status, or `pruned` for a pruned trial."""
         return "pruned" if self.pruned_after is not None else self.status
 
@@ -127,13 +130,15 @@ class Plan:
             if planned.status in ("finished", "failed") and (record := planned.record) is not None:
                 yield planned, record
 
-    def count(self, state: str) -> int:
-        """Return the number of trials in a state.
+    @property
+    def states(self) -> dict[str, State]:
+        """The state of each trial by its key."""
+        return {planned.key: planned.state for planned in self.all_trials}
 
-        Args:
-            state: a value of `PlannedTrial.state`.
-        """
-        return sum(planned.state == state for planned in self.all_trials)
+    def counts(self) -> dict[State, int]:
+        """Return the number of trials in each state."""
+        counts = Counter(self.states.values())
+        return {state: counts[state] for state in get_args(State)}
 
 
 def make_plan(grid: Grid, lab: Lab) -> Plan:

@@ -192,10 +192,9 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
                 f"with `fcnlab grid status {quote(str(grid.path))}`"
             )
         publisher.close(complete=not plan.remaining, timeout=None)
+    counts = plan.counts()
     ended = len(plan.all_trials) - len(plan.remaining)
-    return Outcome(
-        plan.count("finished"), plan.count("failed"), ended, plan.count("pruned"), deferred=publisher.deferred
-    )
+    return Outcome(counts["finished"], counts["failed"], ended, counts["pruned"], deferred=publisher.deferred)
 
 
 def clear_failed(grid: Grid, lab: Lab) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
@@ -72,21 +72,20 @@ class StatusReader:
                 self.paused.append(self._read_running(planned))
         self._update_plan(ended)
 
+    @property
+    def states(self) -> dict[str, State]:
+        """The state of each trial by its key."""
+        states: dict[str, State] = {
+            planned.key: "to do" if planned.state == "started" else planned.state for planned in self.plan.all_trials
+        }
+        states.update((trial.planned.key, "running") for trial in self._list_running())
+        states.update((trial.planned.key, "paused") for trial in self.paused)
+        return states
+
     def counts(self) -> dict[State, int]:
         """Return the number of trials in each state."""
-        states = Counter(planned.state for planned in self.plan.all_trials)
-        running, paused = len(self._list_running()), len(self.paused)
-        # Damaged files of a trial have been moved by the driver that runs it.
-        repaired = sum(trial.planned.status == "damaged" for trial in self._list_running())
-        return {
-            "finished": states["finished"],
-            "running": running,
-            "paused": paused,
-            "pruned": states["pruned"],
-            "failed": states["failed"],
-            "damaged": states["damaged"] - repaired,
-            "to do": states["started"] + states["to do"] - (running - repaired) - paused,
-        }
+        counts = Counter(self.states.values())
+        return {state: counts[state] for state in get_args(State)}
 
     @property
     def time_left(self) -> float | None:

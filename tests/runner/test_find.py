@@ -119,7 +119,7 @@ def test_a_cell_has_its_display_name_in_output_and_can_be_named_by_it(tmp_path: 
         assert find_trial(plan, name).cell.label == label, "a label precedes a display name that contains it"
     console = Console(width=80)
     with console.capture() as output:
-        console.print(create_cells_table(plan, 80))
+        console.print(create_cells_table(plan, plan.states, 80))
     assert [line.partition("  ")[0] for line in output.get().splitlines()] == ["head", "FCN 32", "fcn8s (fcn32s ours)"]
 
 

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import EXPIRY, Heartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
@@ -54,6 +56,9 @@ def test_status_shows_running_trials_and_changes_no_file(plan: Plan) -> None:
         status = read_status(plan)
         assert files(lab.root) == before
         assert states(status) == {"running": 1, "paused": 1, "finished": 1, "failed": 1}
+        with (console := Console(width=80)).capture() as output:
+            console.print(create_cells_table(status.plan, status.states, 80))
+        assert output.get().split()[1:5] == ["finished", "failed", "running", "paused"]
         ((driver, (one,)),) = status.running.items()
         assert driver.startswith(f"{socket.gethostname()}:{os.getpid()}:")
         assert (one.planned.key, len(one.epochs)) == (running.key, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.axes import format_value
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Cell
     from fcnlab.runner.plan import Plan
 
-STATES = ("finished", "failed", "pruned", "started", "damaged", "to do")
+STATES = ("finished", "failed", "pruned", "running", "paused", "started", "damaged", "to do")
+"""States in the order of their columns."""
 
 MAX_ROWS = 50
 """Largest number of cells that are listed by default."""
@@ -27,40 +28,46 @@ MAX_VALUES = 6
 """Maximum number of values listed per axis."""
 
 
-def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
-    """Count the trials of each cell by state."""
+def count_states(plan: Plan, states: Mapping[str, str]) -> list[tuple[Cell, Counter[str]]]:
+    """Count the trials of each cell by state, from the states by key."""
     counts: dict[int, Counter[str]] = {id(cell): Counter() for cell in plan.grid.cells}
     for planned in plan.trials:
-        counts[id(planned.cell)][planned.state] += 1
+        counts[id(planned.cell)][states[planned.key]] += 1
     return [(cell, counts[id(cell)]) for cell in plan.grid.cells]
 
 
-def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> RenderableType:
+def create_cells_table(plan: Plan, states: Mapping[str, str], width: int, *, with_keys: bool = False) -> RenderableType:
     """Create a table with one row per cell, one column per axis, and the number of trials in each state.
 
     The names are those of the report: if every cell has its own, as in an ablation, one column replaces those of axes.
-    With keys, it also has the beginnings of the keys of each cell's first trials, in the order of the seeds.
+
+    Args:
+        plan: the plan of the grid.
+        states: the states of its trials by key.
+        width: characters per line.
+        with_keys: add the beginnings of the keys of each cell's first trials, in the order of the seeds.
     """
     grid = plan.grid
-    states = [state for state in STATES if plan.count(state)]
+    cell_counts = count_states(plan, states)
+    present = [state for state in STATES if any(count[state] for _, count in cell_counts)]
     labels = grid.file.labels
     own_names = [labels.find_cell_name(cell) for cell in grid.cells]
     axes = () if all(own_names) else grid.axes
     name_headings = [labels.name_axis(axis) for axis in axes] or ["cell"]
-    headings = [*name_headings, *states, "", *(["keys by seed"] if with_keys else [])]
+    headings = [*name_headings, *present, "", *(["keys by seed"] if with_keys else [])]
     keys: dict[int, list[str]] = {}
     for planned in plan.trials:
         keys.setdefault(id(planned.cell), []).append(planned.short_key)
     rows = []
-    for (cell, count), own_name in zip(count_states(plan), own_names, strict=True):
+    for (cell, count), own_name in zip(cell_counts, own_names, strict=True):
         values = [labels.name_value(axis, cell.axes[axis]) for axis in axes] or [own_name or cell.label]
         if axes and own_name is not None:
             values[0] += f" ({own_name})"
-        numbers = [str(count[state] or "") for state in states]
+        numbers = [str(count[state] or "") for state in present]
         row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
         rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
-    counts = range(len(name_headings), len(name_headings) + len(states))
-    return format_table(headings, rows, width, numbers=counts, optional=[len(headings) - 1] if with_keys else [])
+    numeric = range(len(name_headings), len(name_headings) + len(present))
+    return format_table(headings, rows, width, numbers=numeric, optional=[len(headings) - 1] if with_keys else [])
 
 
 def _list_keys(keys: Sequence[str]) -> str:
@@ -81,5 +88,5 @@ def to_json(plan: Plan) -> list[dict[str, Any]]:
     """Return the cells and their counts as JSON values."""
     return [
         {"cell": cell.label, "axes": dict(cell.axes), "baseline": cell is plan.grid.baseline, "trials": dict(count)}
-        for cell, count in count_states(plan)
+        for cell, count in count_states(plan, plan.states)
     ]

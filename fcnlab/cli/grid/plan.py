@@ -95,7 +95,7 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, data: OpenedData, ev
     terminal = create_console()
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
     if every or len(plan.grid.cells) <= MAX_ROWS:
-        terminal.print(create_cells_table(plan, terminal.width))
+        terminal.print(create_cells_table(plan, plan.states, terminal.width))
         if plan.grid.unchanged is not None:
             terminal.print(Labels().describe_unchanged(plan.grid.unchanged), soft_wrap=True)
     else:
@@ -107,21 +107,20 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, data: OpenedData, ev
 
 def _describe_trials(plan: Plan, lab: Lab, data: OpenedData) -> list[str]:
     """Describe the existing and the remaining trials."""
-    from fcnlab.cli.grid.cells import STATES
     from fcnlab.runner.plan import count_reported
 
-    total = len(plan.all_trials)
-    counts = ", ".join(f"{count:,} {state}" for state in STATES if (count := plan.count(state)))
-    lines = [f"{format_count(total, 'trial')}: {counts}"]
+    counts = plan.counts()
+    numbers = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    lines = [f"{format_count(len(plan.all_trials), 'trial')}: {numbers}"]
     if plan.remaining:
         lines.append(_describe_steps(plan, data))
     if plan.prerequisites:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
-    finished = plan.count("finished")
-    if finished:
+    if counts["finished"]:
         reports = _describe_reports(count_reported(plan, lab))
         lines.append(
-            f"reused: {format_count(finished, 'finished trial')} in {lab.runs}" + (f"; {reports}" if reports else "")
+            f"reused: {format_count(counts['finished'], 'finished trial')} in {lab.runs}"
+            + (f"; {reports}" if reports else "")
         )
     return lines
 
@@ -188,7 +187,7 @@ def _describe_memory(cost: CostEstimate, plan: Plan, device: Device) -> str:
 def _print_values(plan: Plan, cost: CostEstimate | None, warnings: list[str], remarks: list[str], lab: Lab) -> None:
     import dataclasses
 
-    from fcnlab.cli.grid.cells import STATES, to_json
+    from fcnlab.cli.grid.cells import to_json
     from fcnlab.runner.plan import count_reported
 
     values = {
@@ -197,7 +196,7 @@ def _print_values(plan: Plan, cost: CostEstimate | None, warnings: list[str], re
         "axes": list(plan.grid.axes),
         "seeds": list(plan.grid.seeds),
         "cells": to_json(plan),
-        "trials": {state: plan.count(state) for state in STATES},
+        "trials": plan.counts(),
         "prerequisites": len(plan.prerequisites),
         "reported": dict(count_reported(plan, lab)),
         "remaining": dataclasses.asdict(cost) if cost is not None else None,

@@ -60,7 +60,7 @@ def status(
         terminal = create_console()
         has_few_cells = len(reader.plan.grid.cells) <= MAX_ROWS
         terminal.print(
-            create_cells_table(reader.plan, terminal.width, with_keys=True)
+            create_cells_table(reader.plan, reader.states, terminal.width, with_keys=True)
             if has_few_cells
             else create_axes_table(reader.plan, terminal.width)
         )

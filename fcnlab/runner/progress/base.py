@@ -62,7 +62,8 @@ class ProgressReporter:
         Args:
             plan: the plan.
         """
-        self.total, self.failed, self.pruned = len(plan.all_trials), plan.count("failed"), plan.count("pruned")
+        counts = plan.counts()
+        self.total, self.failed, self.pruned = len(plan.all_trials), counts["failed"], counts["pruned"]
         self.done = self.total - len(plan.remaining)
         self.eta = EtaEstimator(plan)
 
