@@ -21,7 +21,7 @@ from fcnlab.cli.inference_options import (
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
 from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
-from fcnlab.console import create_console, format_table
+from fcnlab.console import create_console, format_count, format_table
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -173,7 +173,7 @@ def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, cla
     columns = [("recorded", recorded)] if recorded is not None else []
     columns.append((evaluation.name, metrics))
     split = f"{evaluation.dataset} {metrics.split}" if evaluation.dataset else metrics.split
-    title = f"{split}, {metrics.images} images, epoch {metrics.epoch} ({metrics.checkpoint}), %"
+    title = f"{split}, {format_count(metrics.images, 'image')}, epoch {metrics.epoch} ({metrics.checkpoint}), %"
     rows = [
         (label, *(_format_percent(getattr(column, field)) for _, column in columns))
         for label, field in _METRICS.items()

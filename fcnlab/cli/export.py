@@ -14,6 +14,7 @@ from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
 if TYPE_CHECKING:
     from fcnlab.inference.export import ExportComparison
 
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 EXAMPLE = "Example: fcnlab export experiments/quickstart.yaml:best --to onnx --out street.onnx"
 
 
@@ -41,15 +42,14 @@ def export(
     """
     from fcnlab.errors import RunError
 
-    model = load_named(trial, checkpoint, lab, data_root)
+    if out is not None and out.suffix != SUFFIXES[to]:
+        raise RunError(f"--out: {out} must end in {SUFFIXES[to]} with --to {to}")
+    model = load_named(trial, checkpoint, lab, data_root)  # imports torch, which takes seconds
 
-    from fcnlab.inference.export import SUFFIXES
     from fcnlab.inference.export import export as write
     from fcnlab.inference.outputs import check_not_existing
     from fcnlab.trial.find import KEY_DIGITS
 
-    if out is not None and out.suffix != SUFFIXES[to]:
-        raise RunError(f"--out: {out} must end in {SUFFIXES[to]} with --to {to}")
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if not overwrite:
         check_not_existing([path])

@@ -28,7 +28,6 @@ FileFormat = Literal["onnx", "torch", "safetensors"]
 Predictor = Callable[[Image.Image], NDArray[np.float32]]
 """A function from an image to probabilities [num_classes, H, W]."""
 
-SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 COMPARED_SIZES = ((97, 130), (160, 128), (99, 79), (134, 92), (76, 103))
 """Heights and widths of the compared images: odd and even, with different remainders by 4, 8 and 32.
 

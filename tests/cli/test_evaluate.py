@@ -109,9 +109,9 @@ def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tup
 
 def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
+    folder.weights.unlink()
     code, out, err = fcnlab("export", folder.key, "--to", "onnx", "--out", "model.pt2")
     assert (code, out, err.count("\n")) == (2, "", 1) and ".onnx" in err
-    folder.weights.unlink()
     program = file.with_name("model.pt2")
     program.touch()
     cases = {

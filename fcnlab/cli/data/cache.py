@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DatasetName, LabOption
 from fcnlab.cli.output import AsJson, print_json, sample_bars
-from fcnlab.console import create_console, format_table
+from fcnlab.console import create_console, format_count, format_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
                 index = open_or_build_cache(dataset, split, bars).index
         except CacheUnavailableError as reason:
             raise DataError(f"{name} {split}: {reason}") from None
-        typer.echo(f"{split}: {len(index.ids)} images, {index.sizes.sum() / 2**20:.1f} MiB, {index.key}")
+        images = format_count(len(index.ids), "image")
+        typer.echo(f"{split}: {images}, {index.sizes.sum() / 2**20:.1f} MiB, {index.key}")
 
 
 @app.command("verify", epilog="Example: fcnlab data cache verify")
@@ -95,8 +96,9 @@ def verify(keys: Keys = None) -> None:
         with sample_bars() as bars:
             problems = list(find_problems(cache, bars(f"{cache.dataset} {cache.split}", cache.images or 0)))
         all_problems += problems
-        content = f"{cache.dataset} {cache.split}, {cache.images} images" if cache.complete else "incomplete"
-        typer.echo(f"{cache.key}: {content}: {len(problems)} problems")
+        images = format_count(cache.images or 0, "image")
+        content = f"{cache.dataset} {cache.split}, {images}" if cache.complete else "incomplete"
+        typer.echo(f"{cache.key}: {content}: {format_count(len(problems), 'problem')}")
     if all_problems:
         raise DataError("\n".join(all_problems))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.mask_values import to_yaml_classes
+from fcnlab.console import format_count
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import save_label_counts
 from fcnlab.data.datasets.base import Dataset, FileSplit
@@ -43,7 +44,7 @@ def build_entry(
     named = choice.classes
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
     entry: dict[str, Any] = {
-        "description": f"{len(pairing.pairs)} images, {len(named)} classes",
+        "description": f"{format_count(len(pairing.pairs), 'image')}, {len(named)} classes",
         "type": "folder",
         "images": _shorten_path(folders[0], (lab.data_root, lab.root), lab.find_data_folder),
         "masks": _shorten_path(folders[1], (lab.data_root, lab.root), lab.find_data_folder),
