@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS
 from fcnlab.config.grid.grid import Grid
+from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, format_points
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
+from fcnlab.trial.record import Record, SplitMetrics
 
 if TYPE_CHECKING:
     from fcnlab.report.report import Report
@@ -56,7 +59,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
     miou = any(name.startswith("miou") or name in TESTED for name in columns)
     lines = [
         *((grid.file.labels.describe_unchanged(grid.unchanged) + ".",) if grid.unchanged is not None else ()),
-        *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
+        *(_evaluation(grid, finished, records, columns) if miou or "pixel_acc" in columns else ()),
         *(describe_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
@@ -116,9 +119,11 @@ def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
     return grid.display_name(grid.baseline.label) if len(groups) == 1 else "the baseline of the dataset"
 
 
-def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
+def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: Collection[str]) -> list[str]:
     """Describe the split, the checkpoint and the metrics."""
     splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
+    sizes = sorted({metrics.images for _, metrics in _reported_metrics(records)})
+    number = f" ({' or '.join([*map(str, sizes[:-1]), format_count(sizes[-1], 'image')])})" if sizes else ""
     metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last" and any(recipe.stop_on_plateau is not None for recipe in grid.recipes):
@@ -126,7 +131,7 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) ->
     if grid.file.checkpoint == "best" and "val" in splits:
         epoch += ", which is optimistic on val itself"
     return [
-        f"Evaluated on {splits} at native size, at {epoch}; {metrics} from the summed counts of "
+        f"Evaluated on {splits}{number} at native size, at {epoch}; {metrics} from the summed counts of "
         "the split, without ignored pixels."
     ]
 
@@ -141,9 +146,8 @@ def describe_class_sets(records: TrialRecords) -> list[str]:
         One sentence per set of classes; none if all classes have labeled pixels.
     """
     lines = []
-    for record in (record for by_seed in records.by_cell.values() for record in by_seed.values()):
-        metrics = record.find_metrics(record.report_split, records.checkpoint)
-        if metrics is None or metrics.miou is None or None not in metrics.class_iou:
+    for record, metrics in _reported_metrics(records):
+        if metrics.miou is None or None not in metrics.class_iou:
             continue
         absent = [name for name, iou in zip(record.classes, metrics.class_iou, strict=True) if iou is None]
         names = (
@@ -156,6 +160,14 @@ def describe_class_sets(records: TrialRecords) -> list[str]:
             f"{'has' if len(absent) == 1 else 'have'} no pixel in {record.report_split}."
         )
     return list(dict.fromkeys(lines))
+
+
+def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetrics]]:
+    """Yield each record with its metrics of the reported split."""
+    for record in chain.from_iterable(by_seed.values() for by_seed in records.by_cell.values()):
+        metrics = record.find_metrics(record.report_split, records.checkpoint)
+        if metrics is not None:
+            yield record, metrics
 
 
 def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:

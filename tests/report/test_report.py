@@ -94,6 +94,10 @@ def test_only_significant_differences_are_marked(made: tuple[Report, Lab]) -> No
     assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
+def test_the_first_footnote_gives_the_number_of_evaluated_images(made: tuple[Report, Lab]) -> None:
+    assert made[0].footnotes[0].startswith(f"Evaluated on test ({IMAGES} images) at native size")
+
+
 def test_a_single_cell_is_compared_with_nothing(tmp_path: Path) -> None:
     text = THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn8s]").replace("baseline: {head: fcn32s}", "")
     grid, lab = finished_lab(tmp_path, text)
