@@ -154,12 +154,12 @@ def _run_grid(
                 timeout=EXIT_TIMEOUT if interrupts.received else CLOSE_TIMEOUT,
                 exiting=interrupts.received and not scheduler.is_done,
             )
-    after = make_plan(grid, lab)
+    counts = make_plan(grid, lab).counts()
     return Outcome(
-        finished=after.count("finished"),
-        failed=after.count("failed"),
+        finished=counts["finished"],
+        failed=counts["failed"],
         reused=len(plan.all_trials) - len(plan.remaining),
-        pruned=after.count("pruned"),
+        pruned=counts["pruned"],
         deferred=publisher.deferred,
         interrupted=interrupts.received and not scheduler.is_done,
     )

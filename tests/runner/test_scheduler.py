@@ -182,7 +182,7 @@ def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     without = write_grid(tmp_path, text, "without")
     assert serial(without) == Outcome(finished=8, failed=0, reused=outcome.finished)
     kept = make_plan(fcnlab.load_grid(path), Lab.find(path))
-    assert kept.count("pruned") == outcome.pruned, "the status in a grid does not depend on other grids"
+    assert kept.counts()["pruned"] == outcome.pruned, "the status in a grid does not depend on other grids"
 
 
 def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
