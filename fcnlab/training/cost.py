@@ -31,18 +31,18 @@ def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
 
 
 def split_components(model: FCN) -> dict[str, nn.Module]:
-    """Split a model into its backbone, its head without upsamplers, and its upsamplers.
+    """Split the parameters of a model into those of its backbone, its head without upsamplers, and its upsamplers.
 
     Args:
         model: the network.
 
     Returns:
-        Modules by the names `backbone`, `head` and `upsamplers`.
+        Modules with these parameters by the names `backbone`, `head` and `upsamplers`.
     """
-    upsamplers = [module for module in model.head.modules() if isinstance(module, TransposedUpsampler)]
-    in_upsamplers = {id(module) for upsampler in upsamplers for module in upsampler.modules()}
-    layers = [m for m in model.head.modules() if not any(m.children()) and id(m) not in in_upsamplers]
-    return {"backbone": model.backbone, "head": nn.ModuleList(layers), "upsamplers": nn.ModuleList(upsamplers)}
+    upsamplers = nn.ModuleList(module for module in model.head.modules() if isinstance(module, TransposedUpsampler))
+    in_upsamplers = {id(parameter) for parameter in upsamplers.parameters()}
+    head = nn.ParameterList(p for p in model.head.parameters() if id(p) not in in_upsamplers)
+    return {"backbone": model.backbone, "head": head, "upsamplers": upsamplers}
 
 
 @torch.no_grad()
