@@ -129,13 +129,17 @@ class Extensions:
             The class.
 
         Raises:
-            ConfigError: no such extension, it cannot be imported, it is not allowed, or it is not a subclass of `base`.
+            ConfigError: no such extension, it cannot be imported, it is not allowed, it is not a subclass of `base`, or
+                it does not define an abstract method.
         """
         extension = self.find(kind, name)
         loaded = extension.load()
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
             actual = getattr(loaded, "__name__", repr(loaded))
             raise ConfigError(f"{extension.where}: {actual} is not a subclass of {base.__module__}.{base.__name__}")
+        missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+        if missing:
+            raise ConfigError(f"{extension.where}: {loaded.__name__} does not define {', '.join(missing)}")
         return loaded
 
     def used(self, head: Head, dataset: Dataset | None = None, recipe: Recipe | None = None) -> dict[str, Extension]:

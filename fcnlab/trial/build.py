@@ -166,7 +166,8 @@ def build_head(
         extensions: heads that are not built in.
 
     Raises:
-        ModelError: the backbone lacks a stride that the head needs, or there is no such head or option.
+        ModelError: the backbone lacks a stride that the head needs, there is no such head or option, or the class of
+            the head does not set `output_stride`.
     """
     spec = variant.head
     head_class = HEADS[spec.type] if spec.type in HEADS else extensions.load("head", spec.type, Head)
@@ -178,7 +179,13 @@ def build_head(
     make_upsampler = partial(_create_upsampler, variant.upsampler)
     # Heads that crop, such as the paper's, need to know where the features are located in the image.
     centers = {"centers": backbone.centers} if "centers" in parameters else {}
-    return head_class(backbone.channels, num_classes, make_upsampler, **centers, **spec.arguments)
+    head = head_class(backbone.channels, num_classes, make_upsampler, **centers, **spec.arguments)
+    if not hasattr(head, "output_stride"):
+        raise ModelError(
+            f"a head of type {spec.type} does not set `output_stride`, the stride of its scores before the last "
+            "upsampling"
+        )
+    return head
 
 
 def _create_upsampler(spec: AnyUpsampler, num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:

@@ -206,13 +206,13 @@ def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
 
 def _try(setup: NetworkSetup, lab: Lab, model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
     """Run a forward pass; return its error, which is confirmed on the CPU unless it is one of fcnlab's."""
-    error = _run(model, batch, size, training=training)
+    error = _run(model, setup.num_classes, batch, size, training=training)
     if error is None or isinstance(error, ModelError) or next(model.parameters()).device.type == "cpu":
         return error
-    return _run(_build(setup, lab, "cpu"), batch, size, training=training)
+    return _run(_build(setup, lab, "cpu"), setup.num_classes, batch, size, training=training)
 
 
-def _run(model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
+def _run(model: FCN, num_classes: int, batch: int, size: Size, *, training: bool) -> Exception | None:
     import torch
 
     images = torch.zeros(batch, model.backbone.in_channels, *size, device=next(model.parameters()).device)
@@ -220,12 +220,16 @@ def _run(model: FCN, batch: int, size: Size, *, training: bool) -> Exception | N
     model.train(training)
     try:
         with torch.no_grad():
-            model.training_scores(images) if training else model(images)
+            scores, auxiliary = model.training_scores(images) if training else (model(images), None)
     except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
         return error
     finally:
         for handle in handles:
             handle.remove()
+    expected = (batch, num_classes, *size)
+    for name, found in (("scores", scores), ("auxiliary scores", auxiliary)):
+        if found is not None and found.shape != expected:
+            return ModelError(f"the head returns {name} of shape {tuple(found.shape)}, and not {expected}")
     return None
 
 
