@@ -30,7 +30,7 @@ from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.settings import RunOptions
-from fcnlab.trial.find import find_finished_trial
+from fcnlab.trial.find import read_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call, CommandResult
@@ -144,7 +144,7 @@ def test_the_example_runs_in_worker_processes(
     assert {planned.status for planned in plan.trials} == {"finished"}
     trial = load_trials(own)["shallow8"]
     assert trial.extensions.keys() == {"head", "dataset", "transform"}
-    model = find_finished_trial(trial.key, own).load_model("last")
+    model = read_finished_trial(RunFolder(own.runs, trial.key)).load_model("last")
     assert type(model.head).__name__ == "Shallow"
     assert not list(own.root.rglob("__pycache__"))
     lines = (own.root / "trials" / "own.csv").read_text().splitlines()
@@ -250,6 +250,13 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
          r"shallow\.py, line 5: ImportError: cannot import name 'nm'"),
         ("extensions/shallow.py", "class Shallow(Head):", "class Shallow(Head:", r"shallow\.py: SyntaxError"),
+        ("extensions/shallow.py", "self.output_stride = stride", "self.stride = stride",
+         r"a head of type shallow does not set `output_stride`"),
+        ("extensions/shallow.py", 'stride, "image"', 'stride // 2, "image"',
+         r"cell 'shallow8': the head returns scores of shape \(2, 2, 32, 32\), and not \(2, 2, 64, 64\)"),
+        ("extensions/shallow.py", "nn.Conv2d(channels[stride], width, 1)", "nn.Conv2d(channels[64], width, 1)",
+         r"cell 'shallow8': the network cannot be built: KeyError: 64"),
+        ("extensions/paired_names.py", "def list_pairs", "def find_pairs", r"PairedNames does not define list_pairs"),
     ],
 )  # fmt: skip
 def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new: str, message: str) -> None:
@@ -303,7 +310,7 @@ def test_a_trained_model_is_only_loaded_with_the_code_of_its_head(own: Lab) -> N
     assert record is not None and record.failure is None
     edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
     with pytest.raises(FcnlabError, match="the code of head type 'shallow' has changed since the training"):
-        find_finished_trial(trial.key, own).load_model("last")
+        read_finished_trial(RunFolder(own.runs, trial.key)).load_model("last")
 
 
 @pytest.mark.usefixtures("allowed")

@@ -140,23 +140,6 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     raise RunError(f"{lab.runs}: no key of a trial begins with '{name}'; nearest: {_join_keys(nearest)}")
 
 
-def find_finished_trial(name: str, lab: Lab) -> FinishedTrial:
-    """Find a finished trial. Its dataset does not have to be available.
-
-    Args:
-        name: a key, the unique beginning of a key, or the path of a run folder.
-        lab: the lab in whose `runs/` keys are looked up.
-
-    Returns:
-        The trial.
-
-    Raises:
-        RunError: no trial or more than one trial matches, or the trial has not finished or is of an incompatible
-            version of fcnlab.
-    """
-    return read_finished_trial(find_run_folder(name, lab))
-
-
 def read_finished_trial(folder: RunFolder) -> FinishedTrial:
     """Read a finished trial.
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fcnlab.lab import Lab
-from fcnlab.trial.find import FinishedTrial, find_finished_trial
+from fcnlab.trial.find import FinishedTrial, read_finished_trial
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial
 from tests.conftest import create_cache
 
@@ -29,7 +30,7 @@ def train(lab: Lab, score_scale: float) -> FinishedTrial:
     trial = build_trial(overrides, lab=lab, score_scale=score_scale)
     record = run_trial(trial, lab)
     assert record is not None and record.failure is None, record
-    return find_finished_trial(trial.key, lab)
+    return read_finished_trial(RunFolder(lab.runs, trial.key))
 
 
 @pytest.fixture(scope="package")

@@ -28,7 +28,7 @@ from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
 from fcnlab.trial.evaluation.evaluator import Evaluator
-from fcnlab.trial.find import find_finished_trial
+from fcnlab.trial.find import read_finished_trial
 from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Plateau, Record, SplitMetrics
 from fcnlab.trial.run import run_trial
@@ -301,7 +301,7 @@ def test_another_folder_with_the_same_classes_is_another_dataset_to_evaluate_on(
     lab = add_folder(add_folder(lab, "day", val=1), "night", val=1, gray=10)
     trial = build_trial({"dataset": "day"}, lab=lab, epochs=1, batch_size=4)
     run_trial(trial, lab)
-    finished = find_finished_trial(trial.key, lab)
+    finished = read_finished_trial(RunFolder(lab.runs, trial.key))
     assert resolve_target(finished, lab, "day", None) is None
     target = resolve_target(finished, lab, "night", None)
     assert target is not None and target.dataset == "night"
@@ -408,7 +408,7 @@ def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:
         counted += int((label != 255).sum())
     scored = record.find_metrics("test", "last")
     assert scored is not None and scored.pixel_acc == pytest.approx(right / counted, abs=0.005)
-    finished = find_finished_trial(trial.key, lab)
+    finished = read_finished_trial(RunFolder(lab.runs, trial.key))
     assert evaluate_trial(finished, lab, Protocol(), "last").metrics == scored
     assert record.cost is not None and record.cost.gmacs_size == (32, 32)
     assert scored != evaluate_trial(finished, lab, Protocol(scales=(2.0,)), "last").metrics  # at its own size
@@ -427,7 +427,7 @@ def test_a_trial_stops_on_a_plateau_also_after_an_interruption(
     record = run_trial(trial, calm)
     assert record.plateau == Plateau(epoch=3, best_epoch=1, validations=2, min_delta=100.0)
     assert record.trained_epochs == len(record.epochs) == 3 and record.status == "finished"
-    found = find_finished_trial(trial.key, calm)
+    found = read_finished_trial(RunFolder(calm.runs, trial.key))
     last, best = (record.find_metrics("test", checkpoint) for checkpoint in ("last", "best"))
     assert (last.epoch, best.epoch) == (3, 1 + int(np.argmax([epoch.val_miou for epoch in record.epochs])))
     assert found.weights_file("last").is_file() and found.weights_file("best").is_file()
