@@ -24,9 +24,9 @@ def find_plateau(rule: StopOnPlateau | None, epochs: Iterable[EpochRecord]) -> P
         return None
     best, best_epoch, without = -float("inf"), 0, 0
     for epoch in epochs:
-        if epoch.val_pixel_acc is None and epoch.val_miou is None:
+        if epoch.val_miou is None:  # not validated, or without a labeled pixel or valid scores
             continue
-        if epoch.val_miou is not None and 100 * (epoch.val_miou - best) > rule.min_delta:
+        if 100 * (epoch.val_miou - best) > rule.min_delta:
             best, best_epoch, without = epoch.val_miou, epoch.epoch, 0
             continue
         without += 1

@@ -162,7 +162,7 @@ class Plateau(_Frozen):
 
     Attributes:
         epoch: the epoch after which it stopped.
-        best_epoch: the epoch whose mIoU on val was not exceeded afterwards; 0 if mIoU was never defined.
+        best_epoch: the epoch whose mIoU on val was not exceeded afterwards.
         validations: number of validations since then.
         min_delta: points of mIoU that an improvement had to exceed.
     """
