@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pytest
@@ -123,6 +123,15 @@ def test_loss_and_gradients_equal_those_of_upsampling_and_loss(
         # Terms of a gradient can cancel; then float32 is not that accurate without fusion either.
         rounding = float((plain - reference).norm() / reference.norm().clamp_min(1e-12))
         assert close(one, reference, max(1e-5, 2 * rounding))
+
+
+def test_every_term_of_the_loss_is_fused_or_turns_fusion_off() -> None:
+    fused = {"reduction", "class_weights", "label_smoothing", "weight", "lovasz", "auxiliary"}  # tested in this module
+    others = {"focal": 2.0, "ohem": (0.7, 0.1), "dice": 1.0}
+    assert {field.name for field in fields(Loss)} == fused | others.keys(), "add a new term to one of the two"
+    head = Ending(TransposedUpsampler(3, 8))
+    for name, value in others.items():
+        assert not can_fuse(Loss(**{name: value}), head, CPU), name  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**20])
