@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from fcnlab.notebook import render_html
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.columns import format_p_value, format_points
+from fcnlab.report.tables.names import quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
@@ -31,12 +32,14 @@ class Side:
 
     Attributes:
         name: name of the trial or cell.
+        source: name of the grid of the cell, or first digits of the key of the trial.
         counts: counts by seed, each [images, num_classes, 3].
         ids: ids of the images.
         classes: names of the classes.
     """
 
     name: str
+    source: str
     counts: CellCounts
     ids: tuple[str, ...]
     classes: tuple[str, ...]
@@ -99,24 +102,24 @@ def load_side(reference: Reference, lab: Lab) -> Side:
         record, folder = reference.read_record(), reference.folder
         own, cell = int(record.trial["seed"]), record.key[:KEY_DIGITS]
         records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
-        return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, records)
+        return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, cell, records)
     plan, label, seed = reference.plan, reference.planned.cell.label, reference.seed
     checkpoint = plan.grid.file.checkpoint
     records = OptionalTracker(plan.grid, lab).call(
         lambda tracker: load_records(trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", checkpoint)
     )
-    name = plan.grid.display_name(label)
-    return _side(name, label, records) if seed is None else _side(f"{name}, seed {seed}", label, records, seed)
+    name, grid = plan.grid.display_name(label), plan.grid.name
+    return _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed)
 
 
-def _side(name: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
+def _side(name: str, source: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
     counts: Mapping[int, np.ndarray] = {
         number: array for number, array in records.counts(cell).items() if seed in (None, number)
     }
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts")
     first = min(counts)
-    return Side(name, counts, records.ids(cell, first), records.by_cell[cell][first].classes)
+    return Side(name, source, counts, records.ids(cell, first), records.by_cell[cell][first].classes)
 
 
 def compare(a: Side, b: Side) -> CellComparison:
@@ -127,10 +130,15 @@ def compare(a: Side, b: Side) -> CellComparison:
         b: the second side.
 
     Raises:
-        RunError: they were evaluated on different images or classes, or have no seed in common.
+        RunError: they are the same, were evaluated on different images or classes, or have no seed in common.
     """
+    if a.name == b.name:
+        if a.source == b.source:
+            raise RunError(f"{quote_name(a.name)} is compared with itself; name two different cells or trials")
+        a, b = (replace(side, name=f"{side.name} ({side.source})") for side in (a, b))
     if a.ids != b.ids or a.classes != b.classes:
-        raise RunError(f"{a.name} and {b.name} were evaluated on different images or classes and cannot be compared")
+        names = f"{quote_name(a.name)} and {quote_name(b.name)}"
+        raise RunError(f"{names} were evaluated on different images or classes and cannot be compared")
     one, other = a.counts, b.counts
     if len(one) == len(other) == 1:
         one, other = ({0: next(iter(side.values()))} for side in (one, other))
@@ -173,8 +181,8 @@ def describe_difference(comparison: CellComparison) -> str:
     interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}"
     interval += f", {format_p_value(one.p_value)}" if one.seeds >= MIN_SEEDS else ""
     text = (
-        f"{comparison.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {comparison.a.name}: "
-        f"{interval}, n = {one.seeds}, {one.images} images."
+        f"{quote_name(comparison.b.name)} scored {abs(100 * one.value):.2f} points of mIoU {way} than "
+        f"{quote_name(comparison.a.name)}: {interval}, n = {one.seeds}, {one.images} images."
     )
     return f"{text} {one.note[0].upper()}{one.note[1:]}." if one.note else text
 

@@ -14,6 +14,7 @@ from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, format_points
+from fcnlab.report.tables.names import quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.record import Record, SplitMetrics
@@ -57,8 +58,11 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
     grid, trials, records, significance = report.grid, report.trials, report.records, report.significance
     finished = trials[trials["status"] == "finished"]
     miou = any(name.startswith("miou") or name in TESTED for name in columns)
+    unchanged = [grid.file.labels.describe_unchanged(grid.unchanged) + "."] if grid.unchanged is not None else []
+    if finished.empty:
+        return [*unchanged, "No trial has finished yet.", *_early(trials), *_damaged(trials)]
     lines = [
-        *((grid.file.labels.describe_unchanged(grid.unchanged) + ".",) if grid.unchanged is not None else ()),
+        *unchanged,
         *(_evaluation(grid, finished, records, columns) if miou or "pixel_acc" in columns else ()),
         *(describe_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
@@ -80,8 +84,12 @@ def _flags(grid: Grid, significance: Significance) -> list[str]:
     cells: dict[str, list[str]] = {}
     for cell, flags in significance.flags.items():
         for flag in flags:
-            cells.setdefault(flag.footnote, []).append(grid.display_name(cell))
+            cells.setdefault(flag.footnote, []).append(_name_cell(grid, cell))
     return [f"{FLAGGED} {_list_cells(names)}: {reason}." for reason, names in cells.items()]
+
+
+def _name_cell(grid: Grid, label: str) -> str:
+    return quote_name(grid.display_name(label))
 
 
 def _list_cells(names: Sequence[str]) -> str:
@@ -98,30 +106,30 @@ def describe_other_images(report: Report) -> str:
     Returns:
         A sentence; an empty text if all cells were evaluated on the same images.
     """
-    shown, display = report.groups[0], report.grid.display_name
-    others = [display(cell) for cell in report.records.by_cell if cell not in shown.same]
+    shown = report.groups[0]
+    others = [_name_cell(report.grid, cell) for cell in report.records.by_cell if cell not in shown.same]
     if not others:
         return ""
     verb = "was" if len(others) == 1 else "were"
     return (
         f"Classes and images are shown without {_list_cells(others)}, which {verb} evaluated on other images or "
-        f"classes than {display(shown.reference)}."
+        f"classes than {_name_cell(report.grid, shown.reference)}."
     )
 
 
 def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
-    """Return the name of the baseline, or a phrase if each dataset has its own.
+    """Return the name of the baseline for a sentence, or a phrase if each dataset has its own.
 
     Args:
         grid: the grid.
         groups: the cells by dataset.
     """
-    return grid.display_name(grid.baseline.label) if len(groups) == 1 else "the baseline of the dataset"
+    return _name_cell(grid, grid.baseline.label) if len(groups) == 1 else "the baseline of the dataset"
 
 
 def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: Collection[str]) -> list[str]:
     """Describe the split, the checkpoint and the metrics."""
-    splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
+    splits = " and ".join(distinct_texts(finished["report_split"]))
     sizes = sorted({metrics.images for _, metrics in _reported_metrics(records)})
     number = f" ({' or '.join([*map(str, sizes[:-1]), format_count(sizes[-1], 'image')])})" if sizes else ""
     metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
@@ -192,9 +200,7 @@ def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> lis
     reported, other = ("best", "last") if grid.file.checkpoint == "best" else ("last", "best")
     gaps = zip(cells["cell"], cells[f"miou_{other}"] - cells[f"miou_{reported}"], strict=True)
     texts = [
-        f"{grid.display_name(str(cell))} {format_points(float(gap))}"
-        for cell, gap in gaps
-        if abs(gap) >= CHECKPOINT_GAP
+        f"{_name_cell(grid, str(cell))} {format_points(float(gap))}" for cell, gap in gaps if abs(gap) >= CHECKPOINT_GAP
     ]
     if not texts:
         return []
@@ -210,7 +216,7 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
     if len(grid.cells) == 1:
         return []
     baseline = name_baselines(grid, report.groups)
-    listed = "; ".join(f"{grid.display_name(group.baseline)} on {group.name}" for group in report.groups)
+    listed = "; ".join(f"{_name_cell(grid, group.baseline)} on {group.name}" for group in report.groups)
     of_datasets = [f"Baselines: {listed}."] if len(report.groups) > 1 else []
     if not finished["cell"].isin([group.baseline for group in report.groups]).any():
         return [f"Δ is the difference to {baseline}, of which no trial has finished.", *of_datasets]
@@ -240,19 +246,17 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
 
 def _exclude(report: Report, group: DatasetGroup) -> list[str]:
     """Name the cells of a dataset that have no interval or no difference."""
-    display, cells = report.grid.display_name, report.cells[report.cells["cell"].isin(group.cells)]
-    baseline, lines = display(group.baseline), []
+    cells, lines = report.cells[report.cells["cell"].isin(group.cells)], []
+    baseline = _name_cell(report.grid, group.baseline)
     if group.others and group.reference == group.baseline:
         verb, whose = ("was", "its") if len(group.others) == 1 else ("were", "their")
         lines.append(
-            f"{_list_cells([*map(display, group.others)])} {verb} evaluated on other images or classes than "
-            f"{baseline}: {whose} Δ has no interval."
+            f"{_list_cells([_name_cell(report.grid, cell) for cell in group.others])} {verb} evaluated on other images "
+            f"or classes than {baseline}: {whose} Δ has no interval."
         )
-    unpaired = list_unpaired_cells(cells)
+    unpaired = [_name_cell(report.grid, cell) for cell in list_unpaired_cells(cells)]
     if unpaired:
-        lines.append(
-            f"{_list_cells([*map(display, unpaired)])}: no Δ without a finished seed in common with {baseline}."
-        )
+        lines.append(f"{_list_cells(unpaired)}: no Δ without a finished seed in common with {baseline}.")
     return lines
 
 
@@ -298,7 +302,7 @@ def _shared(grid: Grid, records: TrialRecords) -> list[str]:
         for count in sorted(
             {record.environment.trials_per_device for record in by_seed.values() if record.environment}
         ):
-            cells.setdefault(count, []).append(grid.display_name(cell))
+            cells.setdefault(count, []).append(_name_cell(grid, cell))
     return [
         f"{count} trials shared a GPU{_list_unless_all(cells[count], records)}: images/s is the speed of one of them, "
         f"and {count} trials on a GPU for one hour count as one device-hour."
@@ -369,8 +373,8 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     if TESTED & set(columns):
-        interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
-        notes.append(f"Δ: difference to {name_baselines(grid, report.groups)} in points{interval}.")
+        interval = ", with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
+        notes.append(f"Δ: difference in mIoU to {name_baselines(grid, report.groups)} in points{interval}.")
     if table.marks:
         highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")
         notes.append(f"Bold: {highest}{', and cells not significantly different' if report.best.compared else ''}.")

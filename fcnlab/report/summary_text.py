@@ -14,6 +14,7 @@ from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.footnotes import list_unpaired_cells
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, format_p_value, format_points
+from fcnlab.report.tables.names import quote_name
 
 Naming: TypeAlias = Callable[[str], str]
 """Function from the label of a cell to its name in a sentence."""
@@ -42,7 +43,7 @@ def summarize(
         return ["No trial has finished yet."]
 
     def name(cell: str) -> str:
-        return _quote(grid.display_name(cell))
+        return quote_name(grid.display_name(cell))
 
     best: list[str] = []
     unpaired: list[str] = []
@@ -151,11 +152,6 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claim
         f"{finding} ({interval}, {one.seeds} seeds). This does not show that they are equal: all differences within "
         "the interval remain possible."
     )
-
-
-def _quote(cell: str) -> str:
-    """Quote a label unless it is a single word."""
-    return f"“{cell}”" if not cell[:1].isalpha() or "," in cell or " " in cell else cell
 
 
 def _format_seeds(number: int) -> str:

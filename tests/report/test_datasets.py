@@ -90,9 +90,10 @@ def test_texts_name_the_datasets_and_their_baselines(report: Report) -> None:
     assert "“Shapes, fcn16s” reaches" in summary and "more than “Shapes, fcn32s”" in summary
     assert "has the highest mIoU in all 3 seeds on Shapes; two seeds" in summary
     assert "Δ is the difference to the baseline of the dataset in points" in footnotes
-    assert "Baselines: shapes-mini, fcn32s on shapes-mini; Shapes, fcn32s on Shapes." in footnotes
+    assert "Baselines: “shapes-mini, fcn32s” on shapes-mini; “Shapes, fcn32s” on Shapes." in footnotes
     assert "Bold: the highest mean mIoU of each dataset" in footnotes and "within each dataset" in footnotes
-    assert "difference to the baseline of the dataset in points" in latex and "highest mean of each dataset" in latex
+    assert "difference in mIoU to the baseline of the dataset in points" in latex
+    assert "highest mean of each dataset" in latex
     assert "evaluated on other images" not in footnotes
 
 
@@ -102,7 +103,7 @@ def test_charts_have_a_pareto_front_per_dataset_and_the_classes_of_one(report: R
     assert sum(row.keys() == {"miou"} for row in data_rows(plots["seeds"])) == 2, "a line per baseline"
     classes = json.dumps(plots["classes"].spec)
     assert "shapes-mini, fcn16s" in classes and "Shapes, fcn16s" not in classes
-    without = "Classes and images are shown without 3 cells (Shapes, fcn32s; Shapes, fcn16s; Shapes, fcn8s)"
+    without = "Classes and images are shown without 3 cells (“Shapes, fcn32s”; “Shapes, fcn16s”; “Shapes, fcn8s”)"
     assert describe_other_images(report).startswith(without)
 
 
@@ -142,6 +143,6 @@ def test_a_dataset_without_a_finished_baseline_has_no_differences(tmp_path: Path
     assert "No trial of the baseline “Shapes, fcn32s” has finished, so no cell is compared" in " ".join(
         report.summary_text
     )
-    note = "2 cells (Shapes, fcn16s; Shapes, fcn8s): no Δ without a finished seed in common with Shapes, fcn32s."
+    note = "2 cells (“Shapes, fcn16s”; “Shapes, fcn8s”): no Δ without a finished seed in common with “Shapes, fcn32s”."
     assert note in report.footnotes
     assert report.groups[1].reference == "shapes, fcn16s"

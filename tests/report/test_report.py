@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
@@ -188,6 +188,24 @@ def test_names_of_several_words_are_quoted_in_sentences(tmp_path: Path) -> None:
     report = make_report(make_plan(grid, lab), lab, None)
     text = " ".join(report.summary_text)
     assert "“with skips” reaches" in text and "than fcn32s (" in text
+
+
+def test_numbers_in_names_are_not_read_as_values(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE + 'labels: {cells: {fcn32s: "none, 0.01", fcn8s: "skips, 0.1"}}')
+    report = make_report(make_plan(grid, lab), lab, None)
+    footnotes = report.footnotes
+    assert any(note.startswith("Δ is the difference to “none, 0.01” in points") for note in footnotes)
+    assert "difference in mIoU to ``none, 0.01'' in points, with 95" in report_to_latex(report)
+    captions = " ".join(plot.caption for plot in draw_plots(report))
+    assert "mIoU to “none, 0.01” with" in captions and "IoU to “none, 0.01” by class" in captions
+    sides = [load_side(find_reference(f"{grid.path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")]
+    assert re.match("“skips, 0.1” scored .* than “none, 0.01”: 95 %", describe_difference(compare(*sides)))
+
+
+def test_before_the_first_trial_has_finished_the_only_footnote_says_so(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, unfinished=lambda _head, _seed: True)
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert list(report.footnotes) == ["No trial has finished yet."]
 
 
 def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, Lab]) -> None:
@@ -656,6 +674,18 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     keys = report.trials.set_index(["head", "seed"])["key"]
     one, other = (load_side(find_reference(keys[head, seed], lab), lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
     assert compare(one, other).difference.seeds == 1
+
+
+def test_cells_of_one_name_in_two_grids_are_named_with_their_grids(made: tuple[Report, Lab]) -> None:
+    report, lab = made
+    copy = report.grid.path.with_stem("copy")
+    copy.write_bytes(report.grid.path.read_bytes())
+    a, b = (load_side(find_reference(f"{path}:fcn8s", lab), lab) for path in (report.grid.path, copy))
+    found = compare(a, b)
+    assert (found.a.name, found.b.name) == (f"fcn8s ({report.grid.name})", "fcn8s (copy)")
+    copy.unlink()
+    with pytest.raises(RunError, match="fcn8s is compared with itself; name two different cells or trials"):
+        compare(a, a)
 
 
 def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> None:

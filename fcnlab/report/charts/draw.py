@@ -11,6 +11,7 @@ from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import CellStyles
 from fcnlab.report.footnotes import name_baselines
 from fcnlab.report.report import Report
+from fcnlab.report.tables.names import quote_name
 
 
 def draw_plots(report: Report) -> list[Plot]:
@@ -33,7 +34,9 @@ def draw_plots(report: Report) -> list[Plot]:
             draw_differences(scored, significance, styles, name_baselines(grid, groups)) if comparisons else None,
             draw_cost(scored, styles, groups) if len(scored) > 1 else None,
             *draw_curves(scored, records, styles),
-            draw_classes(scored, report.classes, on_same_images, styles, grid.display_name(groups[0].baseline))
+            draw_classes(
+                scored, report.classes, on_same_images, styles, quote_name(grid.display_name(groups[0].baseline))
+            )
             if on_same_images
             else None,
         ]

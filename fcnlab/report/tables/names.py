@@ -12,6 +12,15 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.report.tables.columns import FLAGGED
 
 
+def quote_name(name: str) -> str:
+    """Return the name of a cell for a sentence: in quotation marks, unless it is a single word.
+
+    Args:
+        name: display name of a cell.
+    """
+    return f"“{name}”" if not name[:1].isalpha() or "," in name or " " in name else name
+
+
 @dataclass(frozen=True)
 class Names:
     """Display names of the axes of a grid and of their values in each cell.
