@@ -26,7 +26,8 @@ def is_bf16_faster() -> bool:
     cache, so that all processes of a user agree. Processors without instructions for bf16, on which it is emulated, are
     not measured.
     """
-    if not (torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in get_processor_flags()):
+    # The flags first: on processors without them, torch may be built without oneDNN and not have this operator.
+    if not ("bf16" in get_processor_flags() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     machine = [get_processor_name(), get_processor_flags(), torch.__version__, torch.get_num_threads()]
     file = cache_file("precision", machine)
