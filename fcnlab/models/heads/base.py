@@ -38,7 +38,8 @@ class Head(nn.Module):
 
     Attributes:
         output_stride: stride of the scores before the last upsampling.
-        auxiliary_map: reduction of the map of the auxiliary head; None if there is none.
+        auxiliary_map: reduction of the map of the auxiliary head; None if there is none. A subclass that implements
+            `auxiliary` sets it.
     """
 
     output_stride: int
