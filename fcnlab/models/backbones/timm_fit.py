@@ -70,8 +70,8 @@ _MARGINS = (16, 32, 48, 64)
 def find_fit(name: str, output_stride: int) -> TimmFit:
     """Determine the options and the padding of a model by trials on the meta device; the result is cached.
 
-    Candidate paddings are tried from the smallest, at two image sizes that are least divisible, until all maps
-    cover the image. Example: ConvNeXt's patches do not cover the last column of an image of width 129, so its map of
+    Candidate paddings are tried from the smallest, at sizes that no larger power of 2 divides, until all maps cover the
+    image. Example: ConvNeXt's patches do not cover the last column of an image of width 129, so its map of
     reduction 4 is too small with multiple 1, and deeper maps are with multiple 4; 32 is the first multiple that works.
 
     Args:
@@ -203,7 +203,7 @@ def _measure_shapes(body: nn.Module, size: tuple[int, int], margin: int = 0) -> 
 
 
 def _choose_probe_sizes(multiple: int) -> list[tuple[int, int]]:
-    """Return image sizes for trying a multiple: those multiples that are least divisible, between 128 and 384."""
+    """Return image sizes for trying a multiple: no larger power of 2 divides both sides."""
     if multiple < 64:
         return [(128 + multiple, 384 - multiple)]
     return [(multiple, 2 * multiple), (3 * multiple, multiple)]
