@@ -202,7 +202,7 @@ def test_numbers_in_names_are_not_read_as_values(tmp_path: Path) -> None:
     assert re.match("“skips, 0.1” scored .* than “none, 0.01”: 95 %", describe_difference(compare(*sides)))
 
 
-def test_before_the_first_trial_has_finished_the_only_footnote_says_so(tmp_path: Path) -> None:
+def test_before_the_first_trial_has_finished_the_only_footnote_states_it(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, unfinished=lambda _head, _seed: True)
     report = make_report(make_plan(grid, lab), lab, None)
     assert list(report.footnotes) == ["No trial has finished yet."]
