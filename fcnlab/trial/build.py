@@ -172,8 +172,10 @@ def build_head(
     spec = variant.head
     head_class = HEADS[spec.type] if spec.type in HEADS else extensions.load("head", spec.type, Head)
     parameters = inspect.signature(head_class).parameters
+    # A subclass of a head may pass `**options` on, and the head refuses the unknown ones.
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = sorted(spec.arguments.keys() - parameters.keys())
-    if unknown:
+    if unknown and not takes_any:
         options = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
         raise ModelError(f"a head of type {spec.type} has no option '{unknown[0]}'; {nearest(unknown[0], options)}")
     make_upsampler = partial(_create_upsampler, variant.upsampler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fcnlab.config.registry import builtin
 from fcnlab.errors import ConfigError, FcnlabError
 from fcnlab.extensions import find
 from fcnlab.lab import Lab
-from fcnlab.models.heads import Head
+from fcnlab.models.heads import Head, SkipHead
 from fcnlab.models.heads.base import MakeUpsampler, require
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
@@ -62,7 +63,7 @@ baseline: {head: fcn32s}
 
 
 def lab_with(folder: Path, heads: str) -> Lab:
-    (folder / "registry").mkdir()
+    (folder / "registry").mkdir(parents=True)
     (folder / "registry" / "heads.yaml").write_text(heads)
     return Lab.find(root=folder)
 
@@ -86,6 +87,29 @@ def test_custom_head_options_are_part_of_the_trial_key(tmp_path: Path) -> None:
         write_grid(tmp_path, GRID.replace("fcn32s, ", "wide8, ").replace("head: fcn32s", "head: wide8"))
     )
     assert len({trial.key for _, trial in grid.trials(lab.fingerprints)}) == 2
+
+
+class Gated(SkipHead):
+    """An FCN head that scales its scores, and passes all options on."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.gate = nn.Parameter(torch.ones(1))
+
+    def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
+        return self.gate * super().coarse(features)
+
+
+def test_a_subclass_of_a_head_can_pass_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint(name="gated", value=f"{__name__}:Gated", group="fcnlab.heads")._for(_Package())  # type: ignore[attr-defined]
+    monkeypatch.setattr(find, "entry_points", lambda group: [entry] if group == "fcnlab.heads" else [])
+    heads = "gated16: {description: Mine, type: gated, reads: [16, 32], options: {stride: 16, fusion: concat}}\n"
+    model, original = (
+        fcnlab.build_model(f"tiny-scratch+{head}+bilinear", 4, lab=lab_with(tmp_path / head, heads)).eval()
+        for head in ("gated16", "fcn16s-concat")
+    )
+    images = torch.randn(1, 3, 65, 97)
+    assert isinstance(model.head, Gated) and torch.equal(model(images), original(images))
 
 
 @pytest.mark.usefixtures("with_shallow")
