@@ -28,7 +28,7 @@ class FCN(nn.Module):
         """Compute the class scores of a batch.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Logits [B, num_classes, H, W].
@@ -39,7 +39,7 @@ class FCN(nn.Module):
         """Compute the class scores and the auxiliary scores of a batch.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Logits [B, num_classes, H, W], and those of the auxiliary head or None.
@@ -51,7 +51,7 @@ class FCN(nn.Module):
         """Compute the scores before the last upsampling of a `CoarseHead`.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Logits [B, num_classes, h, w].

@@ -125,7 +125,7 @@ def evaluate_split(
 def _create_predictor(
     model: FCN, protocol: Protocol, device: torch.device
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that maps images [B, 3, H, W] to classes, uint8 [B, H, W], and whether a score is nan."""
+    """Return a function that maps images [B, C, H, W] to classes, uint8 [B, H, W], and whether a score is nan."""
     fused = FusedPrediction(model) if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device) else None
 
     def predict(images: Tensor) -> tuple[Tensor, Tensor]:

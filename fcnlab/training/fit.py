@@ -34,7 +34,7 @@ class Training:
     """The objects with which a recipe trains a model.
 
     Attributes:
-        batches: images float32 [B, 3, H, W] and labels uint8 [B, H, W], on the device that trains.
+        batches: images float32 [B, C, H, W] and labels uint8 [B, H, W], on the device that trains.
         loss: loss of the scores, or of the coarse scores before the last upsampling.
         optimizer: optimizer of the trainable parameters.
         schedule: maps a step to the factor on every learning rate.

@@ -52,7 +52,7 @@ class FusedPrediction:
         """Compute the coarse scores of a batch.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Logits [B, num_classes, h, w].

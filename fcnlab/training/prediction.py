@@ -13,7 +13,7 @@ from fcnlab.kernels.argmax import argmax_classes
 from fcnlab.training.protocol import Protocol, Size, scale_size
 
 Model = Callable[[Tensor], Tensor]
-"""Maps normalized images [B, 3, H, W] to scores (logits) [B, num_classes, H, W]."""
+"""Maps normalized images [B, C, H, W] to scores (logits) [B, num_classes, H, W]."""
 
 
 def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
     Args:
         protocol: windows, flips and scales.
         model: the network, in eval mode.
-        images: normalized, [B, 3, H, W].
+        images: normalized, [B, C, H, W].
 
     Returns:
         Scores [B, num_classes, H, W]; the predicted class of a pixel has the greatest one.

@@ -25,7 +25,7 @@ WARMUP_STEPS = 3
 
 
 class Objective(nn.Module):
-    """The function that training minimizes: images [B, 3, H, W] and labels [B, H, W] to a scalar loss."""
+    """The function that training minimizes: images [B, C, H, W] and labels [B, H, W] to a scalar loss."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Backward:
         """Compute the gradient of a batch.
 
         Args:
-            images: float32 [B, 3, H, W].
+            images: float32 [B, C, H, W].
             labels: uint8 [B, H, W].
 
         Returns:
@@ -112,7 +112,7 @@ class Backward:
         """Add the gradient of a batch to the `grad` of the parameters.
 
         Args:
-            images: float32 [B, 3, H, W].
+            images: float32 [B, C, H, W].
             labels: uint8 [B, H, W].
 
         Returns:
@@ -154,7 +154,7 @@ class GraphedBackward:
         """Compute the gradient of a batch.
 
         Args:
-            images: float32 [B, 3, H, W].
+            images: float32 [B, C, H, W].
             labels: uint8 [B, H, W].
 
         Returns:

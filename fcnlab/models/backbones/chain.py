@@ -20,7 +20,7 @@ def run_chain(body: nn.Module, x: Tensor, taps: Collection[str], checkpointed: C
 
     Args:
         body: network whose children are a sequence.
-        x: its input [B, 3, H, W].
+        x: its input [B, C, H, W].
         taps: names of the children whose outputs are returned.
         checkpointed: taps before which (since the previous tap) activations are recomputed in the backward pass
             instead of being kept.

@@ -149,7 +149,7 @@ def _find_chain(body: nn.Module, maps: Mapping[int, FeatureMap]) -> dict[int, st
 
 
 def _crop_to_image(map_: Tensor, where: FeatureMap, height: int, width: int) -> Tensor:
-    """Crop a map [B, C, h, w] of padded images [B, 3, H, W] to [B, C, ceil(H/s), ceil(W/s)] for its stride s."""
+    """Crop a map [B, C, h, w] of padded images to [B, C, ceil(height/s), ceil(width/s)] for its stride s."""
     rows, columns = (-(-side // where.stride) for side in (height, width))
     return map_[..., where.offset : where.offset + rows, where.offset : where.offset + columns]
 
