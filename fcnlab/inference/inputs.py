@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
-from fcnlab.paths import is_folder, resolve_path
+from fcnlab.paths import exists, is_folder, resolve_path
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
         exclude: folder that is not searched, such as the output folder.
 
     Raises:
-        DataError: a folder contains no images, or it is in the excluded folder.
+        DataError: a path does not exist, a folder contains no images, or it is in the excluded folder.
     """
     by_target: dict[tuple[Path, str], ImageFile] = {}
     given: set[Path] = set()
     for path in paths:
+        if not exists(path):
+            raise DataError(f"{path}: no such file or folder")
         images = _search_folder(path, exclude) if is_folder(path) else [ImageFile(path, PurePath(path.name))]
         if not images:
             raise DataError(f"{path}: contains no images ({', '.join(IMAGE_EXTENSIONS)})")

@@ -121,7 +121,7 @@ def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Pa
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
         ("predict", file, file): "is a grid file; add a cell, such as",
         ("predict", program, file): "only trials and exported .safetensors files can be loaded",
-        ("predict", folder.key, file.with_name("absent")): "weights are missing",
+        ("predict", folder.key, file): "weights are missing",
         ("export", folder.key, "--to", "onnx"): "weights are missing",
         ("evaluate", file, "--scales", "big"): "--scales",
         ("evaluate", file, "--window", "512"): "--window",

@@ -245,6 +245,17 @@ def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, messa
         index_images(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("key", ["images", "masks"])
+@pytest.mark.parametrize("split", ["", "/{split}"])
+def test_a_folder_that_was_renamed_is_named_with_its_key(tmp_path: Path, key: str, split: str) -> None:
+    put(tmp_path, "train/a")
+    (tmp_path / key).rename(tmp_path / f"{key}2")
+    layout = FolderLayout(f"{tmp_path}/images{split}", f"{tmp_path}/masks{split}", fractions={"train": 1.0})
+    message = rf"{key}: no such folder; .*, did you mean '{key}2'\?; correct '{key}' in registry/datasets\.yaml$"
+    with pytest.raises(DataError, match=message):
+        Folder(layout, [("a", [0]), ("b", [1])]).split("train")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [

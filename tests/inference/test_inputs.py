@@ -48,11 +48,13 @@ def test_folders_are_searched_without_hidden_files_and_the_output_folder(tmp_pat
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    found = find_images([tmp_path, tmp_path / "b.png", tmp_path / "absent"], tmp_path / "out")
-    assert [image.relative.as_posix() for image in found] == ["a/c.JPG", "b.png", "absent"]
+    found = find_images([tmp_path, tmp_path / "b.png"], tmp_path / "out")
+    assert [image.relative.as_posix() for image in found] == ["a/c.JPG", "b.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="contains no images"):
         find_images([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(DataError, match=r"absent: no such file or folder$"):
+        find_images([tmp_path / "b.png", tmp_path / "absent"], tmp_path / "out")
 
 
 def test_links_to_folders_and_files_are_followed_and_broken_ones_listed(tmp_path: Path) -> None:

@@ -90,8 +90,7 @@ class Folder(FileDataset):
             ignore: mask values of ignored pixels.
             image_format: conversion of the images.
         """
-        before, split, _ = files.images.partition(SPLIT)
-        super().__init__(Path(f"{before}split").parent if split else Path(before))
+        super().__init__(_root_of(files.images))
         self.files = files
         self.image_format = image_format
         self.classes = tuple(name for name, _ in classes)
@@ -111,8 +110,9 @@ class Folder(FileDataset):
         return f"sha256:{hashlib.sha256(f'{super().fingerprint(splits)} {mapping}'.encode()).hexdigest()}"
 
     def _checked_pairs(self, split: str) -> list[Pair]:
-        if not is_folder(self.root):
-            raise DataError(f"{describe_missing_folder(self.root)}; 'images' must be the folder of the images")
+        for key, root in (("images", self.root), ("masks", _root_of(self.files.masks))):
+            if not is_folder(root):
+                raise DataError(f"{describe_missing_folder(root)}; correct '{key}' in registry/datasets.yaml")
         names = self.files.splits()
         if split not in names and split not in find_split_names(self.files.images):
             raise DataError(f"{self.files.images}: no split '{split}'; {nearest(split, names)}")
@@ -140,6 +140,12 @@ class Folder(FileDataset):
             ids = divide_ids(ids, files.fractions, files.seed, files.group_by)[split]
         ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
+
+
+def _root_of(folder: str) -> Path:
+    """Return the part of a path before `{split}`."""
+    before, split, _ = folder.partition(SPLIT)
+    return Path(f"{before}split").parent if split else Path(before)
 
 
 def index_pairs(

@@ -84,7 +84,7 @@ def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, ea
         split = dataset.split(name)
     except DataError as error:
         where, _, what = str(error).partition(": ")
-        kind, remedy = "unreadable split", "move the files to the expected layout"
+        kind, remedy = "unreadable split", "move the files, or correct the entry in registry/datasets.yaml"
         if isinstance(error, EmptySplitError):
             kind, remedy = "empty split", REFILL
         checked.problems.append(Problem(name, where, kind, what, remedy))
