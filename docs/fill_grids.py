@@ -55,8 +55,8 @@ def plan(text: str) -> str:
             return "".join(f"fcnlab: error: {line}\n" for line in lines)
         terminal = Console(width=119, color_system=None, markup=False, highlight=False)
         with terminal.capture() as captured:
-            made = make_plan(grid, lab)
-            terminal.print(create_cells_table(made, made.states, terminal.width))
+            planned = make_plan(grid, lab)
+            terminal.print(create_cells_table(planned, planned.states, terminal.width))
         return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
