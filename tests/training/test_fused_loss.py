@@ -131,7 +131,7 @@ def test_every_term_of_the_loss_is_fused_or_turns_fusion_off() -> None:
     assert {field.name for field in fields(Loss)} == fused | others.keys(), "add a new term to one of the two"
     head = Ending(TransposedUpsampler(3, 8))
     for name, value in others.items():
-        assert not can_fuse(Loss(**{name: value}), head, CPU), name  # type: ignore[arg-type]
+        assert not can_fuse(Loss(**{name: value}), head, CPU), name
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**20])
