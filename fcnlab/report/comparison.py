@@ -130,11 +130,9 @@ def compare(a: Side, b: Side) -> CellComparison:
         b: the second side.
 
     Raises:
-        RunError: they are the same, were evaluated on different images or classes, or have no seed in common.
+        RunError: they were evaluated on different images or classes, or have no seed in common.
     """
-    if a.name == b.name:
-        if a.source == b.source:
-            raise RunError(f"{quote_name(a.name)} is compared with itself; name two different cells or trials")
+    if a.name == b.name and a.source != b.source:
         a, b = (replace(side, name=f"{side.name} ({side.source})") for side in (a, b))
     if a.ids != b.ids or a.classes != b.classes:
         names = f"{quote_name(a.name)} and {quote_name(b.name)}"
