@@ -130,7 +130,7 @@ def measure_receptive_fields(
     Args:
         backbone: the backbone; it is not changed.
         reductions: strides of the feature maps.
-        longest: longest strip to try, in pixels.
+        longest: longest strip to try, in pixels. A backbone that accepts only one size gets an image of this size.
 
     Returns:
         Pixels by stride; None for a field that is larger than the strip, as with global pooling.
@@ -138,9 +138,12 @@ def measure_receptive_fields(
     positive = _make_positive(backbone).eval()
     generator = torch.Generator().manual_seed(0)
     fields: dict[int, int | None] = dict.fromkeys(reductions)
-    remaining, height = list(fields), 1024
-    while remaining and height <= longest:
-        strip = torch.rand(1, backbone.in_channels, height, 32, generator=generator).requires_grad_()
+    remaining = list(fields)
+    strips = [(height, 32) for height in (1024, 2048, 4096) if height <= longest]
+    for height, width in strips if backbone.fixed_size is None else [backbone.fixed_size]:
+        if not remaining:
+            break
+        strip = torch.rand(1, backbone.in_channels, height, width, generator=generator).requires_grad_()
         maps = positive(strip)
         for reduction in remaining.copy():
             map_ = maps[reduction]
@@ -152,7 +155,6 @@ def measure_receptive_fields(
             elif rows[0] > 0 and rows[-1] < height - 1:  # the strip is longer than the field
                 remaining.remove(reduction)
                 fields[reduction] = int(rows[-1] - rows[0]) + 1
-        height *= 2
     return fields
 
 

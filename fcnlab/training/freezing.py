@@ -53,7 +53,7 @@ def _is_trained(backbone: Backbone, reduction: int) -> bool:
 
     The name that timm gives for a map is wrong for HRNet: it is that of a stage before the ones that compute the map.
     """
-    size = getattr(backbone, "fixed_size", None) or (64, 64)
+    size = backbone.fixed_size or (64, 64)
     images = torch.zeros(1, backbone.in_channels, *size, device=next(backbone.parameters()).device)
     with eval_mode(backbone), torch.enable_grad():
         return backbone(images)[reduction].requires_grad

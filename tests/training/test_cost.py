@@ -38,6 +38,13 @@ def test_the_receptive_field_with_global_pooling_is_unlimited() -> None:
     assert cost.measure_receptive_fields(TimmBackbone("regnety_002"), [32], longest=1024) == {32: None}
 
 
+def test_receptive_fields_of_a_backbone_for_one_size_are_measured_at_this_size() -> None:
+    # Two 3x3 convolutions, the first of stride 2; then attention, which reads the whole image.
+    backbone = TimmBackbone("test_coatnet")
+    assert backbone.fixed_size == (160, 160)
+    assert cost.measure_receptive_fields(backbone, [2, 32]) == {2: 7, 32: None}
+
+
 def test_measuring_the_receptive_field_does_not_change_the_backbone() -> None:
     backbone = TimmBackbone("test_resnet")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}

@@ -29,6 +29,7 @@ class Backbone(nn.Module):
             feature 0 covers pixel 0.
         mean, std: mean and standard deviation of each channel of images in 0..1, for normalization; their length is
             the number of channels.
+        fixed_size: the only height and width of images that the network accepts, or None.
         chain: name of the layer of each map, by reduction, if the body is a sequence of layers; else empty.
         checkpointed: layers of `chain` up to which activations are recomputed in the backward pass.
         eval_modules: modules that stay in evaluation mode in training, set by `fcnlab.training.freezing`.
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
     centers: Mapping[int, float] = MappingProxyType({})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    fixed_size: tuple[int, int] | None = None
     chain: Mapping[int, str] = MappingProxyType({})
     checkpointed: frozenset[str] = frozenset()
     eval_modules: tuple[nn.Module, ...] = ()

@@ -31,7 +31,6 @@ class TimmBackbone(Backbone):
 
     Attributes:
         multiple: the sides of images are padded to multiples of it; 1 disables padding.
-        fixed_size: the only height and width that the model accepts, or None.
     """
 
     def __init__(
