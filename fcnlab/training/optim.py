@@ -56,7 +56,8 @@ def create_optimizer(
         lr: learning rate.
         weight_decay: weight decay.
         factors: factors on the learning rate.
-        decay: apply weight decay to all parameters, or only to weights of convolutions and linear layers.
+        decay: apply weight decay to all parameters, or with `weights` not to biases and the vectors of other layers,
+            such as the scale and shift of norms.
         **options: other arguments of the optimizer, such as momentum.
 
     Returns:
