@@ -18,7 +18,8 @@ import fcnlab
 from fcnlab import cli
 from fcnlab.cli import app
 from fcnlab.config.trial import Trial
-from fcnlab.errors import ConfigError, FcnlabError, StopRunError
+from fcnlab.data.datasets.base import Sample
+from fcnlab.errors import ConfigError, DataError, FcnlabError, StopRunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.report.provenance import rerun_command
@@ -270,6 +271,20 @@ def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new
     with pytest.raises(FcnlabError, match=message) as caught:
         use()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        (np.zeros((4, 6, 3)), np.zeros((4, 6), np.uint8), r"image is float64 \[4, 6, 3\]"),
+        (np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.int64), r"label int64 \[4, 6\]"),
+        (np.zeros((3, 4, 6), np.uint8), np.zeros((4, 6), np.uint8), r"image is uint8 \[3, 4, 6\]"),
+        (np.zeros((4, 6, 3), np.uint8), np.zeros((4, 5), np.uint8), r"label uint8 \[4, 5\]"),
+    ],
+)
+def test_a_sample_of_another_type_or_shape_is_an_error(image: np.ndarray, label: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=f"sample a1: .*{message}.*; valid: uint8"):
+        Sample("a1", image, label)
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

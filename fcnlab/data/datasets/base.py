@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
@@ -32,11 +33,22 @@ class Sample:
         id: identifier of the sample, unique in its split.
         image: uint8 [H, W, C]: red, green and blue, or the channels of the dataset.
         label: uint8 [H, W].
+
+    Raises:
+        DataError: the arrays have other types or shapes, as a dataset of an extension may return them.
     """
 
     id: str
     image: Pixels
     label: Pixels
+
+    def __post_init__(self) -> None:
+        image, label = self.image, self.label
+        if image.dtype != np.uint8 or label.dtype != np.uint8 or image.ndim != 3 or image.shape[:2] != label.shape:
+            raise DataError(
+                f"sample {escape_line(self.id)}: the image is {image.dtype} {list(image.shape)} and the label "
+                f"{label.dtype} {list(label.shape)}; valid: uint8 [height, width, channels] and uint8 [height, width]"
+            )
 
 
 class Split(ABC):
