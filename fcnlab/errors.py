@@ -66,26 +66,16 @@ class TrackingError(FcnlabError):
     """
 
 
-def get_message(error: BaseException) -> str:
-    r"""Return an error's message without terminal escape codes, with the error's class if it is empty or only a key.
-
-    >>> get_message(RuntimeError("shapes differ\nTraceback ..."))
-    'shapes differ\nTraceback ...'
-    >>> get_message(AssertionError()), get_message(KeyError("width"))
-    ('AssertionError', "KeyError: 'width'")
-    """
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    name = type(error).__name__
-    return f"{name}: {plain}" if isinstance(error, KeyError) and plain else plain or name
-
-
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of `get_message`.
+    r"""Return the first line of an error's message without terminal escape codes, or the error's class if it is empty.
 
     >>> first_line(RuntimeError("shapes differ\nTraceback ..."))
     'shapes differ'
+    >>> first_line(AssertionError())
+    'AssertionError'
     """
-    return get_message(error).splitlines()[0]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return next(iter(plain.splitlines()), "") or type(error).__name__
 
 
 def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:

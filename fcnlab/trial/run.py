@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
-from fcnlab.errors import FcnlabError, StopRunError, get_message
+from fcnlab.errors import FcnlabError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import get_logger
 from fcnlab.settings import RunOptions
@@ -142,5 +142,7 @@ def _classify_error(error: Exception) -> FailureCause:
 
 def _create_failed_record(trial: Trial, cause: FailureCause, error: Exception) -> Record:
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
-    failure = Failure(cause=cause, message=get_message(error), traceback=trace)
+    # The message of a KeyError is only the key.
+    message = f"KeyError: {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    failure = Failure(cause=cause, message=message, traceback=trace)
     return Record.create(trial, "failed", failure=failure)

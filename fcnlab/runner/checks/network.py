@@ -137,7 +137,7 @@ def _check(setup: NetworkSetup, lab: Lab) -> tuple[str | None, float]:
         try:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
-            return f"the network cannot be built: {first_line(error)}", 0.0
+            return f"the network cannot be built: {type(error).__name__}: {first_line(error)}", 0.0
     problem = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
     if problem is not None:
         return problem, 0.0
