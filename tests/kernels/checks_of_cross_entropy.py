@@ -1,4 +1,4 @@
-"""Checks of the Triton cross entropy; run by `test_triton_cross_entropy.py` in another process."""
+"""Checks of the Triton cross entropy; run by `test_triton.py` in another process."""
 
 from __future__ import annotations
 

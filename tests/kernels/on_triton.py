@@ -1,4 +1,4 @@
-"""Run the checks of a Triton kernel in another process: in Triton's interpreter, and on a GPU if there is one."""
+"""Run the checks of the Triton kernels in another process: in Triton's interpreter, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -25,6 +27,17 @@ Checks draw these arguments from short lists then. Interpreted, they may have an
 """
 
 
+if INTERPRETED:
+    from triton.runtime import interpreter
+
+    def fused(_: object, x: Any, y: Any, z: Any) -> Any:
+        """Return x * y + z, rounded once as on a GPU; the interpreter also rounds the product."""
+        exact = x.data.astype(np.float64) * y.data + z.data
+        return interpreter.TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
+    interpreter.InterpreterBuilder.create_fma = fused
+
+
 def examples(interpreted: int, compiled: int) -> settings:
     """Return settings of Hypothesis for checks of a kernel, without deadline and database."""
     return settings(
@@ -38,19 +51,19 @@ def examples(interpreted: int, compiled: int) -> settings:
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="there is no GPU")
 
 
-def run_checks(file: str, *, interpreted: bool) -> None:
-    """Run a file of checks in this folder with pytest, in another process.
+def run_checks(*, interpreted: bool) -> None:
+    """Run the files of checks in this folder with pytest, in another process.
 
     Triton decides at its import whether kernels are interpreted, so that it cannot be switched in this process.
     """
     pytest.importorskip("triton", reason="Triton is not installed")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment = inherited | {"TRITON_INTERPRET": "1" if interpreted else "0", "FCNLAB_TRITON": "1"}
-    checks = Path(__file__).with_name(file)
+    checks = map(str, sorted(Path(__file__).parent.glob("checks_of_*.py")))
     # Compilation takes most of the time on a GPU, one core per kernel.
     parallel = ["-p", "xdist", "-n", "3", "--dist", "worksteal"] if not interpreted and find_spec("xdist") else []
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel, str(checks)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel, *checks],
         env=environment,
         capture_output=True,
         text=True,
