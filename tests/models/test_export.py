@@ -98,7 +98,6 @@ ONNX = [
     ("dilated16", "resnet10t-scratch", "resize", EVERY_SIZE),
     ("fcn32s", "resnet18-scratch", "bilinear", None),
     ("fcn32s", "mobilenetv2-scratch", "bilinear", None),
-    ("fcn32s", "regnetx002-scratch", "bilinear", None),
 ]
 
 
