@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -43,9 +43,15 @@ TIMM_PREFIXES = ("timm:", "scratch:")
 
 @dataclass(frozen=True)
 class Registry:
-    """Entries by kind and name, as in `registry.get("head", "fcn8s")`."""
+    """Entries by kind and name, as in `registry.get("head", "fcn8s")`.
+
+    Attributes:
+        entries: the entries.
+        where: start of error messages: the lab's `registry/`, or `registry` if there are only built-in entries.
+    """
 
     entries: Mapping[str, Mapping[str, Entry]]
+    where: str = field(compare=False)
 
     def names(self, kind: str) -> list[str]:
         """List the names of a kind.
@@ -64,22 +70,22 @@ class Registry:
         return sorted(self.entries[kind])
 
     @overload
-    def get(self, kind: Literal["backbone"], name: Any, where: str = ...) -> Backbone: ...
+    def get(self, kind: Literal["backbone"], name: Any, where: str | None = ...) -> Backbone: ...
     @overload
-    def get(self, kind: Literal["variant"], name: Any, where: str = ...) -> NamedVariant: ...
+    def get(self, kind: Literal["variant"], name: Any, where: str | None = ...) -> NamedVariant: ...
     @overload
-    def get(self, kind: Literal["dataset"], name: Any, where: str = ...) -> Dataset: ...
+    def get(self, kind: Literal["dataset"], name: Any, where: str | None = ...) -> Dataset: ...
     @overload
-    def get(self, kind: Literal["recipe"], name: Any, where: str = ...) -> Recipe: ...
+    def get(self, kind: Literal["recipe"], name: Any, where: str | None = ...) -> Recipe: ...
     @overload
-    def get(self, kind: str, name: Any, where: str = ...) -> Entry: ...
-    def get(self, kind: str, name: Any, where: str = "registry") -> Entry:
+    def get(self, kind: str, name: Any, where: str | None = ...) -> Entry: ...
+    def get(self, kind: str, name: Any, where: str | None = None) -> Entry:
         """Look up an entry.
 
         Args:
             kind: one of `KINDS`.
             name: name of an entry; for a backbone also `timm:NAME.TAG`, pretrained, or `scratch:NAME`, any timm model.
-            where: start of error messages.
+            where: start of error messages; None for that of the registry.
 
         Returns:
             The entry.
@@ -87,6 +93,7 @@ class Registry:
         Raises:
             ConfigError: unknown kind or name; the message has the nearest.
         """
+        where = self.where if where is None else where
         names = self.names(kind)
         if kind == "backbone" and isinstance(name, str) and name.startswith(TIMM_PREFIXES):
             return _timm_backbone(name, where)
@@ -182,7 +189,8 @@ def _validate_entries(kind: str, values: Mapping[str, object], where: str) -> di
 
 def _check_variants(entries: Mapping[str, Mapping[str, Entry]], where: str) -> Registry:
     """Return a registry; check that its variants name existing components."""
-    registry = Registry(MappingProxyType({kind: MappingProxyType(dict(named)) for kind, named in entries.items()}))
+    frozen = MappingProxyType({kind: MappingProxyType(dict(named)) for kind, named in entries.items()})
+    registry = Registry(frozen, where)
     for name, variant in registry.entries["variant"].items():
         for component in ("backbone", "head", "upsampler"):
             registry.get(component, getattr(variant, component), f"{where}: variant {name}: {component}")

@@ -210,7 +210,7 @@ def read(path: Path) -> dict[str, Any]:
             )
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; {_suggest_files(path)}") from None
+        raise ConfigError(f"{path}: no such file{_suggest_files(path)}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
     except OSError as error:
@@ -221,7 +221,9 @@ def _suggest_files(path: Path) -> str:
     """Return the end of the error of a missing file: the files in its folder or, if there are none, those of a lab."""
     folder = path.parent
     files = (sorted(folder.glob("*.yaml")) or sorted(folder.glob("experiments/*.yaml"))) if is_folder(folder) else []
-    return nearest(path.name, [file.relative_to(folder).as_posix() for file in files])
+    if not files:
+        return f", and no YAML file in {folder.absolute()}"
+    return f"; {nearest(path.name, [file.relative_to(folder).as_posix() for file in files])}"
 
 
 def dump(value: Any, *, flow: bool | None = False, width: float = 110) -> str:

@@ -128,6 +128,9 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
         return RunFolder(resolve_path(path).parent, resolve_path(path).name)
     if is_file(path) and path.suffix in (".yaml", ".yml"):
         raise RunError(f"{name}: is a grid file; add a cell, such as {name}:best")
+    if path.suffix:  # not a key
+        problem = "is neither a grid file nor a run folder" if is_file(path) else "no such file or run folder"
+        raise RunError(f"{name}: {problem}")
     keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")

@@ -84,7 +84,7 @@ def test_a_user_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fcnlab", "grid", "plan", "gone.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=patience())
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "fcnlab: error: gone.yaml: no such file; valid: none\n"
+    assert done.stderr == f"fcnlab: error: gone.yaml: no such file, and no YAML file in {tmp_path}\n"
 
 
 # --- help ------------------------------------------------------------------------------------------------------------

@@ -121,6 +121,8 @@ def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Pa
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
         ("predict", file, file): "is a grid file; add a cell, such as",
         ("predict", program, file): "only trials and exported .safetensors files can be loaded",
+        ("evaluate", program): "is neither a grid file nor a run folder",
+        ("predict", "absent/model.pt2", file): "absent/model.pt2: no such file or run folder",
         ("predict", folder.key, file): "weights are missing",
         ("export", folder.key, "--to", "onnx"): "weights are missing",
         ("evaluate", file, "--scales", "big"): "--scales",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,13 @@ def test_a_copy_of_the_built_in_registry_is_allowed() -> None:
 def test_an_equal_entry_with_another_description_is_allowed(registry: Path) -> None:
     (registry / "heads.yaml").write_text("fcn8s: {description: of another version, type: skip, stride: 8}\n")
     assert load(registry) == builtin()
+
+
+def test_an_unknown_name_is_an_error_with_the_registry_of_the_lab(registry: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(registry))}: no dataset 'street'; valid: "):
+        load(registry).get("dataset", "street")
+    with pytest.raises(ConfigError, match=r"^registry: no dataset 'street'; valid: "):
+        builtin().get("dataset", "street")
 
 
 def test_a_file_of_an_unknown_kind_is_an_error_with_the_nearest(registry: Path) -> None:
