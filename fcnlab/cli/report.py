@@ -78,7 +78,7 @@ def report(
     from fcnlab.report.report import report_plan
     from fcnlab.report.tables.cells import View
     from fcnlab.report.tables.seed_plan import make_seed_table
-    from fcnlab.report.write import publish_report, write_combined, write_report
+    from fcnlab.report.write import check_written_report, publish_report, write_combined, write_report
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
@@ -86,6 +86,8 @@ def report(
     plans = [make_plan(grid, lab_) for grid in grids]
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
     reports = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
+    for one in reports:
+        check_written_report(one)
     if strict:
         refuse_flagged(reports)
     tables = [view.make_table(one.cells, one.names) for one in reports]

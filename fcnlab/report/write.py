@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from filelock import FileLock
 from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import MAX_BYTES
+from fcnlab.console import format_count
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.best import select_best
@@ -90,6 +91,29 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
     with _lock_folder(lab, report.folder):
         _write_all(section)
     return section
+
+
+def check_written_report(report: Report) -> None:
+    """Check that no report of finished trials is replaced by one without any, as in a clone with committed results.
+
+    Args:
+        report: report that has not been written yet.
+
+    Raises:
+        RunError: the written report of the grid has finished trials, and this one has none.
+    """
+    if (report.trials["status"] == "finished").any():
+        return
+    written: list[str] = []
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it cannot be read
+        provenance = json.loads((report.folder / "provenance.json").read_text(encoding="utf-8"))
+        written = [trial["key"] for trial in provenance["trials"] if trial["status"] == "finished"]
+    if written:
+        raise RunError(
+            f"{report.folder}: has the report of {format_count(len(written), 'finished trial')}, and no trial of the "
+            "grid has finished in this lab; the report is not replaced. Run the grid, set the lab with --lab, or remove "
+            "the folder"
+        )
 
 
 def publish_report(report: Report, tracker: OptionalTracker) -> None:

@@ -1,0 +1,29 @@
+"""`fcnlab report` does not replace a report of finished trials where no trial has finished."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fcnlab as api
+from fcnlab.errors import RunError
+from tests.cli.conftest import Call
+from tests.report.finished_grid import THREE, finished_lab
+
+
+def test_a_report_of_finished_trials_is_not_replaced_by_an_empty_one(fcnlab: Call, tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE)
+    assert fcnlab("report", grid.path)[0] == 0
+    folder = lab.results / grid.name
+    written = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    shutil.rmtree(lab.runs)
+    code, out, err = fcnlab("report", grid.path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{folder}: has the report of 9 finished trials, and no trial of the grid has finished in this lab" in err
+    with pytest.raises(RunError, match="the report is not replaced"):
+        api.report(grid)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == written
+    shutil.rmtree(folder)
+    assert fcnlab("report", grid.path)[0] == 0
