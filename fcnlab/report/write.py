@@ -111,8 +111,8 @@ def check_written_report(report: Report) -> None:
     if written:
         raise RunError(
             f"{report.folder}: has the report of {format_count(len(written), 'finished trial')}, and no trial of the "
-            "grid has finished in this lab; the report is not replaced. Run the grid, set the lab with --lab, or remove "
-            "the folder"
+            "grid has finished in this lab; the report is not replaced. Run the grid, set the lab with --lab, or "
+            "remove the folder"
         )
 
 
