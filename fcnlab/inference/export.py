@@ -64,7 +64,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
     Args:
         model: the model.
         file_format: format of the file.
-        path: path of the file.
+        path: path of the file, whose folder is created if it does not exist.
 
     Returns:
         The comparison, or None if an ONNX file was not compared because onnxruntime is not installed.
@@ -77,6 +77,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
     on_cpu = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
     reference = _with_fp32(on_cpu)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
             with _wrap_errors(path, file_format):

@@ -69,7 +69,7 @@ def test_torch_program_predicts_the_same_at_odd_and_even_sizes_and_contains_the_
 
 
 def test_safetensors_file_predicts_bit_for_bit_the_same(model: TrainedModel, tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "new" / "model.safetensors"
     model.description = model.description.model_copy(update={"precision": "auto"})
     comparison = export(model, "safetensors", path)
     assert load(path).description == model.description
@@ -92,8 +92,9 @@ def test_file_with_different_predictions_is_deleted(
     with pytest.raises(ModelError, match="predictions differ"):
         export(model, "safetensors", tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
-        export(model, "onnx", tmp_path / "absent" / "model.onnx")
+        export(model, "onnx", tmp_path / "file" / "model.onnx")
 
 
 def test_a_model_whose_scores_are_not_numbers_is_not_exported(model: TrainedModel, tmp_path: Path) -> None:
