@@ -21,6 +21,9 @@ _TRUTH_WORDS = dict.fromkeys(("yes", "on", "true", "y", "t", "1"), "true") | dic
 )
 """Words that other programs read as `true` or `false`."""
 
+_SCALAR_ERRORS = frozenset({"bool_type", "int_type", "float_type", "string_type"})
+"""Types of pydantic's errors about a value that is no scalar of the expected type."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -51,12 +54,13 @@ def validate(model: Any, value: Any, where: str, name: str = "") -> Any:
         if mistyped is not None:
             raise ConfigError(f"{where}: {name}{'.' if name else ''}{mistyped}") from None
         renamed = {problem.new_key for problem in problems}
-        # A value that matches no member of a plain union has an error per member: the first one is reported. A required
-        # key that is given by its old name is not missing.
+        # A value that matches no member of a plain union has an error per member: the first one is reported, of a list
+        # the one of the list's member. A required key that is given by its old name is not missing.
         lines = {
             problem.key: f"{where}: {problem.describe_below(name)}"
             for problem in reversed(problems)
             if not (problem.item["type"] == "missing" and problem.key in renamed)
+            and not problem.is_less_precise_than_any(problems)
         }
         raise ConfigError("\n".join(reversed(lines.values()))) from None
 
@@ -95,7 +99,7 @@ class _Problem:
                 models, tag = [member], part
                 continue
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
-            if not part.startswith(("constrained-", "list[", "[key]")):
+            if not part.startswith(("constrained-", "list[", "tuple[", "[key]")):
                 path.append(part)
             if fields and not (position == len(loc) - 1 and item["type"] == "missing"):
                 models = [inner for field in fields for inner in models_in(field.annotation)]
@@ -109,6 +113,16 @@ class _Problem:
     @property
     def key(self) -> str:
         return ".".join(self.path)
+
+    def is_less_precise_than_any(self, others: Sequence[_Problem]) -> bool:
+        """Return whether a list was refused as a number or text, and another error concerns its items or length."""
+        if not isinstance(self.item["input"], list) or self.item["type"] not in _SCALAR_ERRORS:
+            return False
+        key, items = self.key, f"{self.key}."
+        return any(
+            other.key.startswith(items) or (other.key == key and other.item["type"] not in _SCALAR_ERRORS)
+            for other in others
+        )
 
     def describe_below(self, name: str) -> str:
         """Return the line of the error, without the file; `name` is the key of the validated value, if it has one."""
@@ -157,12 +171,19 @@ class _Problem:
                     f"; write {word}" if word else ""
                 )
             case "float_type" | "int_type" if isinstance(item["input"], str) and _is_number(item["input"]):
-                kind = "number" if item["type"] == "float_type" else "integer"
+                kind = "integer" if item["type"] == "int_type" and not self._is_of_numbers else "number"
                 return f"input should be a valid {kind}, not the text {_show(item['input'])}; write it without quotes"
+            case "int_type" if self._is_of_numbers:
+                return f"input should be a valid number, not {_show(item['input'])}"
             case "value_error":
                 return str(item["ctx"]["error"])
             case _:
                 return f"{item['msg'][0].lower() + item['msg'][1:]}, not {_show(item['input'])}"
+
+    @property
+    def _is_of_numbers(self) -> bool:
+        """True if an integer is the first member of a union of integers and other numbers."""
+        return self.item["loc"][-1] == "int"
 
     @property
     def _of_type(self) -> str:

@@ -134,6 +134,40 @@ def test_the_discriminator_of_a_union_is_reported_like_a_key(model: Any, value: 
     assert line.startswith(f"grid.yaml: entry: {message}")
 
 
+@pytest.mark.parametrize(
+    ("model", "value", "message"),
+    [
+        (GridFile, {"question": "q", "seeds": [2, "x"]}, 'seeds.1: input should be a valid integer, not "x"'),
+        (GridFile, {"question": "q", "seeds": [[2]]}, "seeds.0: input should be a valid integer, not [2]"),
+        (GridFile, {"question": "q", "seeds": []}, "seeds: list should have at least 1 item"),
+        (GridFile, {"question": "q", "seeds": "x"}, 'seeds: input should be a valid integer, not "x"'),
+        (
+            GridFile,
+            {"question": "q", "early_stopping": {"after": [1, 0], "keep": 0.5}},
+            "early_stopping.after.1: input should be greater than or equal to 1, not 0",
+        ),
+        (
+            AnyHead,
+            {"type": "smp", "decoder": "unet", "options": {"a": [1, "x"]}},
+            'options.a.1: input should be a valid integer, not "x"',
+        ),
+        (
+            AnyHead,
+            {"type": "smp", "decoder": "unet", "options": {"a": None}},
+            "options.a: input should be true, false, a number or a text, not null",
+        ),
+        (
+            Recipe,
+            {**RECIPE, "transform": {"type": "mine", "options": {"a": [1.5, "x"]}}},
+            'transform.options.a.1: input should be a valid number, not "x"',
+        ),
+    ],
+)
+def test_of_a_scalar_or_a_list_only_the_precise_error_is_reported(model: Any, value: object, message: str) -> None:
+    (line,) = errors_of(model, value)
+    assert line.startswith(f"grid.yaml: entry: {message}")
+
+
 @pytest.mark.parametrize("model", [AnyHead, AnyUpsampler, AnyDataset, Recipe])
 def test_an_entry_that_is_not_a_mapping_is_an_error_of_the_entry(model: Any) -> None:
     (line,) = errors_of(model, "fcn8s")
