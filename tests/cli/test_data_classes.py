@@ -267,6 +267,12 @@ def test_unknown_class_lists_are_refused_in_one_line(
     refused(add(call, "--classes", file), f"--classes {file}", message)
 
 
+def test_a_list_of_colors_for_many_numbers_names_ten_and_counts_the_others(call: Call, make: Make) -> None:
+    Path("colors.csv").write_text("name,r,g,b\nroad,1,2,3\ntree,0,0,0\n")
+    make(list(range(12)))
+    refused(add(call, "--classes", "colors.csv"), "the masks contain the numbers 0, 1, 2,", ", 8, 9 and 2 more; pass")
+
+
 @pytest.mark.parametrize(
     ("options", "classes"),
     [

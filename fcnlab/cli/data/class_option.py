@@ -15,6 +15,7 @@ from fcnlab.data.inspection.class_values import (
     assign_names,
     check_classes,
     format_classes,
+    format_items,
     propose_classes,
 )
 from fcnlab.data.inspection.propose import Contents
@@ -127,7 +128,7 @@ def _choose_values(listed: Sequence[ListedClass], contents: Contents) -> dict[st
     if has_colors and not has_numbers and not in_colors:
         example = format_classes([one.name for one in listed], contents.values)
         raise ValueError(
-            f"the file gives colors, and the masks contain the numbers {', '.join(map(str, contents.values[:10]))}; "
+            f"the file gives colors, and the masks contain the numbers {format_items(contents.values)}; "
             f"pass the numbers, such as {example}"
         )
     if not has_numbers and not (has_colors and in_colors):

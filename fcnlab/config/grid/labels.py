@@ -162,7 +162,7 @@ def quote_labels(labels: Sequence[str]) -> str:
     >>> quote_labels(["fcn8s, bilinear", "fcn8s, random"])
     "'fcn8s, bilinear'; 'fcn8s, random'"
     """
-    more = " and more" if len(labels) > MAX_LISTED else ""
+    more = f" and {len(labels) - MAX_LISTED} more" if len(labels) > MAX_LISTED else ""
     return "; ".join(f"'{label}'" for label in labels[:MAX_LISTED]) + more
 
 

@@ -287,7 +287,8 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
         return f"did you mean '{close[0]}'?"
     if not existing:
         return "nor any other"
-    return f"but {', '.join(existing[:SHOWN])}{', ...' if len(existing) > SHOWN else ''}"
+    more = f" and {len(existing) - SHOWN} more" if len(existing) > SHOWN else ""
+    return f"but {', '.join(existing[:SHOWN])}{more}"
 
 
 def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:

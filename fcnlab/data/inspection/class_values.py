@@ -60,7 +60,7 @@ def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> 
     remaining = [value for value in values if value not in ignored]
     if not 2 <= len(remaining) <= MAX_CLASSES:
         raise DataError(
-            f"the masks contain {_list(values)}, which gives {len(remaining)} classes; a dataset has 2 to "
+            f"the masks contain {format_items(values)}, which gives {len(remaining)} classes; a dataset has 2 to "
             f"{MAX_CLASSES}: assign the values to classes with --classes a=0,b=1+2, or ignore some with --ignore"
         )
     return ClassChoice(tuple((_generate_name(value), (value,)) for value in remaining), ignored)
@@ -84,7 +84,7 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Valu
     numbers = _to_numbers(values)
     if numbers is None:
         raise DataError(
-            f"the masks contain colors ({_list(values)}), and --classes lists only names; assign each name its "
+            f"the masks contain colors ({format_items(values)}), and --classes lists only names; assign each name its "
             f"color, such as {_format_option('--classes', f'{names[0]}={values[0]}')}, or in a YAML file with one "
             f"class per line, such as `{names[0]}: '{values[0]}'`"
         )
@@ -113,7 +113,7 @@ def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
     """Describe the assignment of names to values other than 0, 1, ..."""
     if [numbers[values[0]] for _, values in classes] == list(range(len(classes))):
         return ""
-    return "the names are assigned to the values in ascending order: " + _list(
+    return "the names are assigned to the values in ascending order: " + format_items(
         [f"{values[0]} -> {name}" for name, values in classes]
     )
 
@@ -122,10 +122,10 @@ def _explain_mismatch(
     names: Sequence[str], values: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
 ) -> str:
     """Return the error for a mismatch between class names and mask values, with an assignment to edit."""
-    besides = f" besides the ignored {_list(ignored)}" if ignored else ""
+    besides = f" besides the ignored {format_items(ignored)}" if ignored else ""
     message = (
-        f"--classes lists {format_count(len(names), 'name')} ({_list(names)}), and the masks contain "
-        f"{format_count(len(values), 'value')}{besides}: {_list(values)}"
+        f"--classes lists {format_count(len(names), 'name')} ({format_items(names)}), and the masks contain "
+        f"{format_count(len(values), 'value')}{besides}: {format_items(values)}"
     )
     if len(names) == 1:
         example = format_classes(["background", *names], values)
@@ -149,7 +149,7 @@ def _explain_mismatch(
     if len(present) < len(values):
         return f"{message}; assign the values that occur, such as {format_classes(names, values)}{as_class}"
     remedy = f"name the values that occur: {format_classes(present, values)}"
-    return f"{message}; no mask contains {_list(absent)}; {remedy}{as_class}"
+    return f"{message}; no mask contains {format_items(absent)}; {remedy}{as_class}"
 
 
 def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
@@ -169,7 +169,7 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
     if not any(isinstance(value, type(first)) for value in defined):
         has, listed = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
         raise DataError(
-            f"the masks contain {has} ({_list(contents.values)}), but --classes lists {listed}; list the {has}, such "
+            f"the masks contain {has} ({format_items(contents.values)}), but --classes lists {listed}; list the {has}, such "
             f"as {_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per line"
         )
     if any(isinstance(value, int) for value in defined):
@@ -179,7 +179,7 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         total = sum(contents.pixels.values())
         shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
         raise DataError(
-            f"the masks contain {_list(shares)}, neither a class nor ignored; add a class to --classes, or pass "
+            f"the masks contain {format_items(shares)}, neither a class nor ignored; add a class to --classes, or pass "
             f"{_format_option('--ignore', ','.join(map(str, [*ignore, *undefined[:SHOWN]])))}"
             f"{_describe_rare(contents, undefined)}"
         )
@@ -193,7 +193,7 @@ def _describe_rare(contents: Contents, values: Sequence[Value]) -> str:
     places = [
         f"only {mask} contains {value}" for value in rare for mask, found in contents.by_mask.items() if value in found
     ]
-    return f"; {_list(places)}" if places else ""
+    return f"; {format_items(places)}" if places else ""
 
 
 def format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
@@ -239,7 +239,12 @@ def _generate_name(value: Value) -> str:
     return f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}"
 
 
-def _list(items: Sequence[object]) -> str:
+def format_items(items: Sequence[object]) -> str:
+    """Return items as text, separated by commas; of more than `SHOWN`, the number of the others.
+
+    Args:
+        items: the items.
+    """
     more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return ", ".join(str(item) for item in items[:SHOWN]) + more
 
