@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.config.recipe import Loss as LossConfig
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.lovasz import lovasz_softmax
 
-REDUCTIONS = ("pixel_mean", "image_mean_sum", "pixel_sum")
+REDUCTIONS: tuple[str, ...] = get_args(LossConfig.model_fields["reduction"].annotation)
 """Reductions of the cross entropies of all pixels to a scalar; see `fcnlab.config.recipe.Loss`."""
 
 
