@@ -55,7 +55,7 @@ def diff_records(a: Record, b: Record) -> list[Difference]:
         ("code", _collect_code(a), _collect_code(b)),
         ("environment", _collect_environment(a), _collect_environment(b)),
         ("run", _collect_run(a), _collect_run(b)),
-        ("metrics", _collect_metrics(a), _collect_metrics(b)),
+        ("metrics", *_collect_metrics(a, b)),
         ("cost", _collect_cost(a), _collect_cost(b)),
     ]
     return [
@@ -143,15 +143,25 @@ def _collect_run(record: Record) -> dict[str, Any]:
     return {"status": record.status, "failure": failure, "micro-batches": record.micro_batches}
 
 
-def _collect_metrics(record: Record) -> dict[str, float | None]:
-    """Return mIoU and pixel accuracy of each split at the last epoch, and at the best one if it differs."""
+def _collect_metrics(a: Record, b: Record) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """Return mIoU and pixel accuracy of each split at the last epoch, and at the best one if one record has another."""
+    names = {"last": ""} if _has_best_at_end(a) and _has_best_at_end(b) else {"last": "", "best": " (best)"}
+    fields_a, fields_b = (
+        {
+            f"{metrics.split} {name}{names[metrics.checkpoint]}": value
+            for metrics in record.metrics
+            if metrics.checkpoint in names
+            for name, value in (("mIoU", metrics.miou), ("pixel acc.", metrics.pixel_acc))
+        }
+        for record in (a, b)
+    )
+    return fields_a, fields_b
+
+
+def _has_best_at_end(record: Record) -> bool:
+    """Return whether the best epoch of every split is the last one."""
     last = {metrics.split: metrics.epoch for metrics in record.metrics if metrics.checkpoint == "last"}
-    return {
-        f"{metrics.split} {name}{' (best)' if metrics.checkpoint == 'best' else ''}": value
-        for metrics in record.metrics
-        if metrics.checkpoint == "last" or metrics.epoch != last.get(metrics.split)
-        for name, value in (("mIoU", metrics.miou), ("pixel acc.", metrics.pixel_acc))
-    }
+    return all(metrics.epoch == last.get(metrics.split) for metrics in record.metrics)
 
 
 def _collect_cost(record: Record) -> dict[str, Any]:

@@ -38,6 +38,20 @@ def test_causes_come_before_metrics_and_metrics_have_a_difference() -> None:
     assert not have_equal_metrics(a, b)
 
 
+def test_the_best_epoch_of_one_record_is_compared_with_that_of_the_other() -> None:
+    """Only the first record has its best epoch before its last one."""
+    a, b = finished_record(build_trial(), miou=0.5), finished_record(build_trial(), miou=0.7)
+    early = {"epoch": 1, "miou": 0.6}
+    metrics = tuple(one.model_copy(update=early if one.checkpoint == "best" else {}) for one in a.metrics)
+    found = diff_records(a.model_copy(update={"metrics": metrics}), b)
+    assert [(one.field, one.a, one.b) for one in found if one.section == "metrics"] == [
+        ("val mIoU", 0.5, 0.7),
+        ("test mIoU", 0.5, 0.7),
+        ("val mIoU (best)", 0.6, 0.7),
+        ("test mIoU (best)", 0.6, 0.7),
+    ]
+
+
 def test_the_first_epoch_with_another_loss_is_found() -> None:
     record = finished_record(build_trial())
     other = [*epoch_records(1), epoch_records(2)[1].model_copy(update={"loss": 0.5000000001})]
