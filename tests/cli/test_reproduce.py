@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,25 @@ def test_differing_metrics_are_printed_with_possible_causes(
     assert "differs: threads: 1 recorded, 7 now" in result.out
     assert "differs: commit: " in result.out
     assert "on the CPU metrics repeat bit for bit with the same code, versions, threads" in result.out
+
+
+def test_the_temporary_folder_is_removed_if_the_metrics_are_equal(
+    fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ran.read()
+    assert record is not None
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
+    def pretend(words: list[str], check: bool) -> None:
+        folder = RunFolder(Path(words[-1]) / "runs", ran.key)
+        folder.create()
+        folder.finish(record)
+
+    monkeypatch.setattr(subprocess, "run", pretend)
+    result = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab")
+    assert result.code == 0 and f"--workdir {temporary}" in result.out and not list(temporary.iterdir())
 
 
 def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ def reproduce(
     """Run a trial again, and compare its metrics with its record.
 
     The command is printed first. It runs in a separate folder, so no cached record is used and the lab does not change.
-    Exit code 1 if a metric differs.
+    A temporary folder is removed if the metrics are equal. Exit code 1 if a metric differs.
     """
+    import shutil
     import subprocess
     import sys
 
@@ -59,6 +60,8 @@ def reproduce(
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
     subprocess.run([sys.executable, "-m", *words], check=False)
     _compare(record, _read(again, planned))
+    if workdir is None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _new_folder(planned: PlannedTrial) -> Path:
