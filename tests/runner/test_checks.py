@@ -153,18 +153,51 @@ class Picky(Head):
 """
 
 
-def test_code_that_reads_values_is_checked_on_the_cpu(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def picky(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of an extension with the head `picky`."""
     monkeypatch.setenv("FCNLAB_ALLOW_EXTENSIONS", "1")
     (lab.root / "registry").mkdir()
-    (lab.root / "registry" / "picky.py").write_text(textwrap.dedent(OWN_HEAD))
+    file = lab.root / "registry" / "picky.py"
+    file.write_text(textwrap.dedent(OWN_HEAD))
     (lab.root / "registry" / "extensions.yaml").write_text("heads: {picky: 'registry/picky.py:Picky'}\n")
     (lab.root / "registry" / "heads.yaml").write_text("picky: {type: picky, options: {least: 64}}\n")
+    return file
+
+
+@pytest.mark.usefixtures("picky")
+def test_code_that_reads_values_is_checked_on_the_cpu(lab: Lab) -> None:
     assert check(lab, head="picky") == []
     lab = Lab.find(root=lab.root)
     assert check(lab, "recipe.crop: {height: 32, width: 32}", head="picky") == [
-        "recipe.crop: the network cannot be trained on crops of 32x32 (kernel size is larger than the input); "
-        "use a larger crop, such as 64x64"
+        "recipe.crop: the network cannot be trained on crops of 32x32 (RuntimeError: kernel size is larger than the "
+        "input); use a larger crop, such as 64x64"
     ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "crop", "message"),
+    [
+        ("True", 32, "the network cannot be trained on crops of 32x32 or larger: NameError: name 'sise' is not "),
+        ("True", 544, "the network cannot be trained on crops of 544x544 or larger: NameError: name 'sise' is not "),
+        ("not self.training", 64, "evaluation: the network cannot be evaluated: NameError: name 'sise' is not defined"),
+        ("size == (64, 64)", 96, "evaluation: the network does not accept images of 64x64: NameError: name 'sise' is "),
+        (
+            "size == (544, 544)", 544,
+            "recipe.crop: the network cannot be trained on crops of 544x544 (NameError: name 'sise' is not defined); "
+            "use a larger crop, such as 576x576",
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_of_a_head_is_an_error_of_the_size_only_if_it_accepts_another_one(
+    lab: Lab, picky: Path, condition: str, crop: int, message: str
+) -> None:
+    line = "        if size[0] < self.least:"
+    text = picky.read_text()
+    assert line in text
+    picky.write_text(text.replace(line, f"        if {condition}:\n            size = sise\n{line}"))
+    (error,) = check(lab, f"recipe.crop: {{height: {crop}, width: {crop}}}, recipe.batch_size: 2", head="picky")
+    assert error.startswith(message)
 
 
 def test_a_distinct_network_is_built_once_and_remembered(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

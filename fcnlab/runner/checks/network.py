@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 LARGEST_CROP = 512
-"""Largest side of the crops that are tried to find one that a network accepts."""
+"""Largest side of the crops that are tried to find one that a network accepts; above it, only the next one is tried."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _check(setup: NetworkSetup, lab: Lab) -> tuple[str | None, float]:
         try:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
-            return f"the network cannot be built: {type(error).__name__}: {first_line(error)}", 0.0
+            return f"the network cannot be built: {_describe(error)}", 0.0
     problem = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
     if problem is not None:
         return problem, 0.0
@@ -188,26 +188,56 @@ def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         return None
     if isinstance(error, ModelError):
         return str(error)
-    sizes = [(side, side) for side in range(32, LARGEST_CROP + 1, 32) if side > min(crop)]
-    accepted = next((size for size in sizes if _try(setup, lab, model, batch, size, training=True) is None), None)
-    remedy = f"; use a larger crop, such as {format_size(accepted)}" if accepted is not None else ""
-    return f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({first_line(error)}){remedy}"
+    above = max(crop) // 32 * 32 + 32
+    sides = [side for side in range(32, LARGEST_CROP + 1, 32) if side > min(crop)] or [above]
+    accepted = next(
+        (side for side in sides if _try(setup, lab, model, batch, (side, side), training=True, known=error) is None),
+        None,
+    )
+    if accepted is None:  # not an error of the crop
+        return f"the network cannot be trained on crops of {format_size(crop)} or larger: {_describe(error)}"
+    return (
+        f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({_describe(error)}); use a "
+        f"larger crop, such as {format_size((accepted, accepted))}"
+    )
 
 
 def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
+    crop = (setup.recipe.crop.height, setup.recipe.crop.width)
     for size in setup.images:
         error = _try(setup, lab, model, 1, size, training=False)
         if isinstance(error, ModelError):
             return f"evaluation: {error}"
-        if error is not None:
-            return f"evaluation: the network does not accept images of {format_size(size)}: {first_line(error)}"
+        if error is None:
+            continue
+        if _try(setup, lab, model, 1, crop, training=False, known=error) is not None:  # not an error of the size
+            return f"evaluation: the network cannot be evaluated: {_describe(error)}"
+        return f"evaluation: the network does not accept images of {format_size(size)}: {_describe(error)}"
     return None
 
 
-def _try(setup: NetworkSetup, lab: Lab, model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
-    """Run a forward pass; return its error, which is confirmed on the CPU unless it is one of fcnlab's."""
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _try(
+    setup: NetworkSetup,
+    lab: Lab,
+    model: FCN,
+    batch: int,
+    size: Size,
+    *,
+    training: bool,
+    known: Exception | None = None,
+) -> Exception | None:
+    """Run a forward pass; return its error, which is confirmed on the CPU unless it is one of fcnlab's.
+
+    An error that is equal to `known`, which has been confirmed for another size, is not confirmed again.
+    """
     error = _run(model, setup.num_classes, batch, size, training=training)
     if error is None or isinstance(error, ModelError) or next(model.parameters()).device.type == "cpu":
+        return error
+    if known is not None and _describe(error) == _describe(known):
         return error
     return _run(_build(setup, lab, "cpu"), setup.num_classes, batch, size, training=training)
 
