@@ -17,7 +17,8 @@ MAX_LISTED = 8
 """Maximum number of cells in a message, and of errors about equal display names."""
 
 Text = Annotated[str, Field(min_length=1)]
-ValueTexts = dict[Annotated[str, BeforeValidator(format_value)], Text]
+ValueText = Annotated[str, BeforeValidator(format_value)]
+"""The text of a value: YAML reads 0.1 and true as a number and a boolean."""
 
 
 class Labels(Config):
@@ -32,8 +33,8 @@ class Labels(Config):
 
     caption: str = ""
     axes: Annotated[dict[Axis, Text], ByAxis] = Field(default_factory=dict)
-    values: Annotated[dict[Axis, ValueTexts], ByAxis] = Field(default_factory=dict)
-    cells: dict[str, Text] = Field(default_factory=dict)
+    values: Annotated[dict[Axis, dict[ValueText, Text]], ByAxis] = Field(default_factory=dict)
+    cells: dict[ValueText, Text] = Field(default_factory=dict)
 
     def name_axis(self, axis: str) -> str:
         """Return the display name of an axis.

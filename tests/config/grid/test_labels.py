@@ -26,6 +26,12 @@ def test_labels_name_axes_values_and_cells_and_change_no_reference(tmp_path: Pat
     assert found.display_name("another text") == "another text"
 
 
+def test_cells_of_one_axis_are_named_by_their_number(tmp_path: Path) -> None:
+    product, labels = {"recipe.lr": [0.01, 1]}, {"cells": {0.01: "slow", 1: "fast"}}
+    found = grid(tmp_path, product=product, base={**BASE, "head": "fcn8s"}, baseline={"recipe.lr": 1}, labels=labels)
+    assert list(found.display_names.values()) == ["slow", "fast"]
+
+
 def test_labels_name_the_changes_of_an_ablation(tmp_path: Path) -> None:
     changes = [{"head": "fcn8s"}, {"recipe.ema": 0.9, "recipe.flip": 0.5}, {"recipe.lr": 1}]
     labels = {
