@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.data.cache.build import restore_sample, try_open_or_build_cache
 from fcnlab.data.cache.format import SEAL, MappedCache, is_intact
-from fcnlab.data.datasets.base import Dataset, Split
+from fcnlab.data.datasets.base import Dataset, Split, read_sample
 from fcnlab.data.parallel import StartProgress
 from fcnlab.kernels.inputs import DecodedSample, view_sample
 
@@ -51,7 +52,8 @@ def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = 
         DataError: the split is missing, or one of its files is missing or invalid.
     """
     found = try_open_or_build_cache(dataset, split, progress)
-    return MappedSplit(found, dataset.split(split)) if found is not None else DecodedSplit(dataset.split(split))
+    source = dataset.split(split)
+    return MappedSplit(found, source) if found is not None else DecodedSplit(source, num_classes=len(dataset.classes))
 
 
 class DecodedSplit:
@@ -64,8 +66,15 @@ class DecodedSplit:
     from_cache = False
     _budget = 0  # of subclasses that keep no decoded samples
 
-    def __init__(self, split: Split, budget: int = BUDGET) -> None:
-        self._split = split
+    def __init__(self, split: Split, budget: int = BUDGET, *, num_classes: int = MAX_CLASSES) -> None:
+        """Create a split whose samples are decoded on first use.
+
+        Args:
+            split: the split.
+            budget: bytes of decoded samples that are kept in memory.
+            num_classes: number of classes; other labels are errors.
+        """
+        self._split, self._num_classes = split, num_classes
         self._kept: dict[int, DecodedSample] = {}
         self._budget = self._left = budget
 
@@ -87,7 +96,7 @@ class DecodedSplit:
         return sample
 
     def _make(self, index: int) -> DecodedSample:
-        sample = self._split[index]
+        sample = read_sample(self._split, index, self._num_classes)
         return DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
 
     @property

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels, Sample, Split
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, FolderLayout
+from fcnlab.data.datasets.labels import LabelDecoder
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
+from fcnlab.data.decoded import open_decoded
 from fcnlab.data.inspection.check import CheckedSplit, check_splits
+from fcnlab.data.inspection.preview import create_rows
+from fcnlab.data.inspection.stats import compute_split_stats
 from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.errors import DataError
 
@@ -213,7 +217,22 @@ def test_unpaired_mask_is_a_note_with_random_splits(tmp_path: Path) -> None:
     checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
     assert [split.problems for split in checked] == [[], [], []]
     (note,) = [note for split in checked for note in split.notes]
-    assert (note.where, note.kind) == (str(tmp_path / "masks/0.png"), "missing image")
+    assert (note.split, note.where, note.kind) == ("", str(tmp_path / "masks/0.png"), "missing image")
+
+
+def test_unpaired_mask_in_a_folder_of_several_splits_is_one_note_without_a_split(voc: Voc2012) -> None:
+    shutil.copy(voc.root / "SegmentationClass/1.png", voc.root / "SegmentationClass/6.png")
+    checked = check_splits(voc, ["train", "val"], extra=["trainval"])
+    assert kinds(checked) == []
+    (note,) = [note for split in checked for note in split.notes]
+    assert (note.split, Path(note.where).name, note.kind) == ("", "6.png", "missing image")
+
+
+def test_missing_image_is_reported_only_for_the_split_that_lists_it(voc: Voc2012) -> None:
+    (voc.root / "JPEGImages/4.jpg").unlink()
+    checked = check_splits(voc, ["train", "val"])
+    assert kinds(checked) == [("val", "4.jpg", "missing image")]
+    assert [note.kind for split in checked for note in split.notes] == []
 
 
 def test_image_extension_does_not_matter_for_pairs(tmp_path: Path) -> None:
@@ -234,6 +253,74 @@ def test_unpaired_mask_is_a_problem_with_split_folders(tmp_path: Path) -> None:
     layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
     train, val = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), ["train", "val"])
     assert [problem.kind for problem in train.problems] == ["missing image"] and val.problems == []
+
+
+class _UncheckedDecoder(LabelDecoder):
+    """A decoder that ignores 11 and does not check the other values, as an extension may have one."""
+
+    def decode(self, mask: Image.Image, file: Path) -> Pixels:
+        raw = np.asarray(mask)
+        return np.where(raw == 11, np.uint8(255), raw)
+
+    def identity(self) -> list[str]:
+        return ["unchecked"]
+
+
+class _Unchecked(CamVid):
+    def label_decoder(self) -> LabelDecoder:
+        return _UncheckedDecoder()
+
+
+class _Generated(Dataset):
+    """Two splits without files; the second one has labels of a class that does not exist."""
+
+    classes = ("a", "b", "c")
+    code = "generated"
+
+    def split(self, name: str) -> Split:
+        return _GeneratedSplit(name)
+
+    def fingerprint(self, splits: tuple[str, ...]) -> str:
+        return repr(splits)
+
+
+class _GeneratedSplit(Split):
+    def __init__(self, name: str) -> None:
+        self.ids = (f"{name}1", f"{name}2")
+
+    def __getitem__(self, index: int) -> Sample:
+        label = np.array([[0, 1, 2], [255, 254 if self.ids[index] == "val2" else 1, 3 if self.ids[0] == "val1" else 2]])
+        return Sample(self.ids[index], image_of(hash(self.ids[index]) % 1000)[:2, :3], label.astype(np.uint8))
+
+
+def test_labels_of_an_unchecked_decoder_that_are_no_classes_are_problems(camvid: CamVid) -> None:
+    mask = mask_of(1)
+    mask[0, :3] = (12, 254, 255)
+    save(mask, camvid.root / MASK)
+    train, val = check_splits(_Unchecked(camvid.root), ["train", "val"])
+    (problem,) = train.problems
+    assert (problem.where, problem.kind) == (str(camvid.root / MASK), "undefined label")
+    assert problem.what == "12 in 1 pixels, 254 in 1 pixels: neither a class (0..10) nor ignored (255)"
+    assert val.problems == []
+
+
+def test_labels_of_generated_samples_that_are_no_classes_are_problems() -> None:
+    checked = check_splits(_Generated(), ["train", "val"])
+    assert kinds(checked) == [("val", "val1", "undefined label"), ("val", "val2", "undefined label")]
+    assert checked[1].problems[1].what == "3 in 1 pixels, 254 in 1 pixels: neither a class (0..2) nor ignored (255)"
+
+
+@pytest.mark.parametrize("budget", ["4", "0"])
+def test_samples_with_labels_that_are_no_classes_are_not_read(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", budget)
+    train = open_decoded(_Generated(), "train")
+    assert train.from_cache == (budget != "0") and train[1].label.max() == 255
+    with pytest.raises(DataError, match=r"sample val1: undefined labels: 3 in 1 pixels: neither .* \(0\.\.2\) nor"):
+        open_decoded(_Generated(), "val")[0]
+    with pytest.raises(DataError, match="sample val1: undefined labels"):
+        compute_split_stats(_Generated(), ["val"])
+    with pytest.raises(DataError, match="sample val2: undefined labels"):
+        create_rows(_Generated().split("val"), [1], 3)
 
 
 def test_both_files_of_a_pair_are_checked(camvid: CamVid) -> None:

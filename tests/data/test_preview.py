@@ -84,7 +84,7 @@ def test_augmented_versions_equal_those_of_a_trial_with_this_seed(seed: int) -> 
     augment = Augmentation(
         (32, 32), (0.5, 2.0), 0.5, (124, 116, 104), ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     )
-    made = create_rows(TRAIN, range(6), augment=augment, draws=2, seed=seed)
+    made = create_rows(TRAIN, range(6), len(SHAPES.classes), augment=augment, draws=2, seed=seed)
     assert [len(row) for row in made] == [3] * 6
     batches = TrainingBatches(
         DecodedSplit(TRAIN), batch_size=6, augmentation=augment, mean=(0, 0, 0), std=(1, 1, 1), seed=seed,
@@ -100,7 +100,7 @@ def test_augmented_versions_equal_those_of_a_trial_with_this_seed(seed: int) -> 
 
 
 def test_without_augmentation_a_row_contains_only_the_sample() -> None:
-    ((only,),) = create_rows(TRAIN, [2])
+    ((only,),) = create_rows(TRAIN, [2], len(SHAPES.classes))
     np.testing.assert_array_equal(only.image, TRAIN[2].image)
     np.testing.assert_array_equal(only.label, TRAIN[2].label)
     assert only.caption == f"{TRAIN[2].id}  40x{WIDTH}"

@@ -83,7 +83,7 @@ def _print_problems(title: str, problems: list[Problem], root: Path | None) -> N
     if not problems:
         return
     rows = [
-        (problem.split, _below(problem.where, root), problem.kind, _below(problem.what, root), problem.remedy)
+        (problem.split or "–", _below(problem.where, root), problem.kind, _below(problem.what, root), problem.remedy)
         for problem in problems
     ]
     terminal = create_console()

@@ -60,7 +60,13 @@ def preview(
     if not len(samples):
         raise DataError(f"dataset {name}: the split '{split}' is empty")
     shown = create_rows(
-        samples, choose_samples(samples, count, seed), augment=augment, transform=transform, draws=DRAWS, seed=seed
+        samples,
+        choose_samples(samples, count, seed),
+        len(dataset.classes),
+        augment=augment,
+        transform=transform,
+        draws=DRAWS,
+        seed=seed,
     )
     path = out or Path(f"{name}-{split}.png")
     try:

@@ -34,7 +34,7 @@ from fcnlab.data.cache.format import (
     open_cache,
     seal,
 )
-from fcnlab.data.datasets.base import Dataset, Sample, Split
+from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
@@ -182,9 +182,7 @@ def _build(dataset: Dataset, split: str, folder: Path, progress: StartProgress |
         partial_folder(folder).mkdir()
         with (partial_folder(folder) / PIXELS).open("xb", buffering=0) as file:
             out = _PixelFile(file.fileno(), limit)
-            _write_samples(
-                samples, folder, (_name(dataset), split), out, progress(name, len(samples)) if progress else None
-            )
+            _write_samples(dataset, split, folder, out, progress(name, len(samples)) if progress else None)
             if compute_cache_key(dataset, split) != folder.name:
                 raise CacheUnavailableError("its files changed while they were decoded")
             os.fsync(file.fileno())  # a power cut after the rename must not leave a complete cache of zeros
@@ -196,17 +194,15 @@ def _build(dataset: Dataset, split: str, folder: Path, progress: StartProgress |
         shutil.rmtree(partial_folder(folder), ignore_errors=True)
 
 
-def _write_samples(
-    split: Split, folder: Path, names: tuple[str, str], out: _PixelFile, advance: Advance | None
-) -> None:
-    places = []
-    for entry in map_on_all_cores(lambda i: out.add(split[i]), len(split), advance):
+def _write_samples(dataset: Dataset, name: str, folder: Path, out: _PixelFile, advance: Advance | None) -> None:
+    places, split, num_classes = [], dataset.split(name), len(dataset.classes)
+    for entry in map_on_all_cores(lambda i: out.add(read_sample(split, i, num_classes)), len(split), advance):
         places.append(entry)
         if len(places) % SAMPLES_PER_FLUSH == 0:  # the disk works while the cores decode, and not all at the end
             os.fsync(out.file)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     table = np.array(places, dtype=np.int64).reshape(-1, 4)
-    index = CacheIndex(folder.name, *names, created, split.ids, table, split.channels)
+    index = CacheIndex(folder.name, _name(dataset), name, created, split.ids, table, split.channels)
     raw = index.dump()
     (partial_folder(folder) / INDEX).write_bytes(raw)
     _write_at(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))

@@ -123,8 +123,8 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
         "split": split,
         "content": dataset.fingerprint((split,)),
     }
-    if dataset.code:
-        identity["code"] = dataset.code
+    if dataset.code:  # older caches may contain labels that were not checked
+        identity["code"] = f"{dataset.code} checked"
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 

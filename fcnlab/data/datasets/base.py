@@ -13,16 +13,20 @@ from PIL import Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
-from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, open_mask
+from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, count_values, open_mask
 from fcnlab.errors import DataError, nearest
 from fcnlab.paths import is_file, is_folder
 from fcnlab.redaction import escape_line
 
-__all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files"]
+__all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files", "read_sample"]
 
 
 class EmptySplitError(DataError):
     """A split has no images."""
+
+
+class UndefinedLabelError(DataError):
+    """A sample of an extension's dataset has labels that are neither classes nor ignored."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,29 @@ class Split(ABC):
         """
         height, width = self[index].label.shape
         return height, width
+
+
+def read_sample(split: Split, index: int, num_classes: int) -> Sample:
+    """Decode one sample of a split, and check its labels, which evaluation would not count.
+
+    Args:
+        split: the split.
+        index: position of the sample.
+        num_classes: number of classes of the dataset.
+
+    Raises:
+        UndefinedLabelError: a label is neither a class nor 255.
+        DataError: the sample cannot be decoded.
+    """
+    sample = split[index]
+    label = sample.label
+    if int((label + np.uint8(1)).max(initial=0)) > num_classes:  # 255 + 1 is 0, so that one pass is enough
+        undefined = count_values(label[(label >= num_classes) & (label != IGNORE_INDEX)])
+        raise UndefinedLabelError(
+            f"sample {escape_line(sample.id)}: undefined labels: {undefined}: neither a class (0..{num_classes - 1}) "
+            f"nor ignored ({IGNORE_INDEX})"
+        )
+    return sample
 
 
 class Dataset(ABC):

@@ -173,7 +173,7 @@ class IdDecoder(LabelDecoder):
         label = self._look_up(raw)
         if label.min(initial=0) < 0:
             raise DataError(
-                f"{file}: undefined labels: {_count_values(raw[label < 0], '{}')}: neither a class "
+                f"{file}: undefined labels: {count_values(raw[label < 0])}: neither a class "
                 f"({self._numbers(classes=True)}) nor ignored ({self._numbers(classes=False)})"
             )
         return label.astype(np.uint8)
@@ -219,7 +219,7 @@ class ColorDecoder(LabelDecoder):
         undefined = raw[self._colors[index] != raw]
         if undefined.size:
             raise DataError(
-                f"{file}: undefined labels: {_count_values(undefined, '#{:06x}')}: neither a class nor ignored"
+                f"{file}: undefined labels: {count_values(undefined, '#{:06x}')}: neither a class nor ignored"
             )
         return self._labels[index]
 
@@ -264,8 +264,13 @@ def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.int32)
 
 
-def _count_values(values: NDArray[Any], form: str) -> str:
-    """Return the number of pixels of each value, written in a format; at most `SHOWN` values are listed."""
+def count_values(values: NDArray[Any], form: str = "{}") -> str:
+    """Return the number of pixels of each value as text; at most `SHOWN` values are listed.
+
+    Args:
+        values: the values of pixels.
+        form: format of a value.
+    """
     found, pixels = np.unique(values, return_counts=True)
     listed = zip(found[:SHOWN].tolist(), pixels[:SHOWN].tolist(), strict=True)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

@@ -7,8 +7,10 @@ check also finds problems of files that can be decoded: the same picture in two 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,12 +18,23 @@ from PIL import Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import Counts, count_labels, no_counts, save_label_counts
-from fcnlab.data.datasets.base import Dataset, EmptySplitError, FileDataset, FileSplit, Pair, Sample, Split
+from fcnlab.data.datasets.base import (
+    Dataset,
+    EmptySplitError,
+    FileDataset,
+    FileSplit,
+    Pair,
+    Sample,
+    Split,
+    UndefinedLabelError,
+    read_sample,
+)
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, describe_conversion, open_header
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.inspection.absent_classes import CONSEQUENCE, REMEDY, describe_absence, find_absent_classes
 from fcnlab.data.inspection.diagnosis import (
+    LABEL_REMEDY,
     Problem,
     diagnose_pair,
     find_exif_rotation,
@@ -68,17 +81,27 @@ def check_splits(
         progress: called when a split starts.
     """
     earlier = EarlierSplits()
-    used = [_check_split(dataset, name, progress, earlier) for name in splits]
+    pairs: dict[str, Sequence[Pair]] = {}
+    used = [_check_split(dataset, name, progress, earlier, pairs) for name in splits]
+    shared = _find_shared_folders(dataset, pairs)
     _add_absent_classes(dataset, used, earlier.counts)
     _add_mixed_masks(dataset, used, earlier.label_sets)
-    others = [_check_split(dataset, name, progress, EarlierSplits()) for name in extra]
+    others = [_check_split(dataset, name, progress, EarlierSplits(), pairs) for name in extra]
+    _add_unpaired_masks([*used, *others], pairs, shared)
     for checked in others:
         if not checked.images:  # missing
             checked.notes, checked.problems = checked.notes + checked.problems, []
     return [*used, *others]
 
 
-def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, earlier: EarlierSplits) -> CheckedSplit:
+def _check_split(
+    dataset: Dataset,
+    name: str,
+    progress: StartProgress | None,
+    earlier: EarlierSplits,
+    pairs: dict[str, Sequence[Pair]],
+) -> CheckedSplit:
+    """Check one split, and add its pairs of files to those of other splits."""
     checked = CheckedSplit(name)
     try:
         split = dataset.split(name)
@@ -95,11 +118,7 @@ def _check_split(dataset: Dataset, name: str, progress: StartProgress | None, ea
     advance = progress(name, len(split)) if progress is not None else None
     facts = list(map_on_all_cores(lambda index: _examine_sample(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
-        unpaired = [
-            problem for problem in find_masks_without_image(name, split.pairs) if problem.where not in earlier.masks
-        ]
-        earlier.masks |= {problem.where for problem in unpaired}
-        (checked.notes if _shares_folders(dataset) else checked.problems).extend(unpaired)
+        pairs[name] = split.pairs
     for sample in facts:
         checked.problems += sample.problems
         checked.notes += sample.notes
@@ -144,28 +163,51 @@ def _add_mixed_masks(dataset: Dataset, used: list[CheckedSplit], label_sets: Map
         used[0].notes.append(Problem(splits, where, "mixed masks", what, remedy))
 
 
-def _shares_folders(dataset: Dataset) -> bool:
-    """Return whether splits share one folder, so that an unpaired mask belongs to no split."""
-    return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
+def _find_shared_folders(dataset: Dataset, pairs: Mapping[str, Sequence[Pair]]) -> set[Path]:
+    """Return the folders of masks that do not belong to one of the splits."""
+    splits = [{pair.mask.parent for pair in of_split} for of_split in pairs.values()]
+    if isinstance(dataset, Folder) and SPLIT not in dataset.files.images:
+        return set().union(*splits)
+    counts = Counter(folder for folders in splits for folder in folders)
+    return {folder for folder, count in counts.items() if count > 1}
+
+
+def _add_unpaired_masks(
+    checked: Iterable[CheckedSplit], pairs: Mapping[str, Sequence[Pair]], shared: Collection[Path]
+) -> None:
+    """Add a problem for each mask without an image; a note without a split if splits share its folder."""
+    seen = {str(pair.mask) for of_split in pairs.values() for pair in of_split}  # their images are reported as missing
+    for split in checked:
+        for problem in find_masks_without_image(split.split, pairs.get(split.split, ())):
+            if problem.where in seen:
+                continue
+            seen.add(problem.where)
+            if Path(problem.where).parent in shared:
+                split.notes.append(replace(problem, split=""))
+            else:
+                split.problems.append(problem)
 
 
 def _examine_sample(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
     """Decode one sample as in training, and return the result."""
     id_ = split.ids[index]
-    if not isinstance(split, FileSplit):
-        try:
-            sample = split[index]
-        except DataError as error:
-            problem = Problem(name, id_, "unreadable sample", str(error), "fix the sample")
-            return SampleFacts(id_, id_, problems=(problem,))
-        return SampleFacts(id_, id_, _hash_pixels(sample), counts=count_labels(sample.label))
-    pair = split.pairs[index]
-    where = str(pair.image)
+    pair = split.pairs[index] if isinstance(split, FileSplit) else None
+    where = id_ if pair is None else str(pair.image)
     try:
-        sample = split[index]
+        sample = read_sample(split, index, len(dataset.classes))
+    except UndefinedLabelError as error:
+        file, what = id_ if pair is None else str(pair.mask), str(error).partition("undefined labels: ")[2]
+        problem = Problem(name, file, "undefined label", what, LABEL_REMEDY)
+        return SampleFacts(id_, where, problems=(problem,))
     except DataError as error:
+        if not isinstance(split, FileSplit):
+            problem = Problem(name, id_, "unreadable sample", str(error), "fix the sample")
+            return SampleFacts(id_, where, problems=(problem,))
         labels = dataset.label_decoder() if isinstance(dataset, FileDataset) else None
-        return SampleFacts(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, split.open_mask)))
+        pair_problems = diagnose_pair(name, split.pairs[index], error, labels, split.open_mask)
+        return SampleFacts(id_, where, problems=tuple(pair_problems))
+    if pair is None:
+        return SampleFacts(id_, where, _hash_pixels(sample), counts=count_labels(sample.label))
     with open_header(pair.image) as image:
         notes = tuple(find_exif_rotation(name, pair.image, image))
         conversion = describe_conversion(image, dataset.image_format)

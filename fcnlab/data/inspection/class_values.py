@@ -169,8 +169,9 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
     if not any(isinstance(value, type(first)) for value in defined):
         has, listed = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
         raise DataError(
-            f"the masks contain {has} ({format_items(contents.values)}), but --classes lists {listed}; list the {has}, such "
-            f"as {_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per line"
+            f"the masks contain {has} ({format_items(contents.values)}), but --classes lists {listed}; list the {has}, "
+            f"such as {_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per "
+            "line"
         )
     if any(isinstance(value, int) for value in defined):
         defined |= {IGNORE_INDEX}

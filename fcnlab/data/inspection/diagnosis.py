@@ -19,12 +19,16 @@ OpenMask = Callable[[Path], Image.Image]
 """Function that opens and decodes a file, or raises DataError."""
 
 
+LABEL_REMEDY = "assign the values to a class, or ignore them"
+"""Remedy of values of masks that are neither a class nor ignored."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A problem of a file or a sample.
 
     Attributes:
-        split: name of the split.
+        split: name of the split; empty for a file that belongs to no split.
         where: the file, or the id of the sample.
         kind: kind of the problem, such as `missing mask`.
         what: description of the problem.
@@ -194,8 +198,7 @@ def _check_values(split: str, path: Path, mask: Image.Image, labels: LabelDecode
         elif isinstance(error, MaskModeError):
             kind, remedy = "mask mode", "save the mask in the expected mode"
         else:
-            kind, what = "undefined label", what.removeprefix("undefined labels: ")
-            remedy = "assign the values to a class, or ignore them"
+            kind, what, remedy = "undefined label", what.removeprefix("undefined labels: "), LABEL_REMEDY
         return [Problem(split, str(path), kind, what, remedy)]
     return []
 

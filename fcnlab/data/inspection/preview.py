@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Pixels, Sample, Split
+from fcnlab.data.datasets.base import Pixels, Sample, Split, read_sample
 from fcnlab.data.datasets.image_file import to_display
 from fcnlab.data.inspection.font import fit_text, load_font
 from fcnlab.seeding import derive_seed
@@ -63,6 +63,7 @@ def choose_samples(split: Split, count: int, seed: int) -> list[int]:
 def create_rows(
     split: Split,
     chosen: Sequence[int],
+    num_classes: int,
     *,
     augment: Augment | None = None,
     transform: SampleTransform | None = None,
@@ -74,12 +75,18 @@ def create_rows(
     Args:
         split: the split of the samples.
         chosen: indices of the samples.
+        num_classes: number of classes of the dataset.
         augment: the augmentation; None for only the samples.
         transform: transform of the samples before their augmentation.
         draws: number of epochs.
         seed: seed of the trial.
+
+    Raises:
+        DataError: a sample cannot be decoded, or has labels that are neither classes nor ignored.
     """
-    return [_create_row(split[index], index, augment, transform, draws, seed) for index in chosen]
+    return [
+        _create_row(read_sample(split, index, num_classes), index, augment, transform, draws, seed) for index in chosen
+    ]
 
 
 def _create_row(

@@ -51,7 +51,6 @@ class EarlierSplits:
     Attributes:
         samples: split and facts of the first sample with each id.
         pictures: split and facts of the first sample with each digest.
-        masks: masks that are reported as unpaired.
         counts: number of pixels of each label by split, of splits whose samples could all be decoded.
         label_sets: number of masks by the set of their labels.
         colors: first color of each number in palette masks.
@@ -59,7 +58,6 @@ class EarlierSplits:
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, SampleFacts]] = field(default_factory=dict)
-    masks: set[str] = field(default_factory=set)
     counts: dict[str, Counts] = field(default_factory=dict)
     label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
     colors: FirstColors = field(default_factory=dict)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Dataset, Sample
+from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 
 Counts = NDArray[np.int64]
@@ -119,16 +119,16 @@ def compute_split_stats(
 
 
 def _compute_split(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
-    split = dataset.split(name)
+    split, num_classes = dataset.split(name), len(dataset.classes)
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
     levels = np.zeros((split.channels, 256), np.int64)
     for index, (size, labels, colors) in enumerate(
-        map_on_all_cores(lambda i: _count_sample(split[i]), len(split), advance)
+        map_on_all_cores(lambda i: _count_sample(read_sample(split, i, num_classes)), len(split), advance)
     ):
         sizes[index], pixels[index] = size, labels
         levels += colors
-    return SplitStats(name, len(dataset.classes), sizes, pixels, levels)
+    return SplitStats(name, num_classes, sizes, pixels, levels)
 
 
 def _count_sample(sample: Sample) -> tuple[tuple[int, int], Counts, Counts]:

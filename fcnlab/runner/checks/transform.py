@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fcnlab.config.recipe import CustomTransform, Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.datasets.base import Dataset, read_sample
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import DataError, first_line
 from fcnlab.lab import Lab
@@ -115,7 +115,7 @@ def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Ob
     where = f"recipe.transform: {transform.name}"
     split, observations = dataset.split(split_name), _Observations()
     for index in range(min(IMAGES, len(split))):
-        sample = split[index]
+        sample = read_sample(split, index, len(dataset.classes))
         original = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
         for epoch in range(EPOCHS):
             try:
