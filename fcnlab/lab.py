@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,14 +27,14 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
-from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.datasets.base import Dataset, FileDataset
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
-from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
+from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError, RunError, StopRunError, first_line
 from fcnlab.extensions import BUILTIN, Extensions
 from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
 from fcnlab.redaction import remember_uri
@@ -174,7 +175,7 @@ class Lab:
 
         Raises:
             DataError: its folder is not below the data root.
-            ConfigError: an extension that cannot be loaded or does not take the options.
+            ConfigError: an extension that cannot be loaded, does not take the options or lacks an attribute.
         """
         if isinstance(spec, ShapesDataset):
             return Shapes(**spec.options.model_dump())
@@ -193,13 +194,24 @@ class Lab:
             inspect.signature(create).bind(*arguments, **spec.options)
         except TypeError as error:
             raise ConfigError(f"dataset of type {spec.type}: its class does not take the options: {error}") from None
-        dataset = create(*arguments, **spec.options)
+        extension = self.extensions.find("dataset", spec.type)
+        try:
+            dataset = create(*arguments, **spec.options)
+        except FcnlabError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{extension.where}: {create.__name__} cannot be created: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        problem = _find_attribute_problem(dataset)
+        if problem is not None:
+            raise ConfigError(f"{extension.where}: {create.__name__}: {problem}")
         if not 2 <= len(dataset.classes) <= MAX_CLASSES:
             raise ConfigError(
                 f"dataset of type {spec.type}: its class has {len(dataset.classes)} classes; 2 to {MAX_CLASSES} are "
                 "possible, because labels are uint8 and 255 is ignored"
             )
-        dataset.code = f"{self.extensions.find('dataset', spec.type).fingerprint} {sorted(spec.options.items())}"
+        dataset.code = f"{extension.fingerprint} {sorted(spec.options.items())}"
         return dataset
 
     def check_head(self, spec: HeadConfig) -> None:
@@ -359,6 +371,20 @@ class Lab:
             return data[content], weights[str(file)] if file is not None else None, extensions
 
         return compute_fingerprints
+
+
+def _find_attribute_problem(dataset: Dataset) -> str | None:
+    """Return the first attribute that the class of a dataset lacks, or that is no sequence of names."""
+    required = ("root", "split_names", "expected_layout") if isinstance(dataset, FileDataset) else ()
+    for name in ("classes", *required):
+        if not hasattr(dataset, name):
+            remedy = "call `super().__init__(root)` in its constructor" if name == "root" else "define it in the class"
+            return f"does not set `{name}`; {remedy}"
+    for name in ("classes", "split_names"):
+        names = getattr(dataset, name, ())
+        if not (isinstance(names, tuple | list) and all(isinstance(each, str) for each in names)):
+            return f"`{name}` is {reprlib.repr(names)}; valid: a tuple of names, such as ('road', 'tree')"
+    return None
 
 
 def _parse_trackers(text: str) -> tuple[str, ...]:
