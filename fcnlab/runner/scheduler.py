@@ -52,12 +52,14 @@ class _TrialState:
     Attributes:
         job: the current job, while the trial runs here.
         epochs: its epochs when the job was started.
+        waits: whether the job has been reported as waiting for its device, and not as started.
     """
 
     planned: PlannedTrial
     state: _State = _State.PENDING
     job: Job | None = None
     epochs: Sequence[EpochRecord] = ()
+    waits: bool = False
 
 
 class Scheduler:
@@ -136,6 +138,11 @@ class Scheduler:
         for ended in executor.wait(POLL_INTERVAL):
             self._handle_exit(ended, executor)
         for trial in self._select(_State.RUNNING):
+            if trial.waits and trial.planned.key not in executor.waiting:
+                trial.waits = False
+                self._reporter.on_trial_start(trial.planned)
+            if trial.waits:
+                continue
             epochs = trial.planned.folder.read_progress()
             self._reporter.on_progress(trial.planned, epochs)
             self._publisher.log_progress(trial.planned, epochs)
@@ -183,8 +190,12 @@ class Scheduler:
         )
         trial.state, trial.epochs = _State.RUNNING, planned.folder.read_progress()
         executor.start(trial.job)
+        trial.waits = planned.key in executor.waiting
         self._publisher.start_trial(planned)
-        self._reporter.on_trial_start(planned)
+        if trial.waits:
+            self._reporter.on_device_wait(planned)
+        else:
+            self._reporter.on_trial_start(planned)
 
     def _handle_exit(self, ended: JobExit, executor: Executor) -> None:
         """Handle an ended job: end the trial, retry it or report the pause."""

@@ -254,6 +254,7 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     reporter = JsonlReporter(lines.append)
     first, second = plan.trials[:2]
     reporter.on_plan(plan)
+    reporter.on_device_wait(first)
     reporter.on_trial_start(first)
     reporter.on_progress(first, epoch_records(1))
     reporter.on_progress(first, epoch_records(1))
@@ -264,7 +265,10 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     reporter.on_wait(Waiting())
     reporter.on_trial_end(second, failed_record(second.trial, "no"))
     events: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    assert [one["event"] for one in events] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
+    assert [one["event"] for one in events] == [
+        "plan", "device_wait", "start", "epoch", "end", "elsewhere", "waiting", "end",
+    ]  # fmt: skip
+    assert events.pop(1)["key"] == first.key
     assert events[0] | {"trials": 4, "ended": 0, "remaining": 4} == events[0]
     assert events[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == events[2]
     assert events[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == events[3]

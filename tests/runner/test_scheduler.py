@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -11,18 +12,23 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 import fcnlab
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.progress.plain import PlainReporter
 from fcnlab.runner.run import Outcome, clear_failed, run_grid
 from fcnlab.settings import RunOptions
 from fcnlab.trial.trainer import Trainer
 from tests.conftest import SMOKE, write_grid
+from tests.report.finished_grid import finished_lab
+from tests.runner.damages import FakeExecutor
 
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 
@@ -75,6 +81,52 @@ def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int
         train(self)
 
     monkeypatch.setattr(Trainer, "train", changed)
+
+
+class OneDeviceExecutor(FakeExecutor):
+    """Keeps the second job of two waiting until the first one has ended, and lets each job run for two calls."""
+
+    def __init__(self, trials: dict[str, PlannedTrial]) -> None:
+        super().__init__(trials)
+        self._jobs: list[tuple[Job, int]] = []
+
+    @property
+    def free_slots(self) -> int:
+        return 2 - len(self._jobs)
+
+    @property
+    def waiting(self) -> list[str]:
+        return [job.trial.key for job, _ in self._jobs[1:]]
+
+    def start(self, job: Job) -> None:
+        self._jobs.append((job, 2))
+
+    def wait(self, timeout: float) -> list[JobExit]:
+        (job, calls), *others = self._jobs
+        self._jobs = [(job, calls - 1), *others] if calls else others
+        if not calls:
+            super().start(job)
+        return super().wait(timeout)
+
+
+def test_a_trial_that_waits_for_its_device_is_reported_as_started_when_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcnlab.runner.publisher.is_installed", lambda: False)
+    grid, lab = finished_lab(tmp_path, SMOKE)
+    for planned in make_plan(grid, lab).trials[:2]:
+        planned.folder.record.unlink()
+        planned.folder.counts.unlink()
+    executor = OneDeviceExecutor({planned.key: planned for planned in make_plan(grid, lab).trials})
+    shown = io.StringIO()
+    reporter = PlainReporter(Console(file=shown, width=200))
+    assert run_grid(grid, lab, reporter, executor=lambda: executor).ok
+    lines = shown.getvalue().splitlines()
+    events = [line for line in lines if line.startswith(("start", "wait", "resume", "done"))]
+    assert [event.partition(":")[0] for event in events] == [
+        "start  fcn32s, seed 0", "wait   fcn8s, seed 0 waits for its device", "done   fcn32s, seed 0",
+        "start  fcn8s, seed 0", "done   fcn8s, seed 0",
+    ]  # fmt: skip
 
 
 def test_serial_and_process_executors_give_the_same_table(tmp_path: Path) -> None:

@@ -205,9 +205,12 @@ def test_an_idle_worker_frees_the_gpu_before_an_exclusive_trial(lab: Lab, monkey
             wait_for_exit(executor)
         kept = [child_of_worker(executor, number) for number in range(2)]
         assert [read_record(lab, one).environment.trials_per_device for one in (first, second)] == [2, 2]
+        assert not executor.waiting
         executor.start(Job(trial=alone, exclusive=True))
         assert executor.free_slots == 0
+        assert executor.waiting == {alone.key}
         assert wait_for_exit(executor) == JobExit(alone.key)
+        assert not executor.waiting
         for pid in kept:
             wait_until_gone(pid)
     environment = read_record(lab, alone).environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -73,6 +74,11 @@ class Executor(ABC):
     @abstractmethod
     def free_slots(self) -> int:
         """Number of jobs that can be started now."""
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """Keys of the trials of exclusive jobs that wait until their device is idle; by default none."""
+        return ()
 
     @abstractmethod
     def start(self, job: Job) -> None:

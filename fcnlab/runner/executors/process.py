@@ -7,7 +7,7 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -77,6 +77,10 @@ class ProcessExecutor(Executor):
     @property
     def free_slots(self) -> int:
         return sum(worker.job is None and self._accepts_jobs(worker.slot.gpu) for worker in self._workers)
+
+    @property
+    def waiting(self) -> Collection[str]:
+        return {job.trial.key for job in self._waiting_exclusive.values()}
 
     def start(self, job: Job) -> None:
         if job.exclusive:

@@ -104,6 +104,13 @@ class ProgressReporter:
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
         self._update()
 
+    def on_device_wait(self, planned: PlannedTrial) -> None:
+        """Report that a trial waits until no other trial uses its device.
+
+        Args:
+            planned: the trial.
+        """
+
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         """Report the epochs of a running trial.
 

@@ -6,6 +6,7 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     remark      text: on the grid, such as the names of a weights file
     decoding    split, images
     start       key, cell, seed, epoch (the number of finished epochs), epochs
+    device_wait key, cell, seed: the trial starts when no other trial uses its device
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
     end         key, cell, seed, status, split, miou, plateau, train_seconds, failure; done, trials
     retry       key, cell, seed, cause, message, remedy: an attempt that ended without a record, and how it is retried
@@ -57,6 +58,9 @@ class JsonlReporter(ProgressReporter):
         super().on_trial_start(planned)
         epoch = self.running[planned.key].before
         self._write_event("start", **_identify(planned), epoch=epoch, epochs=planned.trial.recipe.epochs)
+
+    def on_device_wait(self, planned: PlannedTrial) -> None:
+        self._write_event("device_wait", **_identify(planned))
 
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         known = len(self.running[planned.key].epochs)

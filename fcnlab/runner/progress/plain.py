@@ -44,6 +44,9 @@ class PlainReporter(ProgressReporter):
         else:
             self._print(f"start  {planned.description}")
 
+    def on_device_wait(self, planned: PlannedTrial) -> None:
+        self._print(f"wait   {planned.description} waits for its device")
+
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         new = super().on_progress(planned, epochs)
         if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from typing import Any
 
 from fcnlab.errors import RunError
@@ -69,6 +70,10 @@ class RayExecutor(Executor):
     @property
     def free_slots(self) -> int:
         return sum(self._is_open(slot) for slot in self._slots)
+
+    @property
+    def waiting(self) -> Collection[str]:
+        return {job.trial.key for job in self._waiting_exclusive.values()}
 
     def start(self, job: Job) -> None:
         open_slots = [slot for slot in self._slots if self._is_open(slot)]
