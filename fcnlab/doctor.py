@@ -16,7 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from fcnlab.console import format_bytes
-from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError, first_line
+from fcnlab.errors import ConfigError, DataError, FcnlabError, RunError, TrackingError, first_line
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
 from fcnlab.processor import get_processor_name, usable_cores
@@ -216,7 +216,13 @@ def _check_datasets(lab: Lab) -> Iterator[Check]:
     elif not is_folder(lab.data_root):
         yield Check("data root", "error", f"{lab.data_root}: no such folder", "correct --data-root or FCNLAB_DATA")
         return
-    present = [name for name in lab.registry.names("dataset") if _has_files(lab, name)]
+    present = []
+    for name in lab.registry.names("dataset"):
+        try:
+            if _has_files(lab, name):
+                present.append(name)
+        except ConfigError as error:  # of an extension
+            yield Check(f"dataset {name}", "warning", str(error))
     where = f"{lab.data_root}: " if lab.data_root else ""
     yield Check("datasets", "ok", where + ", ".join(present))
 

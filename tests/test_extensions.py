@@ -19,6 +19,7 @@ from fcnlab import cli
 from fcnlab.cli import app
 from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Sample
+from fcnlab.doctor import check_installation
 from fcnlab.errors import ConfigError, DataError, FcnlabError, StopRunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
@@ -204,6 +205,12 @@ def test_an_executor_is_refused_before_anything_runs(own: Lab, monkeypatch: pyte
 def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call) -> None:
     assert {"shallow8", "fcn8s"} <= set(own.registry.names("head"))
     assert call("registry", "show", "head", "shallow8").code == 0
+    code, out, _ = call("data", "list")
+    row = {line.split()[0]: line for line in out.splitlines()}
+    assert code == 0 and row["blobs"].split()[1] == "error" and "train 16, val 4, test 6" in row["shapes-mini"]
+    assert "this would run the lab's Python file" in call("data", "list", "--verbose").out.replace("\n", " ")
+    (check,) = (check for check in check_installation(own) if check.name == "dataset blobs")
+    assert check.status == "warning" and "--allow-extensions" in check.found
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, Verbose, fit_last_column, print_json
-from fcnlab.console import create_console, format_table
-from fcnlab.errors import DataError
+from fcnlab.console import create_console, format_count, format_table
+from fcnlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -18,8 +18,9 @@ EXAMPLE = "Example: fcnlab data list --data-root ~/data"
 def list_(verbose: Verbose = False, as_json: AsJson = False, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """List the datasets, with their classes and images.
 
-    For a dataset without its files, "missing" is printed in place of the number of images of each split. Descriptions
-    are shortened to one line; --verbose shows them in full, and which files are missing.
+    In place of the number of images of each split, "missing" is printed for a dataset without its files, and "error"
+    for an extension that cannot be used. Descriptions are shortened to one line; --verbose shows them in full, with
+    the missing files and the errors.
     """
     from fcnlab.lab import Lab
 
@@ -36,28 +37,33 @@ def list_(verbose: Verbose = False, as_json: AsJson = False, lab: LabOption = No
     ]
     shown = [headings, *rows] if verbose else fit_last_column(headings, rows, terminal.width)
     terminal.print(format_table(shown[0], shown[1:], terminal.width, numbers=[1]))
-    missing = sum(values["missing"] is not None for values in datasets)
+    missing, errors = (sum(values[key] is not None for values in datasets) for key in ("missing", "error"))
     if missing and not verbose:
-        terminal.print(f"{missing} datasets have missing files; --verbose lists them")
+        terminal.print(f"missing: the files of {format_count(missing, 'dataset')}; --verbose lists them")
+    if errors and not verbose:
+        terminal.print(f"error: {format_count(errors, 'dataset')} cannot be used; --verbose shows why")
 
 
 def _describe(lab: Lab, name: str) -> dict[str, Any]:
     """Return the description of a dataset as JSON values."""
     spec = lab.registry.get("dataset", name)
-    values: dict[str, Any] = {"name": name, "description": spec.description, "classes": None, "images": None}
+    values: dict[str, Any] = {"name": name, "description": spec.description}
+    values |= dict.fromkeys(("classes", "images", "missing", "error"))
     try:
         dataset = lab.open_dataset(spec)
         images = {split: len(dataset.split(split)) for split in spec.used_splits}
     except DataError as error:
         return values | {"missing": str(error)}
-    return values | {"classes": len(dataset.classes), "images": images, "missing": None}
+    except ConfigError as error:
+        return values | {"error": str(error)}
+    return values | {"classes": len(dataset.classes), "images": images}
 
 
 def _format_images(values: dict[str, Any]) -> str:
     if values["images"] is None:
-        return "missing"
+        return "missing" if values["error"] is None else "error"
     return ", ".join(f"{split} {count}" for split, count in values["images"].items())
 
 
 def _format_details(values: dict[str, Any], verbose: bool) -> str:
-    return "\n".join(filter(None, (values["description"], values["missing"] if verbose else "")))
+    return "\n".join(filter(None, (values["description"], (values["missing"] or values["error"]) if verbose else "")))
