@@ -269,7 +269,7 @@ class CustomDataset(Dataset):
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     folder: str | None = None
-    options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
+    options: dict[str, bool | int | Finite | str] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 BuiltinDataset = Annotated[ShapesDataset | KnownDataset | FolderDataset, Field(discriminator="type")]

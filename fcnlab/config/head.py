@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from fcnlab.config.base import BUILTIN, Count, Entry, Length, SameType, Truth, tag_by_type
+from fcnlab.config.base import BUILTIN, Count, Entry, Finite, Length, SameType, Truth, tag_by_type
 from fcnlab.errors import nearest
 
 
@@ -161,7 +161,7 @@ class SmpHead(Head):
     type: Literal["smp"]
     decoder: Literal["unet", "deeplabv3plus", "fpn", "upernet", "segformer"]
     output_stride: Annotated[Literal[8, 16, 32], SameType] = 32
-    options: dict[str, bool | int | float | str | tuple[Length, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+    options: dict[str, bool | int | Finite | str | tuple[Length, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -216,7 +216,7 @@ class CustomHead(Head):
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     output_stride: Annotated[Literal[8, 16, 32], SameType] = 32
-    options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
+    options: dict[str, bool | int | Finite | str] = {}  # noqa: RUF012 - pydantic copies defaults
     reads: tuple[Count, ...] = (32,)
 
     @property

@@ -207,7 +207,7 @@ class CustomTransform(Config):
     """
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    options: dict[str, bool | int | float | str | tuple[StrictInt | Finite, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+    options: dict[str, bool | int | Finite | str | tuple[StrictInt | Finite, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 class StopOnPlateau(Config):

@@ -123,6 +123,11 @@ def test_several_errors_are_several_lines() -> None:
             {"type": "mine", "options": {"a": [1]}},
             "options.a: input should be true, false, a number or a text, not [1]",
         ),
+        (
+            AnyHead,
+            {"type": "mine", "options": {"a": float("nan")}},
+            "options.a: input should be true, false, a number or a text, not NaN",
+        ),
         (AnyHead, {"type": "skip", "stride": 8.0}, "stride: 8.0 is not valid; write 8"),
         (AnyHead, {"type": "dilated", "output_stride": 8, "convs": True}, "convs: true is not valid; write 1"),
         (AnyHead, {"type": "dilated", "output_stride": 8, "auxiliary": 16.0}, "auxiliary: 16.0 is not valid; write 16"),
