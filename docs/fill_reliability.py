@@ -33,7 +33,7 @@ def _format_table(harness: dict[str, Any]) -> str:
     lines = [
         f"`{harness['command']}`, {minutes} minute{'s' * (minutes != 1)}; {'; '.join(harness['machine'])}.",
         "",
-        "| failure | what fcnlab does | tried | ended badly |",
+        "| failure | what fcnlab does | tried | failed |",
         "| --- | --- | ---: | ---: |",
     ]
     by_expected: dict[str, list[dict[str, Any]]] = {}

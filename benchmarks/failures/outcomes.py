@@ -1,4 +1,4 @@
-"""The outcomes of a failure harness: how many cases of each failure were tried, and which of them ended badly."""
+"""The outcomes of a failure harness: how many cases of each failure were tried, and which of them failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Outcome:
     Attributes:
         failure: a short name, as in a table: `SIGKILL of the driver`.
         tried: number of cases.
-        bad: one line for each case that ended badly.
+        bad: one line for each case that failed.
         expected: expected behavior of fcnlab, as in a table: `the trial resumes from its checkpoint`.
     """
 
@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """The cases that were tried and those that ended badly, by the name of the failure, in the order of first cases."""
+    """The cases that were tried and those that failed, by the name of the failure, in the order of first cases."""
 
     expected: dict[str, str] = field(default_factory=dict)
     tried: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class Tally:
         Args:
             failure: name of the failure.
             expected: expected behavior of fcnlab.
-            problem: one line if the case ended badly, else an empty text.
+            problem: one line if the case failed, else an empty text.
         """
         self.expected.setdefault(failure, expected)
         self.tried[failure] += 1
@@ -66,7 +66,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def report(outcomes: Iterable[Outcome], command: str, seconds: float, file: Path | None = None) -> int:
-    """Print the outcomes and the cases that ended badly, and return the exit code: 1 if there is such a case.
+    """Print the outcomes and the cases that failed, and return the exit code: 1 if there is such a case.
 
     Args:
         outcomes: the outcomes of the harness.
@@ -76,7 +76,7 @@ def report(outcomes: Iterable[Outcome], command: str, seconds: float, file: Path
     """
     outcomes = list(outcomes)
     for outcome in outcomes:
-        print(f"{outcome.failure}: {outcome.tried} tried, {len(outcome.bad)} ended badly")
+        print(f"{outcome.failure}: {outcome.tried} tried, {len(outcome.bad)} failed")
         for line in outcome.bad:
             print(f"    {line}")
     if file:

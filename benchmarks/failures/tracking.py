@@ -3,7 +3,7 @@
     python -m benchmarks.failures.tracking --json docs/reliability/tracking.json
 
 A grid is run once. Then its records are published to a server that fails from its first, second, third ... request on,
-or at this request only. Afterwards the server works again and `sync_grid` is called twice. A case ends badly if an
+or at this request only. Afterwards the server works again and `sync_grid` is called twice. A case fails if an
 exception is raised, if the error is not reported in one line or contains the password, if a run of a trial is missing,
 incomplete, there twice or has repeated points, or if the last call changes anything. In other cases runs are deleted in
 MLflow, or trials run while the server does not answer: they must not wait for it.
@@ -163,7 +163,7 @@ class Harness:
         try:
             with mock.patch.dict(os.environ, timeout):
                 outcome = sync_grid(grid, lab, listener)
-        except Exception as error:  # noqa: BLE001 - counted as a case that ended badly
+        except Exception as error:  # noqa: BLE001 - counted as a case that failed
             return [f"{type(error).__name__}: {error}"]
         finally:
             failed = self.server.requests >= first

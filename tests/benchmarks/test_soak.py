@@ -19,7 +19,7 @@ def marks(name: str, growth: float) -> list[Mark]:
 @pytest.mark.parametrize(
     ("name", "allowed", "refused"), [("driver_mb", 8, 9), ("descriptors", 2, 3), ("children", 0, 1)]
 )
-def test_growth_beyond_its_limit_ends_badly(name: str, allowed: float, refused: float) -> None:
+def test_growth_beyond_its_limit_fails(name: str, allowed: float, refused: float) -> None:
     assert not any(outcome.bad for outcome in find_growth(marks(name, allowed)))
     assert [outcome.failure for outcome in find_growth(marks(name, refused)) if outcome.bad] == [LIMITS[name].name]
 

@@ -1,7 +1,7 @@
 """Damage to the files of a lab, and what the commands make of it. `python -m tests.runner.damages` tries a long list.
 
 A lab has four trials: three have finished and one has been started. Each case damages one file in a copy of the lab and
-then calls a command. It ends badly if the command raises something that is not an error for the user, if a trial whose
+then calls a command. It fails if the command raises something that is not an error for the user, if a trial whose
 files are intact gets other metrics or other files, if a damaged trial has other metrics than it had, or if the grid
 does not have its table again after `run`. Trials are not trained: an executor writes their files.
 """
@@ -288,7 +288,7 @@ def main() -> int:
         for case in cases(long=True):
             tried += len(VERBS)
             bad += harness.try_case(case)
-    print("\n".join([*bad, f"tried: {tried}, ended badly: {len(bad)}"]))  # noqa: T201
+    print("\n".join([*bad, f"tried: {tried}, failed: {len(bad)}"]))  # noqa: T201
     return 1 if bad else 0
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.failures.environment --json docs/reliability/environment.json
 
-A case ends badly with a traceback, a command that hangs, a wrong table, a record that is lost or repeated, or files
+A case fails with a traceback, a command that hangs, a wrong table, a record that is lost or repeated, or files
 that are left behind. Cases that require root are skipped, with the reason, where file systems cannot be mounted. Runs
 on Linux.
 """
@@ -77,7 +77,7 @@ def try_kinds(bench: Workbench, kinds: Sequence[Kind], deadline: float) -> list[
 
 
 def _try_case(bench: Workbench, kind: Kind, number: int) -> str:
-    """Return what ended badly in a case; an empty text if nothing did."""
+    """Return the problem of a case; an empty text if there is none."""
     started = time.monotonic()
     try:
         found = kind.cases[number](bench)

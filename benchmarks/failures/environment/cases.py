@@ -26,7 +26,7 @@ class Kind(NamedTuple):
     Attributes:
         failure: name of the failure, as in a table.
         expected: expected behavior of fcnlab.
-        cases: functions that try one case each and return what ended badly.
+        cases: functions that try one case each and return its problem.
         mounts: whether file systems must be mounted, or users changed.
     """
 

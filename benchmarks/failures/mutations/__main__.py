@@ -18,7 +18,7 @@ from benchmarks.failures.outcomes import add_json_option, report
 SPAWN = get_context("spawn")
 
 MEMORY = 6 * 2**30
-"""Bytes of memory of each process; torch takes about one gigabyte of it, and a case that needs more ends badly."""
+"""Bytes of memory of each process; torch takes about one gigabyte of it, and a case that needs more fails."""
 
 
 def main() -> int:

@@ -67,7 +67,7 @@ def run_cases(sandbox: Sandbox, count: int, chance: random.Random) -> Iterator[t
         chance: chooses them.
 
     Yields:
-        The kind of each, and the problem if it ended badly, else an empty text.
+        The kind of each, and the problem if it failed, else an empty text.
     """
     make_street(sandbox.lab / "street")
     (sandbox.lab / "experiments" / "q.yaml").write_text(GRID, encoding="utf-8")

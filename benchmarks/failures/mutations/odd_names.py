@@ -117,7 +117,7 @@ def run_cases(sandbox: Sandbox, model: Path, limit: int | None = None) -> Iterat
         limit: number of names and things of each file; None for all.
 
     Yields:
-        The kind of each case, and the problem if it ended badly, else an empty text.
+        The kind of each case, and the problem if it failed, else an empty text.
     """
     (sandbox.lab / "registry" / "datasets.yaml").write_text(REGISTRY["datasets"], encoding="utf-8")
     for role in list_roles(sandbox, model):

@@ -51,7 +51,7 @@ def run_cases(sandbox: Sandbox, model: Path, count: int, chance: random.Random) 
         chance: chooses the mutations.
 
     Yields:
-        The kind of each mutation, and the problem if it ended badly, else an empty text.
+        The kind of each mutation, and the problem if it failed, else an empty text.
     """
     street, original = sandbox.lab / "street", sandbox.root / "original"
     make_street(original)

@@ -1,4 +1,4 @@
-"""The problem of a command that has ended badly."""
+"""The problem of a command that has failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_LINES = 100
 def find_problem(
     result: Result, names: Iterable[str] = (), codes: Collection[int] = (0, 2), *, inside: str = ""
 ) -> str:
-    """Return why a command has ended badly, or an empty text.
+    """Return why a command has failed, or an empty text.
 
     Args:
         result: the end of the command.

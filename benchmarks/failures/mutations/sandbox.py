@@ -18,7 +18,7 @@ from benchmarks.time_limit import time_limit
 from fcnlab import cli
 
 LIMIT = 60.0
-"""Seconds after which a command is stopped and its case ends badly."""
+"""Seconds after which a command is stopped and its case fails."""
 
 
 class TimeLimitError(BaseException):

@@ -161,7 +161,7 @@ def run_cases(sandbox: Sandbox, subject: Subject, count: int, chance: random.Ran
         chance: chooses the mutations.
 
     Yields:
-        The kind of each mutation, and the problem if it ended badly, else an empty text.
+        The kind of each mutation, and the problem if it failed, else an empty text.
     """
     original = subject.file.read_bytes() if subject.file.exists() else None
     before = {}
