@@ -14,7 +14,7 @@ import yaml
 from PIL import ExifTags, Image
 
 from fcnlab.config.dataset import Dataset
-from fcnlab.data.inspection.propose import Contents
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, CommandResult
 from tests.cli.test_cli import refused

@@ -21,8 +21,8 @@ from fcnlab.paths import exists, expand_home, is_folder, resolve_path
 if TYPE_CHECKING:
     from fcnlab.data.datasets.base import Dataset
     from fcnlab.data.inspection.class_values import ClassChoice
+    from fcnlab.data.inspection.pair_contents import Contents
     from fcnlab.data.inspection.pairing import Pairing
-    from fcnlab.data.inspection.propose import Contents
     from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
@@ -201,7 +201,7 @@ def _pair(folders: tuple[str, str], lists: Collection[Path]) -> Pairing:
 def _refuse_swapped(folders: tuple[str, str], lists: Collection[Path], channels: int, problem: str) -> None:
     """Raise a DataError that suggests to swap `--images` and `--masks` if a few pairs can be read then."""
     from fcnlab.data.datasets.image_file import ImageFormat
-    from fcnlab.data.inspection.propose import read_contents
+    from fcnlab.data.inspection.pair_contents import read_contents
 
     images, masks = folders
     try:
@@ -232,7 +232,7 @@ def _absolute(folder: str) -> str:
 def _read_contents(pairing: Pairing, channels: int) -> Contents:
     """Read the pairs and show a progress bar on a terminal."""
     from fcnlab.data.datasets.image_file import ImageFormat
-    from fcnlab.data.inspection.propose import read_contents
+    from fcnlab.data.inspection.pair_contents import read_contents
 
     with sample_bars() as start:
         return read_contents(pairing.pairs, start("masks", len(pairing.pairs)), ImageFormat(channels))

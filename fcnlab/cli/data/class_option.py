@@ -18,7 +18,7 @@ from fcnlab.data.inspection.class_values import (
     format_items,
     propose_classes,
 )
-from fcnlab.data.inspection.propose import Contents
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.paths import check_regular_file, expand_home, is_file
 

@@ -21,8 +21,8 @@ from fcnlab.data.inspection.absent_classes import check_absent_classes, find_abs
 from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
 from fcnlab.data.inspection.diagnosis import read_mask_palette
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import Pairing, match_purposes
-from fcnlab.data.inspection.propose import Contents
 from fcnlab.data.inspection.split_warnings import (
     warn_of_palettes,
     warn_of_repeated_images,

@@ -11,7 +11,7 @@ from fcnlab.console import format_count
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import Counts, no_counts
 from fcnlab.data.datasets.base import FileSplit
-from fcnlab.data.inspection.propose import Contents
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.errors import DataError
 
 Value = int | str

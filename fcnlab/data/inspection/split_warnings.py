@@ -11,8 +11,8 @@ from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import open_header
 from fcnlab.data.datasets.splits import SPLIT, common_splits
 from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import match_purposes
-from fcnlab.data.inspection.propose import Contents
 from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, compare_palettes
 
 
