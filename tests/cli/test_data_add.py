@@ -258,6 +258,12 @@ def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
         refused(add(call, *more), message)
 
 
+def test_the_suggested_ignored_values_are_complete(call: Call, tmp_path: Path) -> None:
+    fill(tmp_path / "mine/images", tmp_path / "mine/masks", TEN, list(range(20)))
+    output = add(call, "--classes", "a=0,b=1")
+    assert output.code == 2 and f"pass --ignore {','.join(map(str, range(2, 20)))}" in output.err
+
+
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 

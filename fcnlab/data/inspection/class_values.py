@@ -181,7 +181,7 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
         raise DataError(
             f"the masks contain {format_items(shares)}, neither a class nor ignored; add a class to --classes, or pass "
-            f"{_format_option('--ignore', ','.join(map(str, [*ignore, *undefined[:SHOWN]])))}"
+            f"{_format_option('--ignore', ','.join(map(str, [*ignore, *undefined])))}"
             f"{_describe_rare(contents, undefined)}"
         )
 
