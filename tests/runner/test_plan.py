@@ -453,6 +453,7 @@ product:
 seeds: 5
 baseline: {head: fcn32s, recipe.lr: 0.1, recipe.weight_decay: 0.0, recipe.flip: 0.0}
 """
+SMALLER = LARGE.replace("[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]", "[0.0]")
 
 
 def test_plan_of_ten_thousand_trials_with_known_networks_does_not_import_torch(lab: Lab) -> None:
@@ -481,21 +482,20 @@ def plan_and_estimate(grid: Grid, lab: Lab) -> Plan:
 def test_work_of_a_plan_grows_in_proportion_to_its_trials(lab: Lab) -> None:
     calls = []
     for seeds in (1, 2):
-        text = LARGE.replace("[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]", "[0.0]")
-        grid = lab.load_grid(write_grid(lab.root, text.replace("seeds: 5", f"seeds: {seeds}")))
+        grid = lab.load_grid(write_grid(lab.root, SMALLER.replace("seeds: 5", f"seeds: {seeds}")))
         assert len(plan_and_estimate(grid, lab).trials) == 200 * seeds  # what is cached is in the cache
         calls.append(count_calls(partial(plan_and_estimate, grid, lab)))
     assert calls[1] < 2.5 * calls[0]
 
 
-def test_plan_of_ten_thousand_trials_keeps_no_records_in_memory(lab: Lab) -> None:
-    grid = lab.load_grid(write_grid(lab.root, LARGE))
+def test_a_plan_keeps_no_records_in_memory(lab: Lab) -> None:
+    grid = lab.load_grid(write_grid(lab.root, SMALLER))
     for planned in make_plan(grid, lab).trials[:3]:
         finish(planned)
     gc.collect()
     before = sum(type(thing) is Record for thing in gc.get_objects())
     plan = plan_and_estimate(grid, lab)
-    assert len(plan.trials) == len({planned.key for planned in plan.trials}) == 10_000
+    assert len(plan.trials) == len({planned.key for planned in plan.trials}) == 1_000
     gc.collect()
     assert sum(type(thing) is Record for thing in gc.get_objects()) <= before
 
