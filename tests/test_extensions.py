@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -208,7 +209,8 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
     code, out, _ = call("data", "list")
     row = {line.split()[0]: line for line in out.splitlines()}
     assert code == 0 and row["blobs"].split()[1] == "error" and "train 16, val 4, test 6" in row["shapes-mini"]
-    assert "this would run the lab's Python file" in call("data", "list", "--verbose").out.replace("\n", " ")
+    errors = {one["name"]: one["error"] for one in json.loads(call("data", "list", "--json").out)["datasets"]}
+    assert "this would run the lab's Python file" in errors["blobs"] and errors["shapes-mini"] is None
     (check,) = (check for check in check_installation(own) if check.name == "dataset blobs")
     assert check.status == "warning" and "--allow-extensions" in check.found
 
