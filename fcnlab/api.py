@@ -339,17 +339,11 @@ def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Repo
     Raises:
         RunError: no trial has finished, and the written report has finished trials, or it cannot be written.
     """
-    from fcnlab.report.report import report_plan
-    from fcnlab.report.write import check_written_report, publish_report, write_report
-    from fcnlab.runner.plan import make_plan
+    from fcnlab.report.write import create_report
 
     lab = lab or Lab.find(grid.path)
     with _open_tracker(grid, lab) as tracker:
-        created = report_plan(make_plan(grid, lab), lab, tracker)
-        check_written_report(created)
-        write_report(created, lab, predict=predict)
-        publish_report(created, tracker)
-    return created
+        return create_report(grid, lab, tracker, predict=predict, after_run=False)
 
 
 @contextmanager

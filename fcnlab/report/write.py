@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ from fcnlab.report.tables.formats import to_markdown
 from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.runner.grid_state import claim_results
-from fcnlab.runner.plan import make_plan
+from fcnlab.runner.plan import make_plan, read_reported_trials
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.published_report import digest_report
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # importing it would import altair
     from fcnlab.report.charts.plot import Plot
 
 
-def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool) -> Report:
+def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool, after_run: bool = True) -> Report:
     """Make the report of a grid, write it to `results/<grid>/` and attach it to the grid's run in MLflow.
 
     An error of the tracking store does not stop this; it is then the `error` of the tracker.
@@ -56,12 +56,18 @@ def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bo
         lab: the lab of the grid.
         tracker: tracker of the grid.
         predict: see `write_report`.
+        after_run: the grid has been run, so that the report replaces any other, also if all trials have failed.
 
     Returns:
         The report.
+
+    Raises:
+        RunError: see `check_written_report`, which is called unless `after_run` is set, and `write_report`.
     """
     plan = make_plan(grid, lab)
     report = report_plan(plan, lab, tracker)
+    if not after_run:
+        check_written_report(report)
     write_report(report, lab, predict=predict)
     publish_report(report, tracker)
     return report
@@ -104,13 +110,10 @@ def check_written_report(report: Report) -> None:
     """
     if (report.trials["status"] == "finished").any():
         return
-    written: list[str] = []
-    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it cannot be read
-        provenance = json.loads((report.folder / "provenance.json").read_text(encoding="utf-8"))
-        written = [trial["key"] for trial in provenance["trials"] if trial["status"] == "finished"]
-    if written:
+    number = [*read_reported_trials(report.folder / "provenance.json").values()].count("finished")
+    if number:
         raise RunError(
-            f"{report.folder}: has the report of {format_count(len(written), 'finished trial')}, and no trial of the "
+            f"{report.folder}: has the report of {format_count(number, 'finished trial')}, and no trial of the "
             "grid has finished in this lab; the report is not replaced. Run the grid, set the lab with --lab, or "
             "remove the folder"
         )

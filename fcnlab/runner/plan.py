@@ -137,7 +137,7 @@ class Plan:
 
     def counts(self) -> dict[State, int]:
         """Return the number of trials in each state."""
-        counts = Counter(self.states.values())
+        counts = Counter(planned.state for planned in self.all_trials)
         return {state: counts[state] for state in get_args(State)}
 
 
@@ -233,10 +233,24 @@ def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
     finished = {planned.key for planned in plan.all_trials if planned.status == "finished"}
     counts: Counter[str] = Counter()
     for file in sorted(lab.results.glob("**/provenance.json")) if finished else ():
-        with suppress(OSError, ValueError, KeyError, TypeError):  # it cannot be read, or is not one of fcnlab
-            trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
-            counts[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
+        counts[file.parent.relative_to(lab.results).as_posix()] = len(finished & read_reported_trials(file).keys())
     return +counts
+
+
+def read_reported_trials(file: Path) -> dict[str, str]:
+    """Read the trials of a written report.
+
+    Args:
+        file: the `provenance.json` of the report.
+
+    Returns:
+        The status of each trial by its key, empty where it is not given; no trials if the file does not exist, cannot
+        be read, or is not one of fcnlab.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+        return {trial["key"]: trial.get("status", "") for trial in trials}
+    return {}
 
 
 class RunIndex:
