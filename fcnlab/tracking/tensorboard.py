@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.errors import TrackingError
 from fcnlab.paths import is_folder
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
@@ -67,8 +68,8 @@ class TensorboardTracker(Tracker):
     def start_grid(self, keys: Collection[str]) -> None:  # noqa: ARG002 - part of the interface
         """Read which records are published."""
         with _convert_errors(self._folder):
-            notes = [json.loads(file.read_text(encoding="utf-8")) for file in self._folder.glob(f"*/{NOTE}")]
-        self._published = {note["key"]: note["published"] for note in notes if "published" in note}
+            notes = [_read_note(file) for file in self._folder.glob(f"*/{NOTE}")]
+        self._published = {note["key"]: note["published"] for note in notes if {"key", "published"} <= note.keys()}
 
     def is_published(self, record: Record) -> bool:
         """Return whether a record is published.
@@ -166,7 +167,7 @@ class TensorboardTracker(Tracker):
 
     def _write_note(self, trial: TrackedTrial, fields: Mapping[str, str]) -> None:
         text = json.dumps({"key": trial.key, **fields})
-        (self._find_folder(trial) / NOTE).write_text(text, encoding="utf-8")
+        write_atomically(self._find_folder(trial) / NOTE, lambda file: file.write(text.encode()))
 
     def _add(self, trial: TrackedTrial, summary: Any, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -196,6 +197,15 @@ class TensorboardTracker(Tracker):
         end = SessionEndInfo(status=Status.Value(f"STATUS_{status}"), end_time_secs=time.time())
         self._add(trial, _summarize_session(session_end_info=end), 0)
         self._writers.pop(trial.key).close()
+
+
+def _read_note(file: Path) -> dict[str, str]:
+    """Return the fields of a note; none if its content is damaged, so that the trial is written again."""
+    try:
+        note = json.loads(file.read_bytes())
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _summarize_session(**info: Any) -> Any:
@@ -231,5 +241,5 @@ def _convert_errors(folder: Path) -> Iterator[None]:
     """Convert errors of the file system to a `TrackingError` of one line."""
     try:
         yield
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise TrackingError(f"{folder}: TensorBoard's files cannot be read or written: {error}") from error

@@ -127,6 +127,18 @@ def test_a_trial_that_ran_out_of_memory_has_the_epochs_of_its_last_attempt_only(
     assert points == [(epoch.epoch, epoch.loss) for epoch in record.epochs]
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"key": "a', b"\xff"])
+def test_a_trial_with_a_damaged_note_is_published_again(tmp_path: Path, content: bytes) -> None:
+    grid, lab = finished(tmp_path, ("tensorboard",))
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
+    folder = tmp_path / "tensorboard" / "question"
+    (folder / "fcn8s, seed 0" / "fcnlab.json").write_bytes(content)
+    files = set(folder.glob("*/events*"))
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
+    assert {file.parent.name for file in files - set(folder.glob("*/events*"))} == {"fcn8s, seed 0"}
+    assert len(read(folder / "fcn8s, seed 0").Scalars("miou")) == 1
+
+
 def has_loss(file: Path) -> bool:
     return b"train/loss" in file.read_bytes()
 
