@@ -164,7 +164,7 @@ class MlflowTracker(Tracker):
             run = self._runs[trial.key]
             new = run.take_new_epochs(self._client, epochs)
             if new or run.pending_params:
-                run.log(self._client, new)
+                run.log(self._client, new, {}, {})
 
     def log_record(self, trial: TrackedTrial, record: Record, *, samples: bool) -> None:
         """Write a record with its files. The status of the run is written last.
@@ -179,11 +179,10 @@ class MlflowTracker(Tracker):
         with convert_errors(self._uri):
             run, folder = self._runs[trial.key], trial.folder
             existing = self._client.get_run(run.run_id).data.metrics if run.is_restored else {}
-            steps = run.take_new_epochs(self._client, record.epochs)
+            new = run.take_new_epochs(self._client, record.epochs)
             final = extract_final_metrics(record, self._grid.checkpoint)
-            # MLflow draws metrics at step 0 as bars, and the others as curves.
-            steps[0] = {name: value for name, value in final.items() if name not in existing}
-            run.log(self._client, steps, extract_tags(record) | {"fcnlab.published": record.ended})
+            missing_final = {name: value for name, value in final.items() if name not in existing}
+            run.log(self._client, new, missing_final, extract_tags(record) | {"fcnlab.published": record.ended})
             repository = self._open_repository(run.artifact_uri)
             missing = upload_files(repository, folder, samples=samples)
             if missing:  # a proxy in front of the server may have answered with a page in place of an error
@@ -215,18 +214,28 @@ class MlflowTracker(Tracker):
         """
         with convert_errors(self._uri):
             parent = self._find_parent()
-            self._delete_repeated_runs(parent)
             started = int(self._client.get_run(parent).info.start_time)
+            self._delete_repeated_runs(parent, started)
             end_run(self._client, parent, started, "FINISHED" if complete else "KILLED")
 
-    def _delete_repeated_runs(self, parent: str) -> None:
-        """Delete the empty runs that a client created twice, because it did not receive the answer to its request."""
+    def _delete_repeated_runs(self, parent: str, started: int) -> None:
+        """Delete the empty runs that a client created twice, because it did not receive the answer to its request.
+
+        Both have the start in the request. An empty run with another start can be that of a driver in another lab.
+
+        Args:
+            parent: id of the grid's run.
+            started: start of the grid's run, in milliseconds since 1970.
+        """
         kept = {parent, *(run.run_id for run in self._runs.values())}
         for run in self._search("attributes.status = 'RUNNING'"):
-            tags, run_id = run.data.tags, str(run.info.run_id)
-            is_empty_grid = tags.get("fcnlab.role") == "grid" and "mlflow.source.name" not in tags
-            is_empty_trial = tags.get("fcnlab.key") in self._runs and not run.data.params
-            if run_id not in kept and (is_empty_grid or is_empty_trial):
+            tags, run_id, start = run.data.tags, str(run.info.run_id), int(run.info.start_time)
+            if tags.get("fcnlab.role") == "grid":
+                is_repeated = start == started and "mlflow.source.name" not in tags
+            else:
+                own = self._runs.get(tags.get("fcnlab.key", ""))
+                is_repeated = own is not None and start == own.started and not run.data.params
+            if is_repeated and run_id not in kept:
                 self._client.delete_run(run_id)
 
     def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:

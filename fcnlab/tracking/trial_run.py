@@ -16,7 +16,7 @@ from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param, Run
+    from mlflow.entities import Metric, Param, Run
     from mlflow.tracking import MlflowClient
 
 BATCH_SIZE = 850
@@ -89,15 +89,12 @@ class TrialRun:
             finished=run.info.status == "FINISHED",
         )
 
-    def take_new_epochs(self, client: MlflowClient, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
-        """Return the metrics of the epochs that the run does not have, and count the epochs as written.
+    def take_new_epochs(self, client: MlflowClient, epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
+        """Return the epochs that the run does not have, and count them as written.
 
         Args:
             client: client of the store.
             epochs: all epochs up to now.
-
-        Returns:
-            Metrics by name, by step; see `extract_points`.
         """
         if self.num_epochs is None:
             history = client.get_metric_history(self.run_id, "train/loss")
@@ -105,27 +102,30 @@ class TrialRun:
         last = self.num_epochs
         new = [epoch for epoch in epochs if epoch.epoch > last]
         self.num_epochs = max([last, *(epoch.epoch for epoch in new)])
-        return extract_points(new)
+        return new
 
     def log(
-        self, client: MlflowClient, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
+        self,
+        client: MlflowClient,
+        epochs: Sequence[EpochRecord],
+        final: Mapping[str, float],
+        tags: Mapping[str, str],
     ) -> None:
         """Write metrics, tags, and the parameters if they are pending.
 
         Args:
             client: client of the store.
-            steps: metrics by name, by step.
+            epochs: epochs that the run does not have.
+            final: final metrics by name.
             tags: tags by name.
         """
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import RunTag
 
-        now = int(time.time() * 1000)
-        points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
-        run_tags = [RunTag(name, clean_tag(value)) for name, value in (tags or {}).items()]
+        run_tags = [RunTag(name, clean_tag(value)) for name, value in tags.items()]
         params = self._log_dataset(client, *self.pending_params) if self.pending_params else []
-        requests = max(1, ceil(len(points) / BATCH_SIZE), ceil(len(params) / PARAMS_PER_REQUEST))
-        for number in range(requests):
-            batch = points[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]
+        batches = _split_metrics(epochs, final)
+        for number in range(max(1, len(batches), ceil(len(params) / PARAMS_PER_REQUEST))):
+            batch = batches[number] if number < len(batches) else []
             some = params[number * PARAMS_PER_REQUEST : (number + 1) * PARAMS_PER_REQUEST]
             client.log_batch(self.run_id, batch, some, run_tags if number == 0 else [])
         self.params |= {param.key for param in params}
@@ -141,6 +141,27 @@ class TrialRun:
             client.log_inputs(self.run_id, [DatasetInput(dataset)])
         params = extract_params(trial, axes)
         return [Param(name, value) for name, value in params.items() if name not in self.params]
+
+
+def _split_metrics(epochs: Sequence[EpochRecord], final: Mapping[str, float]) -> list[list[Metric]]:
+    """Return metrics by requests; an epoch is in one request, so that a driver killed in between leaves no part of it.
+
+    Losses of so many steps that one request cannot contain them come before the other metrics of their epoch: one that
+    has `train/loss` counts as written.
+    """
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    groups = [sorted(extract_points([e]).items(), key=lambda item, own=e.epoch: item[0] == own) for e in epochs]
+    groups.append([(0, dict(final))])  # MLflow draws metrics at step 0 as bars, and the others as curves
+    batches: list[list[Metric]] = []
+    for group in groups:
+        metrics = [Metric(name, value, now, step) for step, values in group for name, value in values.items()]
+        if batches and len(batches[-1]) + len(metrics) <= BATCH_SIZE:
+            batches[-1] += metrics
+        else:
+            batches += [metrics[start : start + BATCH_SIZE] for start in range(0, len(metrics), BATCH_SIZE)]
+    return batches
 
 
 def end_run(client: MlflowClient, run_id: str, started: int, status: str) -> None:

@@ -132,6 +132,71 @@ def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Pat
     assert [(one.info.status, one.data.metrics["train/loss"]) for one in superseded] == [("FAILED", 9.0)]
 
 
+def test_a_driver_killed_between_two_requests_leaves_no_part_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    planned = make_plan(grid, lab).trials[0]
+    last = finished_record(planned.trial).epochs[-1].model_copy(update={"system": {"memory": 5.0}})
+    epochs = [
+        last.model_copy(update={"epoch": epoch, "step_losses": ((2 * epoch - 1, 1.0), (2 * epoch, 2.0))})
+        for epoch in range(1, 201)
+    ]
+    planned.folder.create()
+    trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", {}, "fcnlab ...", planned.folder, time.time())
+    log_batch, requests = MlflowClient.log_batch, []
+
+    def log_one_batch(client: MlflowClient, run_id: str, metrics: list[object], *others: object) -> None:
+        if requests:
+            raise KeyboardInterrupt
+        requests.append(len(metrics))
+        log_batch(client, run_id, metrics, *others)
+
+    first = open_tracker(grid, lab)
+    first.start_trial(trial)
+    monkeypatch.setattr(MlflowClient, "log_batch", log_one_batch)
+    with pytest.raises(KeyboardInterrupt):
+        first.log_epochs(trial, epochs)
+    monkeypatch.undo()
+    assert 800 < requests[0] <= 1000
+    second = open_tracker(grid, lab)
+    second.start_trial(trial)
+    second.log_epochs(trial, epochs)
+    (run,) = second.list_trials()
+    client = MlflowClient(lab.tracking_uri)
+    for name in ("train/loss", "val/miou", "system/memory"):
+        points = client.get_metric_history(run["run_id"], name)
+        assert sorted(point.step for point in points) == list(range(1, 201)), name
+    steps = sorted(point.step for point in client.get_metric_history(run["run_id"], "train/loss_step"))
+    assert steps == list(range(1, 401))
+
+
+def test_closing_deletes_a_run_created_twice_but_no_run_of_another_lab(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    planned = make_plan(grid, lab).trials[0]
+    planned.folder.create()
+    trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", {}, "fcnlab ...", planned.folder, time.time())
+    trackers = [open_tracker(grid, lab) for _ in range(2)]
+    for seconds, tracker in enumerate(trackers):  # in its first epoch, each run has no parameters yet
+        tracker.start_grid({planned.key})
+        tracker.start_trial(replace(trial, started=trial.started - 60 * seconds))
+    client = MlflowClient(lab.tracking_uri)
+    own, other = client.search_runs([trackers[0].experiment_id], "tags.`fcnlab.role` = 'trial'")
+    repeated = client.create_run(trackers[0].experiment_id, own.info.start_time, own.data.tags)
+    trackers[0].log_epochs(trial, finished_record(planned.trial).epochs)
+    trackers[0].close(complete=False)
+    remaining = {run["run_id"] for run in trackers[0].list_trials()}
+    assert remaining == {own.info.run_id, other.info.run_id} and repeated.info.run_id not in remaining
+
+
 def test_runs_have_the_display_names_of_the_grid_file(tmp_path: Path) -> None:
     path = write_grid(tmp_path, f"{SMOKE}labels: {{values: {{head: {{fcn8s: FCN-8s}}}}}}\n")
     lab = Lab.find(path)
