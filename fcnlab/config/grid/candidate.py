@@ -284,10 +284,11 @@ def to_overrides(cell: Cell, registry: Registry) -> dict[str, Value]:
         components = _components(cell.init_from)
         for axis in [axis for axis in overrides if axis not in earlier]:  # these also apply to the earlier cell
             component, _, path = axis.partition(".")
-            earlier[axis] = value_at(components[component], path)
-        overrides[INIT_FROM] = {
-            axis: value for axis, value in earlier.items() if axis not in overrides or overrides[axis] != value
-        }
+            value = value_at(components[component], path)
+            if value != ABSENT:  # `earlier` sets the mapping around an absent field as a whole
+                earlier[axis] = value
+        differing = {axis: value for axis, value in earlier.items() if axis not in overrides or overrides[axis] != value}
+        overrides[INIT_FROM] = differing or earlier  # an empty mapping is not valid
     elif cell.init_from is not None:
         overrides[INIT_FROM] = cell.init_from
     return overrides

@@ -54,6 +54,27 @@ def test_the_overrides_of_a_cell_make_the_same_cell(axes: set[str], first: set[s
     check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "init_from": earlier})
 
 
+TYPES = {
+    "recipe.optimizer": [
+        {"recipe.optimizer.momentum": 0.5},
+        {"recipe.optimizer": {"name": "adamw", "lr": 0.001}},
+        {"recipe.optimizer": {"name": "rmsprop", "lr": 0.001, "momentum": 0.5}},
+    ],
+    "recipe.loss.ohem": [{"recipe.loss.ohem.keep": 0.5}, {"recipe.loss.ohem": None}, {"recipe.loss": {"dice": 1.0}}],
+    "recipe.schedule": [{"recipe.schedule.power": 0.5}, {"recipe.schedule": {"name": "step", "gamma": 0.3}}],
+}
+
+
+@given(st.data())
+def test_a_cell_is_initialized_from_one_with_other_types_or_from_an_equal_one(data: st.DataObject) -> None:
+    axes, earlier = (
+        {axis: value for kind in TYPES.values() for axis, value in data.draw(st.sampled_from([{}, *kind])).items()}
+        for _ in range(2)
+    )
+    earlier = {axis: value for axis, value in earlier.items() if not any(axis.startswith(f"{one}.") for one in axes)}
+    check({**BASE, "recipe.epochs": 7, **axes, "init_from": {"recipe.epochs": 7, **earlier}})
+
+
 def test_only_differences_from_the_registry_are_overrides() -> None:
     assert check(BASE) == BASE
     assert check({**BASE, "recipe.lr": 0.5}) == {**BASE, "recipe.optimizer.lr": 0.5}
