@@ -194,8 +194,9 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
         *checks.check_channels(made),
         *checks.check_checkpoint(file, made),
         *checks.check_early_stopping(file, made),
-        *(file.labels.find_errors(axes, made) if not invalid else ()),
     ]
+    if not (errors or invalid):  # labels refer to the cells, which an error may have changed
+        errors += file.labels.find_errors(axes, made)
     lines = [*(f"{where}: {error}" for error in errors), *invalid]
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))

@@ -48,6 +48,11 @@ def test_labels_name_the_changes_of_an_ablation(tmp_path: Path) -> None:
     assert text == "plain: head fcn32s, EMA None, flip 0.0, lr 0.01"
 
 
+def test_labels_are_checked_once_the_cells_are_valid(tmp_path: Path) -> None:
+    keys = {"product": PRODUCT, "baseline": None, "labels": {"cells": {"fcn8s, 1": "ours"}}}
+    assert error_of(tmp_path, **keys, exclude=[{"dataset": "shapes"}]) == "exclude: excludes all 4 cells"
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
