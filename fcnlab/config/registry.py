@@ -117,6 +117,7 @@ class Registry:
             ConfigError: an invalid file, a file of no kind, or a name that is already used.
         """
         merged = {kind: dict(entries) for kind, entries in self.entries.items()}
+        added: dict[tuple[str, str], Path] = {}  # the files of the new entries
         for path in sorted(folder.glob("*.y*ml")):
             if path.name == EXTENSIONS_FILE or path.name.startswith("."):  # editors and macOS leave hidden files
                 continue
@@ -125,9 +126,12 @@ class Registry:
                 valid = [f"{known}s" for known in KINDS]
                 raise ConfigError(f"{path}: not a registry file; {nearest(path.stem, valid)}")
             for name, entry in _validate_entries(kind, read(path), str(path)).items():
-                existing = merged[kind].setdefault(name, entry)
+                if name not in merged[kind]:
+                    merged[kind][name], added[kind, name] = entry, path
+                existing = merged[kind][name]
                 if existing.model_dump(exclude={"description"}) != entry.model_dump(exclude={"description"}):
-                    raise ConfigError(f"{path}: {name}: a built-in {kind} has this name; choose another")
+                    other = f"a {kind} of {added[kind, name].name}" if (kind, name) in added else f"a built-in {kind}"
+                    raise ConfigError(f"{path}: {name}: {other} has this name; choose another")
         return _check_variants(merged, str(folder))
 
 

@@ -84,6 +84,13 @@ def test_a_name_of_a_different_built_in_entry_is_refused(registry: Path) -> None
         load(registry)
 
 
+def test_a_name_of_an_entry_of_another_file_is_refused_with_the_file(registry: Path) -> None:
+    (registry / "head.yml").write_text("mine: {type: skip, stride: 16}\n")
+    (registry / "heads.yaml").write_text("mine: {type: skip, stride: 8}\n")
+    with pytest.raises(ConfigError, match=r"heads\.yaml: mine: a head of head\.yml has this name; choose another"):
+        load(registry)
+
+
 def test_a_copy_of_the_built_in_registry_is_allowed() -> None:
     assert load(ROOT / "registry") == builtin()
 
