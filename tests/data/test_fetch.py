@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fcnlab.data.download import client
 from fcnlab.data.download.archive import unpack
 from fcnlab.data.download.client import Unreachable, download, part_path
 from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch_dataset, origin_path
@@ -29,8 +31,12 @@ from fcnlab.data.download.sources import SOURCES, Archive, Source
 from fcnlab.errors import DataError
 from tests.patience import patience
 
-PAUSES = (0.0, 0.0, 0.0)
-"""Three attempts without waiting."""
+RETRIES = 3
+
+
+@pytest.fixture(autouse=True)
+def retries_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PAUSES", (0.0,) * RETRIES)
 
 
 # --- a server --------------------------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ CONTENT = bytes(range(256)) * 4096
 
 
 def bring(site: Site, target: Path, path: str = "/a", **given: object) -> bytes:
-    options = {"limit": 2**30, "has_checksum": False, "pauses": PAUSES} | given
+    options = {"limit": 2**30, "has_checksum": False} | given
     download((site.url + path,), target, **options)
     assert not target.exists()  # naming it whole is left to who verifies it
     return part_path(target).read_bytes()
@@ -161,7 +167,7 @@ def test_complete_part_is_not_downloaded_again(site: Site, tmp_path: Path) -> No
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_temporary_errors_are_retried(site: Site, tmp_path: Path, status: int) -> None:
     site.files["/a"] = CONTENT
-    site.statuses = [status] * len(PAUSES)
+    site.statuses = [status] * RETRIES
     assert bring(site, tmp_path / "a") == CONTENT
 
 
@@ -174,10 +180,11 @@ def test_persistent_errors_end_after_the_last_retry(site: Site, tmp_path: Path) 
 
 def test_pauses_grow_and_restart_when_data_arrive(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
+    monkeypatch.setattr(client.time, "sleep", slept.append)
+    monkeypatch.setattr(client, "PAUSES", (1.0, 2.0, 4.0))
     site.files["/a"] = CONTENT
     site.cuts = [0, 0, 1000, 0, 0]
-    assert bring(site, tmp_path / "a", pauses=(1.0, 2.0, 4.0)) == CONTENT
+    assert bring(site, tmp_path / "a") == CONTENT
     assert slept == [1, 2, 1, 1, 2]
 
 
@@ -190,15 +197,15 @@ def test_missing_file_is_not_retried(site: Site, tmp_path: Path) -> None:
 def test_second_address_is_used_if_the_first_fails(site: Site, tmp_path: Path) -> None:
     site.files["/b"] = CONTENT
     urls = ("http://nowhere.invalid/a", f"{site.url}/a", f"{site.url}/b")
-    used = download(urls, tmp_path / "a", limit=2**30, has_checksum=True, pauses=PAUSES)
+    used = download(urls, tmp_path / "a", limit=2**30, has_checksum=True)
     assert used == f"{site.url}/b" and part_path(tmp_path / "a").read_bytes() == CONTENT
 
 
 def test_unknown_host_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
+    monkeypatch.setattr(client.time, "sleep", slept.append)
     with pytest.raises(Unreachable, match=r"nowhere\.invalid"):
-        download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, has_checksum=True, pauses=(30.0,))
+        download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, has_checksum=True)
     assert slept == []
 
 
@@ -215,6 +222,17 @@ def test_endless_stream_is_stopped_at_the_limit(site: Site, tmp_path: Path) -> N
         bring(site, tmp_path / "a", limit=1000)
 
 
+def test_a_write_that_stores_only_a_part_of_its_bytes_is_an_error(site: Site, tmp_path: Path) -> None:
+    site.files["/a"] = CONTENT
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(CONTENT) - 1000, before[1]))  # as a disk that becomes full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            bring(site, tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 40_000), max_size=6), ranges=st.booleans(), checked=st.booleans())
 def test_repeatedly_closed_connections_give_the_exact_bytes(
@@ -223,12 +241,13 @@ def test_repeatedly_closed_connections_give_the_exact_bytes(
     site = Site({"/a": CONTENT[:50_000]}, cuts=list(cuts), ranges=ranges)
     with pytest.MonkeyPatch.context() as patch, ThreadingHTTPServer(("127.0.0.1", 0), handler(site)) as server:
         patch.setenv("no_proxy", "127.0.0.1")
+        patch.setattr(client, "PAUSES", (0.0,) * 8)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         site.url = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             target = tmp_path_factory.mktemp("cut") / "a"
-            assert bring(site, target, has_checksum=checked, pauses=(0.0,) * 8) == CONTENT[:50_000]
+            assert bring(site, target, has_checksum=checked) == CONTENT[:50_000]
         finally:
             server.shutdown()
             thread.join()
@@ -427,7 +446,7 @@ def source_at(site: Site, content: bytes = WHOLE, **changed: object) -> Source:
 
 def fetched(source: Source, root: Path, **given: object) -> tuple[Path, Quiet]:
     watch = Quiet()
-    return fetch_dataset("mine", source, root, watch, pauses=PAUSES, **given), watch
+    return fetch_dataset("mine", source, root, watch, **given), watch
 
 
 def test_fetched_dataset_has_a_record_and_no_archive(site: Site, tmp_path: Path) -> None:
@@ -573,7 +592,7 @@ def test_concurrent_fetch_is_rejected(site: Site, tmp_path: Path) -> None:
                 with pytest.raises(DataError, match="another download of mine is running"):
                     fetched(source_at(site), tmp_path)
 
-    fetch_dataset("mine", source_at(site, checksum=None), tmp_path, Nested(), pauses=PAUSES)
+    fetch_dataset("mine", source_at(site, checksum=None), tmp_path, Nested())
 
 
 KILLED = """

@@ -58,7 +58,6 @@ def download(
     limit: int,
     has_checksum: bool,
     progress: Progress = lambda _done, _total: None,
-    pauses: tuple[float, ...] = PAUSES,
 ) -> str:
     """Download `target.part` completely from the first address that provides it.
 
@@ -72,7 +71,6 @@ def download(
         limit: maximum size in bytes.
         has_checksum: True if the caller verifies a checksum.
         progress: called with the number of received bytes and the size of the file.
-        pauses: delays of the retries in seconds.
 
     Returns:
         The address that provided the file.
@@ -84,17 +82,15 @@ def download(
     reasons = []
     for url in urls:
         try:
-            _download_from(url, part_path(target), size, limit, has_checksum, progress, pauses)
+            _download_from(url, part_path(target), size, limit, has_checksum, progress)
             return url
         except Unreachable as error:
             reasons.append(f"{url}: {error}")
     raise Unreachable("; ".join(reasons))
 
 
-def _download_from(
-    url: str, part: Path, size: int | None, limit: int, resume: bool, progress: Progress, pauses: tuple[float, ...]
-) -> None:
-    """Transfer until the file is complete; give up after `len(pauses)` + 1 attempts in a row without data."""
+def _download_from(url: str, part: Path, size: int | None, limit: int, resume: bool, progress: Progress) -> None:
+    """Transfer until the file is complete; give up after `len(PAUSES)` + 1 attempts in a row without data."""
     idle = 0
     while True:
         before = _length(part)
@@ -102,9 +98,9 @@ def _download_from(
             return _transfer(url, part, size, limit, resume, progress)
         except _TemporaryError as error:
             idle = 0 if _length(part) > before else idle + 1
-            if idle > len(pauses):
+            if idle > len(PAUSES):
                 raise Unreachable(f"{error} (tried {idle} times)") from None
-            time.sleep(max(pauses[max(0, idle - 1)] if pauses else 0.0, error.wait))
+            time.sleep(max(PAUSES[max(0, idle - 1)], error.wait))
 
 
 def _transfer(url: str, part: Path, size: int | None, limit: int, resume: bool, progress: Progress) -> None:
@@ -155,7 +151,7 @@ def _append(response: Any, part: Path, start: int, whole: int | None, limit: int
         Unreachable: the response is larger than `limit`.
     """
     received = start
-    with part.open("ab" if start else "wb", buffering=0) as file:
+    with part.open("ab" if start else "wb") as file:
         progress(received, whole)
         while chunk := response.read(CHUNK):
             received += len(chunk)

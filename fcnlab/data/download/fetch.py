@@ -17,7 +17,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from fcnlab.data.download.archive import unpack
-from fcnlab.data.download.client import PAUSES, Unreachable, download, part_path
+from fcnlab.data.download.client import Unreachable, download, part_path
 from fcnlab.data.download.sources import Archive, Source
 from fcnlab.data.json_cache import read_json
 from fcnlab.errors import DataError
@@ -71,7 +71,7 @@ class _Verified:
 
 def fetch_dataset(
     name: str, source: Source, data_root: Path, progress: DownloadProgress, *, folder: str | None = None,
-    keep_archives: bool = False, pauses: tuple[float, ...] = PAUSES,
+    keep_archives: bool = False,
 ) -> Path:  # fmt: skip
     """Download a dataset, unless it is already complete. An interrupted download is resumed by the next call.
 
@@ -82,7 +82,6 @@ def fetch_dataset(
         progress: output.
         folder: folder of the dataset below the data root, if it differs from the folder of the source.
         keep_archives: keep the downloaded archives.
-        pauses: delays of the retries in seconds.
 
     Returns:
         The folder of the dataset.
@@ -103,7 +102,7 @@ def fetch_dataset(
         return target
     store = data_root / ARCHIVES
     with _lock(store, name):
-        verified = _get_all(name, source, store, progress, pauses)
+        verified = _get_all(name, source, store, progress)
         _install(name, source, verified, target, progress)
         _remove_archives(verified, keep_archives, progress)
     return target
@@ -123,9 +122,7 @@ def _lock(store: Path, name: str) -> Iterator[None]:
         raise DataError(f"{error.filename or store}: cannot be written: {error.strerror}") from None
 
 
-def _get_all(
-    name: str, source: Source, store: Path, progress: DownloadProgress, pauses: tuple[float, ...]
-) -> list[_Verified]:
+def _get_all(name: str, source: Source, store: Path, progress: DownloadProgress) -> list[_Verified]:
     """Return all archives.
 
     Raises:
@@ -134,7 +131,7 @@ def _get_all(
     verified, missing, reasons = [], [], []
     for archive in source.archives:
         try:
-            verified.append(_get(archive, source, store, progress, pauses))
+            verified.append(_get(archive, source, store, progress))
         except Unreachable as error:
             missing.append(archive)
             reasons.append(str(error))
@@ -153,9 +150,7 @@ def _describe(archive: Archive, source: Source) -> str:
     return f"{archive.file} ({size}{archive.checksum or 'no published checksum'}) from {url}"
 
 
-def _get(
-    archive: Archive, source: Source, store: Path, progress: DownloadProgress, pauses: tuple[float, ...]
-) -> _Verified:
+def _get(archive: Archive, source: Source, store: Path, progress: DownloadProgress) -> _Verified:
     target = store / archive.file
     if is_file(target):
         progress.log(f"{archive.file}: found in {store}")
@@ -171,7 +166,6 @@ def _get(
         limit=archive.bytes or source.expanded,
         has_checksum=archive.checksum is not None,
         progress=partial(progress.update, archive.file),
-        pauses=pauses,
     )
     origin_path(target).write_text(json.dumps({"url": url}), encoding="utf-8")
     verified = _verify(archive, part, target, url, progress)
