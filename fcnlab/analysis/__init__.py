@@ -1,6 +1,6 @@
 """Statistics of per-image counts: differences of mIoU between cells, their intervals, tests, power and ranks.
 
-All functions are pure functions of numpy arrays. Counts are those of one trial (`fcnlab.metrics.confusion.Counts`),
+All functions are pure functions of numpy arrays. Counts are those of one trial (`fcnlab.metrics.summary.Counts`),
 int64 [images, num_classes, 3] with intersection, prediction and target in pixels; a cell maps seeds to counts. The
 cells of a grid are evaluated on the same images in the same order, and trials with the same seed see the same batches,
 so a difference to the baseline is paired by seed and by image. An mIoU is always that of the whole split: counts are

@@ -40,11 +40,9 @@ class Difference:
 
     Attributes:
         value: mean difference over seeds.
-        low: lower end of the confidence interval.
-        high: upper end of the confidence interval.
+        low: lower end of the confidence interval at the level `CONFIDENCE`.
+        high: upper end of the interval.
         std_error: standard error of `value`.
-        dof: degrees of freedom of Student's t.
-        confidence: confidence level of the interval.
         p_value: two-sided p-value of this comparison, without correction.
         images: number of images.
         effective_images: number of images with equal influence that would determine `value` as well.
@@ -58,8 +56,6 @@ class Difference:
     low: float
     high: float
     std_error: float
-    dof: float
-    confidence: float
     p_value: float
     images: int
     effective_images: float
@@ -100,11 +96,11 @@ class Comparison:
         """Significance after Holm's correction; None if no claim is made."""
         if np.isnan(self.adjusted_p):
             return None
-        return bool(self.adjusted_p < 1 - self.difference.confidence)
+        return bool(self.adjusted_p < 1 - CONFIDENCE)
 
 
 def estimate_difference(
-    cell: CellCounts, baseline: CellCounts, *, resamples: int = 10_000, confidence: float = CONFIDENCE, seed: int = 0
+    cell: CellCounts, baseline: CellCounts, *, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
     """Estimate the difference in mIoU of two cells, paired by seed and by image.
 
@@ -116,7 +112,6 @@ def estimate_difference(
         cell: counts by seed, each [images, num_classes, 3].
         baseline: counts by seed of the same images.
         resamples: number of bootstrap resamples; 10,000 give the standard error to 0.7 %.
-        confidence: confidence level of the intervals.
         seed: seed of the resampling.
 
     Raises:
@@ -126,15 +121,13 @@ def estimate_difference(
     _check_labels(cell[seeds[0]], baseline[seeds[0]])
     sample, reference = (BootstrapSample.from_counts(one, seeds, resamples, seed) for one in (cell, baseline))
     miou = sample.mean_over_classes() - reference.mean_over_classes()
-    interval, classes = compute_interval(miou, confidence), compute_interval(sample - reference, confidence)
+    interval, classes = compute_interval(miou), compute_interval(sample - reference)
     labeled = np.count_nonzero(cell[seeds[0]][:, :, 2], axis=0)
     return Difference(
         value=float(interval.value),
         low=float(interval.low),
         high=float(interval.high),
         std_error=float(interval.std_error),
-        dof=float(interval.dof),
-        confidence=confidence,
         p_value=float(interval.p_value),
         images=len(miou.counted),
         effective_images=float(interval.effective_images),

@@ -46,7 +46,7 @@ from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Floats
 
 CONFIDENCE = 0.95
-"""Confidence level of the intervals of a report; 1 - confidence is the level of its tests."""
+"""Confidence level of the intervals; 1 - `CONFIDENCE` is the level of the tests."""
 
 MIN_SEEDS = 3
 """Fewest seeds with which a difference may be called significant."""
@@ -61,7 +61,6 @@ class Interval:
         low: lower end of the interval.
         high: upper end of the interval.
         std_error: standard error of `value`.
-        dof: degrees of freedom of Student's t.
         p_value: two-sided p-value for a true value of zero.
         effective_images: number of images with equal influence that would determine `value` as well.
         image_variance: variance of `value` by the choice of images, which more seeds do not lower.
@@ -72,31 +71,27 @@ class Interval:
     low: Floats
     high: Floats
     std_error: Floats
-    dof: Floats
     p_value: Floats
     effective_images: Floats
     image_variance: Floats
     seed_variance: Floats
 
 
-def compute_interval(sample: BootstrapSample, confidence: float) -> Interval:
+def compute_interval(sample: BootstrapSample) -> Interval:
     """Compute intervals and p-values of means over seeds.
 
-    A p-value is below 1 - confidence if and only if the interval excludes zero. Resamples in which a value is NaN for
+    A p-value is below 1 - `CONFIDENCE` if and only if the interval excludes zero. Resamples in which a value is NaN for
     any seed do not count for its variance. A value that fewer than two images contribute to has no interval.
 
     Args:
         sample: values [seeds, ...] with their resamples.
-        confidence: confidence level of the intervals, between 0 and 1.
 
     Returns:
         Intervals of shape [...].
 
     Raises:
-        RunError: the confidence is not between 0 and 1, or there are fewer than two resamples.
+        RunError: there are fewer than two resamples.
     """
-    if not 0 < confidence < 1:
-        raise RunError(f"confidence is {confidence}; valid: between 0 and 1, such as 0.95")
     if len(sample.resampled) < 2:
         raise RunError(f"resamples is {len(sample.resampled)}; valid: 2 and more, such as 10000")
     seeds, value, effective = len(sample.values), sample.values.mean(0), count_effective_images(sample)
@@ -104,13 +99,12 @@ def compute_interval(sample: BootstrapSample, confidence: float) -> Interval:
     seed_part = np.where(np.isnan(seed_variance), 0.0, seed_variance) / seeds
     error = np.where(np.isnan(effective), np.nan, np.sqrt(image_variance + seed_part))
     dof = degrees_of_freedom(image_variance, seed_part, effective, seeds)
-    margin = stdtrit(dof, (1 + confidence) / 2) * error
+    margin = stdtrit(dof, (1 + CONFIDENCE) / 2) * error
     return Interval(
         value=value,
         low=value - margin,
         high=value + margin,
         std_error=error,
-        dof=dof,
         p_value=_p_value(value, error, dof),
         effective_images=effective,
         image_variance=image_variance,

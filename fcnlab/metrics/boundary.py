@@ -87,7 +87,7 @@ def count_boundaries(predictions: Tensor, labels: Tensor, num_classes: int) -> T
         num_classes: number of classes.
 
     Returns:
-        `fcnlab.metrics.confusion.Counts` as a tensor, int64 [N, num_classes, 3]. Boundary IoU is
+        `fcnlab.metrics.summary.Counts` as a tensor, int64 [N, num_classes, 3]. Boundary IoU is
         `compute_metrics(counts).miou`.
     """
     if labels.device.type == "cpu" and len(labels) > 1:  # a single image fits the processor's cache

@@ -20,7 +20,7 @@ def count_areas(predictions: Tensor, labels: Tensor, num_classes: int, *, masked
         masked: count predictions only where the label is a class.
 
     Returns:
-        `Counts` as a tensor, int64 [N, num_classes, 3].
+        `fcnlab.metrics.summary.Counts` as a tensor, int64 [N, num_classes, 3].
     """
     if is_triton_available(labels.device):
         from fcnlab.kernels.triton_counts import count_pixels

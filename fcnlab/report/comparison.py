@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fcnlab.analysis import MIN_SEEDS, CellCounts, Difference, estimate_difference
+from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, CellCounts, Difference, estimate_difference
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
@@ -157,7 +157,7 @@ def to_values(comparison: CellComparison) -> dict[str, object]:
             "miou": one.value,
             "low": one.low,
             "high": one.high,
-            "confidence": one.confidence,
+            "confidence": CONFIDENCE,
             "p_value": one.p_value,
             "seeds": one.seeds,
             "images": one.images,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from fcnlab.analysis import MIN_SEEDS, Comparison, measure_rank_stability
+from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.footnotes import list_unpaired_cells
@@ -142,7 +142,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claim
     if comparison.significant is None:
         return f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)})."
     finding = f"There is no significant difference between {cell} and {baseline}: {points} {way}"
-    if one.p_value < 1 - one.confidence:
+    if one.p_value < 1 - CONFIDENCE:
         return (
             f"{finding} ({interval}, {one.seeds} seeds). The interval of this comparison excludes zero, but over "
             f"{claims} comparisons that is no longer unlikely by chance ({format_p_value(comparison.adjusted_p)}"

@@ -21,7 +21,7 @@ def observed(seeds: int, image_variance: float, seed_variance: float, effective:
     by_seed = dict.fromkeys(range(seeds), 0.0)
     none = np.zeros(0)
     return Difference(
-        value=0.0, low=0.0, high=0.0, std_error=error, dof=5, confidence=0.95, p_value=1.0, images=1449,
+        value=0.0, low=0.0, high=0.0, std_error=error, p_value=1.0, images=1449,
         effective_images=effective, by_seed=by_seed, image_variance=image_variance, seed_variance=seed_variance,
         classes=ClassDifferences(none, none, none, none, none.astype(np.int64)),
     )  # fmt: skip
