@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.resident import DeviceSplit, copy_batch
+from fcnlab.data.resident import DeviceSplit, copy_batch, move_to_device
 from fcnlab.data.sample_transform import SampleTransform
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import CropWriter, create_crop_writer
@@ -184,7 +184,7 @@ def _writer(
 class TrainingBatches:
     """Batches of every epoch of a trial. The last, partial batch of an epoch is dropped.
 
-    Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `DecodedSplit.to`.
+    Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `move_to_device`.
     On CUDA, Triton kernels augment a whole batch of RGB images at once, unless the augmentation rotates or blurs.
     With a transform, samples stay on the host, where they are transformed, and each batch is copied to the device.
     """
@@ -226,7 +226,7 @@ class TrainingBatches:
         self._batch_size, self._batch_slice = batch_size, batch_slice
         self._augmentation, self._seed = augmentation, seed
         self._device, self._transform = device, transform
-        self._samples = split.to(device, trials_per_device=trials_per_device) if transform is None else split
+        self._samples = move_to_device(split, device, trials_per_device) if transform is None else split
         self._kernel = None
         on_device = isinstance(self._samples, DeviceSplit) or device.type != "cpu"
         if on_device and is_triton_available(device):

@@ -131,24 +131,6 @@ class DecodedSplit:
             yield sample.image.permute(1, 2, 0).reshape(-1)
             yield sample.label.reshape(-1)
 
-    def to(self, device: torch.device, free: int | None = None, trials_per_device: int = 1) -> DecodedSplit:
-        """Return the same samples on a device.
-
-        A split that fits into `resident.DEVICE_SHARE` of the device's free memory, divided by `trials_per_device`, is
-        uploaded as a whole and stays there, also for later calls with the same content. Otherwise samples are uploaded
-        when they are used.
-
-        Args:
-            device: target device; on the CPU the split itself is returned.
-            free: free memory of the device in bytes; by default the device is asked.
-            trials_per_device: number of trials that use the device at the same time.
-        """
-        if device.type == "cpu":
-            return self
-        from fcnlab.data.resident import move_to_device
-
-        return move_to_device(self, device, free, trials_per_device)
-
 
 class MappedSplit(DecodedSplit):
     """A split whose samples are views of a memory-mapped cache file.

@@ -189,16 +189,6 @@ class DeviceSplit(DecodedSplit):
             return RawBatch(self._resident.pixels, layout.table[indices], layout.channels)
         return copy_batch([self._source[index] for index in indices], self._device)
 
-    def to(self, device: torch.device, free: int | None = None, trials_per_device: int = 1) -> DecodedSplit:
-        """Return the same samples on a device, as `DecodedSplit.to`.
-
-        Args:
-            device: target device; on the same device the split itself is returned.
-            free: free memory of the device in bytes; by default the device is asked.
-            trials_per_device: number of trials that use the device at the same time.
-        """
-        return self if device == self._device else self._source.to(device, free, trials_per_device)
-
 
 def copy_batch(samples: Sequence[DecodedSample], device: torch.device) -> RawBatch:
     """Copy the samples of a batch to a device, asynchronously and through one pinned buffer.
@@ -220,17 +210,20 @@ def copy_batch(samples: Sequence[DecodedSample], device: torch.device) -> RawBat
     return RawBatch(buffer.to(device, non_blocking=True), table, channels)
 
 
-def move_to_device(source: DecodedSplit, device: torch.device, free: int | None, trials_per_device: int) -> DeviceSplit:
+def move_to_device(split: DecodedSplit, device: torch.device, trials_per_device: int = 1) -> DecodedSplit:
     """Return the samples of a split on a device.
 
+    A split that fits into `DEVICE_SHARE` of the device's free memory, divided by `trials_per_device`, is uploaded as a
+    whole and stays there, also for later calls with the same content. Otherwise samples are uploaded at their use.
+
     Args:
-        source: the samples on the host.
-        device: target device, not the CPU.
-        free: free memory of the device in bytes; None to ask the device.
+        split: the samples on the host; a split that was moved already is returned unchanged.
+        device: target device; on the CPU the split itself is returned.
         trials_per_device: number of trials that use the device at the same time.
     """
+    if device.type == "cpu" or isinstance(split, DeviceSplit):
+        return split
     if device == torch.device("cuda"):  # a device without an index
         device = torch.device("cuda", torch.cuda.current_device())
-    if free is None:
-        free = _free_memory(device)
-    return DeviceSplit(source, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / trials_per_device))
+    memory = _free_memory(device) + _resident_bytes(device)
+    return DeviceSplit(split, device, int(DEVICE_SHARE * memory / trials_per_device))

@@ -23,7 +23,7 @@ from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.data.decoded import DecodedSplit, MappedSplit, open_decoded
-from fcnlab.data.resident import DEVICE_SHARE, DeviceSplit, release_resident_splits
+from fcnlab.data.resident import DEVICE_SHARE, DeviceSplit, move_to_device, release_resident_splits
 from fcnlab.kernels.inputs import DecodedSample
 
 extents = st.integers(1, 20)
@@ -204,12 +204,13 @@ def split_of(dataset: Shapes, cached: bool) -> DecodedSplit:
 @pytest.mark.parametrize(("fitting", "resident"), [(0, False), (1, False), (2.9, False), (3, True), (9, True)])
 @pytest.mark.parametrize("trials_per_device", [1, 4])
 def test_a_split_stays_on_the_device_if_it_fits_into_a_trials_share_of_the_free_memory(
-    cached: bool, fitting: float, resident: bool, trials_per_device: int
+    cached: bool, fitting: float, resident: bool, trials_per_device: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = split_of(shapes(), cached)
     free = round(fitting * trials_per_device * split[0].nbytes / DEVICE_SHARE)
-    moved = split.to(META, free=free, trials_per_device=trials_per_device)
-    assert isinstance(moved, DeviceSplit)
+    monkeypatch.setattr(module, "_free_memory", lambda device: free)
+    moved = move_to_device(split, META, trials_per_device)
+    assert isinstance(moved, DeviceSplit) and move_to_device(moved, META) is moved
     assert moved.resident == resident and moved.ids == split.ids and len(moved) == 3
     for index in range(3):
         image, label = moved[index].image, moved[index].label
@@ -219,7 +220,7 @@ def test_a_split_stays_on_the_device_if_it_fits_into_a_trials_share_of_the_free_
 
 
 def test_device_with_unknown_memory_keeps_no_split() -> None:
-    moved = open_decoded(shapes(), "train").to(META)
+    moved = move_to_device(open_decoded(shapes(), "train"), META)
     assert isinstance(moved, DeviceSplit) and not moved.resident
 
 
@@ -231,7 +232,7 @@ def test_split_larger_than_its_budget_is_not_resident() -> None:
 
 def test_split_on_the_cpu_is_returned_unchanged() -> None:
     split = open_decoded(shapes(), "train")
-    assert split.to(CPU, free=10**9) is split
+    assert move_to_device(split, CPU) is split
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -243,7 +244,7 @@ def test_a_device_split_has_the_samples_of_its_source(
     monkeypatch.setattr(module, "UPLOAD_BUFFER_BYTES", piece)
     split = split_of(shapes(), cached)
     moved = DeviceSplit(split, CPU, budget)
-    assert moved.resident == (budget > 0) and moved.to(CPU) is moved and moved.source is split
+    assert moved.resident == (budget > 0) and moved.source is split
     assert same(moved, split)
     order = [2, 0, 2]
     for sample, index in zip(moved.gather(order).samples(), order, strict=True):

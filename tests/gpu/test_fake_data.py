@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
@@ -20,7 +21,7 @@ from fcnlab.metrics.summary import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.prediction import predict_classes
 from fcnlab.training.protocol import Protocol
-from tests.gpu.fake import CUDA, FREE_MEMORY, Watch, fake_cuda
+from tests.gpu.fake import CUDA, Watch, fake_cuda
 from tests.gpu.test_fake_training import symbolic_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,11 +48,12 @@ def decoded(images: int) -> DecodedSplit:
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentation_does_not_wait_for_the_device(name: str, resident: bool) -> None:
+def test_augmentation_does_not_wait_for_the_device(name: str, resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEVICE_SHARE", 0.25 if resident else 0)
     split = decoded(5)
     with fake_cuda() as watch:
         with watch.build():
-            on_device = split.to(CUDA, free=FREE_MEMORY if resident else 0)
+            on_device = module.move_to_device(split, CUDA)
             assert isinstance(on_device, DeviceSplit) and on_device.resident == resident
             batches = TrainingBatches(
                 on_device, batch_size=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA

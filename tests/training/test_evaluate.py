@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fcnlab.api import build_model
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.resident import move_to_device
 from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import count_areas
 from fcnlab.metrics.summary import Counts
@@ -280,7 +281,7 @@ def test_the_batch_size_on_cuda_is_limited_by_pixels_and_scores(
 @pytest.mark.parametrize("resident", [False, True])
 def test_counts_on_cuda_equal_those_on_the_cpu(resident: bool) -> None:
     split = DecodedSplit(Mixed([(24, 30)] * 20 + [(9, 70), (1, 1)]))
-    on_device = split.to(torch.device("cuda")) if resident else split
+    on_device = move_to_device(split, torch.device("cuda")) if resident else split
     found = evaluate_split(Exact("cuda"), on_device, **ARGUMENTS, boundaries=True)
     expected = evaluate_split(Exact(), split, **ARGUMENTS, boundaries=True)
     assert np.array_equal(found.areas, expected.areas)

@@ -20,6 +20,7 @@ def measure(context: Context) -> dict[str, Any]:
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
+    from fcnlab.data.resident import move_to_device
     from fcnlab.training import hardware
     from fcnlab.training.evaluate import evaluate_split
 
@@ -30,7 +31,7 @@ def measure(context: Context) -> dict[str, Any]:
     began = time.perf_counter()
     decoded = open_decoded(dataset, "val")
     result: dict[str, Any] = {"images": len(decoded), "decode_seconds": time.perf_counter() - began}
-    split = decoded.to(device)
+    split = move_to_device(decoded, device)
     model = ours.network(sizes.backbones[0], "fcn32s").to(device)
     autocast = hardware.create_autocast(device, hardware.resolve_precision("bf16", device))
 

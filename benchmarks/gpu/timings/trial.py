@@ -31,7 +31,7 @@ def measure(context: Context) -> dict[str, Any]:
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
-    from fcnlab.data.resident import release_resident_splits
+    from fcnlab.data.resident import move_to_device, release_resident_splits
     from fcnlab.training.hardware import synchronize
     from fcnlab.trial.run import run_trial
 
@@ -50,7 +50,7 @@ def measure(context: Context) -> dict[str, Any]:
     for _ in range(sizes.rounds):
         release_resident_splits()
         began = time.perf_counter()
-        split = open_decoded(dataset, "train").to(device)
+        split = move_to_device(open_decoded(dataset, "train"), device)
         for index in range(len(split)):
             split[index]
         synchronize(device)

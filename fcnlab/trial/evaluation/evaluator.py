@@ -19,6 +19,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.data.resident import move_to_device
 from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.models.fcn import separate_tensors
@@ -170,7 +171,7 @@ class Evaluator:
 
     def _open(self, split: str) -> DecodedSplit:
         decoded = open_decoded(self._dataset, split, self._heartbeat.start_reading)
-        return decoded.to(self._device, trials_per_device=self._trials_per_device)
+        return move_to_device(decoded, self._device, self._trials_per_device)
 
     def _evaluate_all(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> SplitCounts:
         """Count the areas and boundaries of a split, and save samples of the reported split."""
