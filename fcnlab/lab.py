@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import reprlib
@@ -34,7 +33,7 @@ from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
-from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError, RunError, StopRunError, first_line
+from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions
 from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
 from fcnlab.redaction import remember_uri
@@ -135,13 +134,15 @@ class Lab:
                     self.extensions.find(kind, entry.type, f"{folder}: {kind} {name}: ")
         for name in entries.names("recipe"):
             recipe = entries.get("recipe", name)
-            if isinstance(recipe, Recipe) and recipe.transform is not None:
-                self.extensions.find("transform", recipe.transform.type, f"{folder}: recipe {name}: ")
+            assert isinstance(recipe, Recipe)
+            for kind, custom in (("loss", recipe.loss.custom), ("transform", recipe.transform)):
+                if custom is not None:
+                    self.extensions.find(kind, custom.type, f"{folder}: recipe {name}: ")
         return entries
 
     @property
     def extensions(self) -> Extensions:
-        """Heads, dataset types, transforms, executors and trackers of this lab and of installed packages."""
+        """Heads, dataset types, losses, transforms, executors and trackers of this lab and of installed packages."""
         return Extensions(self.root)
 
     def load_grid(self, path: Path) -> grid.Grid:
@@ -188,24 +189,20 @@ class Lab:
         return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
 
     def _open_custom_dataset(self, spec: CustomDataset) -> Dataset:
-        create = self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]
+        self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]  # before the folder is searched
         arguments = () if spec.folder is None else (self.find_data_folder(spec.folder, spec.type),)
-        try:
-            inspect.signature(create).bind(*arguments, **spec.options)
-        except TypeError as error:
-            raise ConfigError(f"dataset of type {spec.type}: its class does not take the options: {error}") from None
+        dataset = self.extensions.create(
+            "dataset",
+            spec.type,
+            Dataset,  # type: ignore[type-abstract]
+            *arguments,
+            options=spec.options,
+            where=f"dataset of type {spec.type}",
+        )
         extension = self.extensions.find("dataset", spec.type)
-        try:
-            dataset = create(*arguments, **spec.options)
-        except FcnlabError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{extension.where}: {create.__name__} cannot be created: {type(error).__name__}: {first_line(error)}"
-            ) from error
         problem = _find_attribute_problem(dataset)
         if problem is not None:
-            raise ConfigError(f"{extension.where}: {create.__name__}: {problem}")
+            raise ConfigError(f"{extension.where}: {type(dataset).__name__}: {problem}")
         if not 2 <= len(dataset.classes) <= MAX_CLASSES:
             raise ConfigError(
                 f"dataset of type {spec.type}: its class has {len(dataset.classes)} classes; 2 to {MAX_CLASSES} are "
@@ -235,15 +232,21 @@ class Lab:
 
             check_options(**spec.arguments)
 
-    def check_transform(self, recipe: Recipe) -> None:
-        """Import the class of the transform of a recipe, so that errors are reported before a trial is started.
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Import the classes of the loss and of the transform of a recipe that are not built in.
+
+        So errors are reported before a trial is started.
 
         Args:
             recipe: the recipe.
 
         Raises:
-            ConfigError: the class cannot be imported, or the user has not allowed it.
+            ConfigError: a class cannot be imported, or the user has not allowed it.
         """
+        if recipe.loss.custom is not None:
+            from fcnlab.training.loss_term import LossTerm
+
+            self.extensions.load("loss", recipe.loss.custom.type, LossTerm)  # type: ignore[type-abstract]
         if recipe.transform is not None:
             from fcnlab.data.transforms import Transform
 

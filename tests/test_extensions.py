@@ -121,7 +121,8 @@ def test_the_page_has_all_files_of_the_example() -> None:
     assert FILES.keys() == {
         "registry/extensions.yaml", "registry/heads.yaml", "registry/datasets.yaml", "experiments/own.yaml",
         "registry/recipes.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/fresh_process.py",
-        "extensions/perspective.py", "extensions/weather.py", "extensions/csv_file.py", "pyproject.toml",
+        "extensions/tversky.py", "extensions/perspective.py", "extensions/weather.py", "extensions/csv_file.py",
+        "pyproject.toml",
     }  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def test_the_example_runs_in_worker_processes(
     plan = make_plan(own.load_grid(own.root / "experiments" / "own.yaml"), own)
     assert {planned.status for planned in plan.trials} == {"finished"}
     trial = load_trials(own)["shallow8"]
-    assert trial.extensions.keys() == {"head", "dataset", "transform"}
+    assert trial.extensions.keys() == {"head", "dataset", "loss", "transform"}
     model = read_finished_trial(RunFolder(own.runs, trial.key)).load_model("last")
     assert type(model.head).__name__ == "Shallow"
     assert not list(own.root.rglob("__pycache__"))
@@ -154,6 +155,7 @@ def test_the_example_runs_in_worker_processes(
     assert sorted(line.split(",")[0] for line in lines) == sorted(planned.key for planned in plan.trials)
     assert "compare the runs in MLflow: fcnlab --allow-extensions ui experiments/own.yaml" in text
     readme = (own.root / "results" / "own" / "README.md").read_text(encoding="utf-8")
+    assert "- loss: {type: tversky, weight: 0.5}" in readme
     assert "- transform: {type: perspective, options: {distortion: 0.4}}" in readme
     for run in open_tracker(plan.grid, own).list_trials():
         assert run["tags"]["mlflow.source.name"].startswith("fcnlab --allow-extensions grid reproduce experiments/own")
@@ -179,14 +181,16 @@ def test_without_permission_a_run_is_refused_in_one_line(own: Lab, call: Call) -
     assert not own.runs.exists()
 
 
-def test_without_permission_a_head_and_a_transform_can_be_planned_but_not_run(own: Lab, call: Call) -> None:
+def test_without_permission_a_head_a_loss_and_a_transform_can_be_planned_but_not_run(own: Lab, call: Call) -> None:
     edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
     assert call("grid", "plan", "experiments/own.yaml").code == 0
-    assert load_trials(own)["shallow8"].extensions.keys() == {"head", "transform"}
+    assert load_trials(own)["shallow8"].extensions.keys() == {"head", "loss", "transform"}
     code, _, err = call(*grid_words(own, allow=False))
     assert code == 2
     (line,) = err.splitlines()
-    assert "transforms: perspective: this would run the lab's Python file" in line and VARIABLE in line
+    assert "losses: tversky: this would run the lab's Python file" in line and VARIABLE in line
+    edit(own, "registry/recipes.yaml", "  loss: {custom: {type: tversky, weight: 0.5}}\n", "")
+    assert "transforms: perspective: this would run the lab's Python file" in call(*grid_words(own, allow=False)).err
 
 
 @pytest.mark.parametrize("value", ["", "0", "true"])
@@ -268,9 +272,30 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
         ("registry/recipes.yaml", "distortion: 0.4", "distrotion: 0.4",
          r"transform: perspective: its class does not take the options: got an unexpected .* 'distrotion'"),
         ("registry/recipes.yaml", "distortion: 0.4", "distortion: 4",
-         r"transform: perspective: its class cannot be created: ValueError: "),
+         r"extensions\.yaml: transforms: perspective: Perspective cannot be created: ValueError: "),
         ("extensions/perspective.py", "(TorchvisionTransform)", "",
          r"transforms: perspective: .*Perspective is not a subclass of fcnlab\.data\.transforms\.Transform"),
+        ("registry/recipes.yaml", "type: tversky", "type: twersky",
+         r"recipe tilted: loss type 'twersky' is not an extension; did you mean 'tversky'\?"),
+        ("registry/recipes.yaml", "type: tversky,", "type: tversky, options: {beta: 0.3},",
+         r"loss\.custom: tversky: its class does not take the options: got an unexpected .* 'beta'"),
+        ("extensions/tversky.py", "super().__init__()", "raise ValueError('no')",
+         r"extensions\.yaml: losses: tversky: Tversky cannot be created: ValueError: no$"),
+        ("extensions/tversky.py", "(LossTerm)", "",
+         r"Tversky is not a subclass of fcnlab\.training\.loss_term\.LossTerm"),
+        ("extensions/tversky.py", "super().__init__()",
+         "super().__init__(); self.a = __import__('torch').nn.Linear(1, 1)",
+         r"loss\.custom: tversky: its parameter 'a\.weight' would not be trained"),
+        ("extensions/tversky.py", "labels.long())", "labels.long()) * scores",
+         r"cells 'fcn32s', 'shallow8': recipe\.loss\.custom: tversky: returns a tensor of shape \[2, 2, 8, 12\]"),
+        ("extensions/tversky.py", "labels.long())", "labels.long()).item()",
+         r"loss\.custom: tversky: returns float; return a scalar"),
+        ("extensions/tversky.py", "self.loss(scores", "self.loss(scores.detach()",
+         r"loss\.custom: tversky: returns a value without a gradient"),
+        ("extensions/tversky.py", "labels.long())", "labels.long()) / (labels != 255).sum()",
+         r"loss\.custom: tversky: the value is not finite if all pixels are ignored"),
+        ("extensions/tversky.py", "self.loss(scores", "self.los(scores",
+         r"loss\.custom: tversky: raises AttributeError: "),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
          r"shallow\.py, line 5: ImportError: cannot import name 'nm'"),
         ("extensions/shallow.py", "class Shallow(Head):", "class Shallow(Head:", r"shallow\.py: SyntaxError"),
@@ -316,7 +341,7 @@ def test_a_sample_of_another_type_or_shape_is_an_error(image: np.ndarray, label:
 @pytest.mark.usefixtures("allowed")
 def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: Lab) -> None:
     before = load_trials(own)
-    assert before["shallow8"].identity()["extensions"].keys() == {"head", "dataset", "transform"}
+    assert before["shallow8"].identity()["extensions"].keys() == {"head", "dataset", "loss", "transform"}
     (own.root / "extensions" / "unrelated.py").write_text("x = 1\n")
     edit(own, "extensions/fresh_process.py", "one per slot", "a process per slot")
     assert {name: trial.key for name, trial in load_trials(own).items()} == {n: t.key for n, t in before.items()}
@@ -327,7 +352,9 @@ def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: 
     edit(own, "extensions/paired_names.py", '"object"', '"disc"')
     edited = load_trials(own)["fcn32s"].key
     edit(own, "extensions/perspective.py", "bits=5", "bits=6")
-    assert len({before["fcn32s"].key, edited, load_trials(own)["fcn32s"].key}) == 3
+    other_transform = load_trials(own)["fcn32s"].key
+    edit(own, "extensions/tversky.py", "alpha: float = 0.3", "alpha: float = 0.4")
+    assert len({before["fcn32s"].key, edited, other_transform, load_trials(own)["fcn32s"].key}) == 4
 
 
 @pytest.mark.usefixtures("allowed")
@@ -373,7 +400,8 @@ def test_an_isolated_lab_and_a_remote_node_get_the_files_of_the_extensions(own: 
     trial = cell.trial(0, own.fingerprints)
     assert cell.trial(0, other.fingerprints).key == trial.key
     names = {
-        "registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/perspective.py",
+        "registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/tversky.py",
+        "extensions/perspective.py",
     }  # fmt: skip
     assert {file.relative_to(own.root).as_posix() for file in needed(own, trial)} == names
 

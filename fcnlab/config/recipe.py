@@ -106,6 +106,34 @@ class Ohem(Config):
     keep: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.0625
 
 
+class Custom(Config):
+    """Configuration of a class of the user's own package or lab.
+
+    Attributes:
+        type: name of the class among the extensions (see `docs/extending.md`).
+        options: keyword arguments of the class.
+    """
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    options: dict[str, bool | int | Finite | str | tuple[StrictInt | Finite, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+class CustomLoss(Custom):
+    """Configuration of a term of the loss from the user's own package or lab.
+
+    Attributes:
+        type: name of the class among the extensions (see `docs/extending.md`).
+        options: keyword arguments of the class.
+        weight: weight of the term.
+    """
+
+    weight: Positive = 1.0
+
+
+class CustomTransform(Custom):
+    """Configuration of a transform from the user's own package or lab."""
+
+
 class Loss(Config):
     """Configuration of the loss over all labeled pixels.
 
@@ -120,6 +148,7 @@ class Loss(Config):
         weight: weight of the cross entropy; `{weight: 0, dice: 1}` is a pure Dice loss.
         dice: weight of the Dice loss.
         lovasz: weight of the Lovász-Softmax loss.
+        custom: an additional term of the user's own package or lab.
         auxiliary: weight of the loss of an auxiliary head.
     """
 
@@ -132,6 +161,7 @@ class Loss(Config):
     weight: NonNegative = 1.0
     dice: NonNegative = 0.0
     lovasz: NonNegative = 0.0
+    custom: CustomLoss | None = None
     auxiliary: NonNegative = 0.4
 
     @field_validator("name", mode="before")
@@ -144,11 +174,11 @@ class Loss(Config):
     @property
     def batch_terms(self) -> tuple[str, ...]:
         """The terms that depend on all pixels of a batch, so that they differ if they are computed from its parts."""
-        return tuple(term for term in ("dice", "lovasz", "ohem") if getattr(self, term))
+        return tuple(term for term in ("dice", "lovasz", "custom", "ohem") if getattr(self, term))
 
     @model_validator(mode="after")
     def _check_combination(self) -> Loss:
-        if not (self.weight or self.dice or self.lovasz):
+        if not (self.weight or self.dice or self.lovasz or self.custom):
             raise ValueError("weight, dice and lovasz are all 0; set one of them above 0")
         if self.class_weights != "none" and not self.weight:
             raise ValueError("class_weights apply to the cross entropy, whose weight is 0")
@@ -196,18 +226,6 @@ class GaussianBlur(Config):
         if self.sigma[0] > self.sigma[1]:
             raise ValueError(f"sigma must increase, not {self.sigma[0]} to {self.sigma[1]}")
         return self
-
-
-class CustomTransform(Config):
-    """Configuration of a transform of the user's own package or lab.
-
-    Attributes:
-        type: name of its class among the extensions (see `docs/extending.md`).
-        options: keyword arguments of its class.
-    """
-
-    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    options: dict[str, bool | int | Finite | str | tuple[StrictInt | Finite, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 class StopOnPlateau(Config):
@@ -304,8 +322,9 @@ class Recipe(Entry):
     def _check_combination(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must increase, not {self.scale[0]} to {self.scale[1]}")
-        if self.grad_accum_steps > 1 and (self.loss.dice or self.loss.lovasz) and self.loss.reduction != "pixel_mean":
-            raise ValueError("grad_accum_steps with dice or lovasz requires loss.reduction: pixel_mean")
+        terms = self.loss.batch_terms
+        if self.grad_accum_steps > 1 and terms and self.loss.reduction != "pixel_mean":
+            raise ValueError(f"grad_accum_steps with {terms[0]} requires loss.reduction: pixel_mean")
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
                 f"grad_accum_steps must divide batch_size; {self.grad_accum_steps} does not divide {self.batch_size}"

@@ -28,7 +28,7 @@ class Trial(Config):
         data: fingerprint of the content of the dataset.
         weights: fingerprint of the content of a local weights file.
         init_from: key of a finished trial whose last weights are loaded before training.
-        extensions: fingerprints of the code of a head, dataset and transform that are not built in, by kind.
+        extensions: fingerprints of the code of a head, dataset, loss and transform that are not built in, by kind.
     """
 
     not_in_key: ClassVar[frozenset[str]] = frozenset({"names"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from fcnlab.config.recipe import CustomTransform
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.transforms import Transform
-from fcnlab.errors import ConfigError, DataError
+from fcnlab.errors import DataError
 from fcnlab.extensions import Extensions
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.seeding import derive_seed
@@ -75,16 +74,14 @@ def create_sample_transform(
     """
     if spec is None:
         return None
-    create: Any = extensions.load("transform", spec.type, Transform)
-    where = f"recipe.transform: {spec.type}"
-    try:
-        inspect.signature(create).bind(**spec.options)
-    except TypeError as error:
-        raise ConfigError(f"{where}: its class does not take the options: {error}") from None
-    try:
-        return SampleTransform(spec.type, create(**spec.options), num_classes)
-    except Exception as error:
-        raise ConfigError(f"{where}: its class cannot be created: {type(error).__name__}: {error}") from error
+    transform = extensions.create(
+        "transform",
+        spec.type,
+        Transform,  # type: ignore[type-abstract]
+        options=spec.options,
+        where=f"recipe.transform: {spec.type}",
+    )
+    return SampleTransform(spec.type, transform, num_classes)
 
 
 def _find_problem(result: Any, channels: int, num_classes: int) -> str | None:

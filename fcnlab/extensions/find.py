@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from fcnlab.config.base import literal_types
 from fcnlab.config.dataset import AnyDataset, CustomDataset, Dataset
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.head import AnyHead, CustomHead, Head
-from fcnlab.config.recipe import CustomTransform, Recipe
+from fcnlab.config.recipe import Custom, Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
-from fcnlab.errors import ConfigError, nearest
-from fcnlab.extensions.lab import LISTING, LabExtension, Listing
+from fcnlab.errors import ConfigError, FcnlabError, first_line, nearest
+from fcnlab.extensions.lab import LISTING, LabExtension, Listing, plural
 from fcnlab.extensions.package import PackageExtension
 from fcnlab.paths import exists
 from fcnlab.settings import ExecutorName, TrackerName
@@ -30,6 +31,7 @@ BUILTIN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "head": literal_types(AnyHead),
         "dataset": literal_types(AnyDataset),
+        "loss": (),
         "transform": (),
         "executor": get_args(ExecutorName),
         "tracker": (*get_args(TrackerName), "none"),
@@ -54,7 +56,7 @@ class Extensions:
         """Return the extensions of the lab.
 
         Args:
-            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
+            kind: `head`, `dataset`, `loss`, `transform`, `executor` or `tracker`.
 
         Returns:
             The extensions by name.
@@ -66,9 +68,9 @@ class Extensions:
             return {}
         path = self.root / LISTING
         extensions = {}
-        for name, target in getattr(validate(Listing, read(path), str(path)), f"{kind}s").items():
+        for name, target in getattr(validate(Listing, read(path), str(path)), plural(kind)).items():
             file, _, class_name = target.rpartition(":")
-            extensions[name] = LabExtension(f"{path}: {kind}s: {name}", self.root, Path(file), class_name)
+            extensions[name] = LabExtension(f"{path}: {plural(kind)}: {name}", self.root, Path(file), class_name)
             _check_not_builtin(kind, name, extensions[name])
         return extensions
 
@@ -76,7 +78,7 @@ class Extensions:
         """Return all extensions of a kind.
 
         Args:
-            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
+            kind: `head`, `dataset`, `loss`, `transform`, `executor` or `tracker`.
 
         Returns:
             The extensions by name.
@@ -85,7 +87,7 @@ class Extensions:
             ConfigError: a name is defined twice, or is that of a built-in class.
         """
         extensions: dict[str, Extension] = dict(self.own(kind))
-        for entry in entry_points(group=f"fcnlab.{kind}s"):
+        for entry in entry_points(group=f"fcnlab.{plural(kind)}"):
             extension = PackageExtension(entry)
             _check_not_builtin(kind, entry.name, extension)
             existing = extensions.setdefault(entry.name, extension)
@@ -99,8 +101,8 @@ class Extensions:
         """Return an extension without loading its code.
 
         Args:
-            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
-            name: the `type` of a head, dataset or transform, or the name of an executor or tracker.
+            kind: `head`, `dataset`, `loss`, `transform`, `executor` or `tracker`.
+            name: the `type` of a head, dataset, loss or transform, or the name of an executor or tracker.
             where: start of the error message.
 
         Returns:
@@ -121,8 +123,8 @@ class Extensions:
         """Import the class of an extension.
 
         Args:
-            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
-            name: the `type` of a head, dataset or transform, or the name of an executor or tracker.
+            kind: `head`, `dataset`, `loss`, `transform`, `executor` or `tracker`.
+            name: the `type` of a head, dataset, loss or transform, or the name of an executor or tracker.
             base: the class that it must be a subclass of.
 
         Returns:
@@ -142,13 +144,46 @@ class Extensions:
             raise ConfigError(f"{extension.where}: {loaded.__name__} does not define {', '.join(missing)}")
         return loaded
 
+    def create(self, kind: str, name: str, base: type[T], *arguments: Any, options: Mapping[str, Any], where: str) -> T:
+        """Import the class of an extension and create an object.
+
+        Args:
+            kind: `dataset`, `loss` or `transform`.
+            name: the `type` of the configuration.
+            base: the class that it must be a subclass of.
+            arguments: positional arguments of the class.
+            options: keyword arguments of the class.
+            where: start of the error message about options.
+
+        Returns:
+            The object.
+
+        Raises:
+            ConfigError: as `load`, or the class does not take the options or cannot be created.
+        """
+        loaded: Any = self.load(kind, name, base)
+        try:
+            inspect.signature(loaded).bind(*arguments, **options)
+        except TypeError as error:
+            raise ConfigError(f"{where}: its class does not take the options: {error}") from None
+        try:
+            created: T = loaded(*arguments, **options)
+        except FcnlabError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{self.find(kind, name).where}: {loaded.__name__} cannot be created: {type(error).__name__}: "
+                f"{first_line(error)}"
+            ) from error
+        return created
+
     def used(self, head: Head, dataset: Dataset | None = None, recipe: Recipe | None = None) -> dict[str, Extension]:
         """Return the extensions that a trial uses.
 
         Args:
             head: configuration of its head.
             dataset: configuration of its dataset; None leaves out the dataset.
-            recipe: configuration of its training; None leaves out the transform.
+            recipe: configuration of its training; None leaves out the loss and the transform.
 
         Returns:
             The extensions by kind; empty if all components are built in.
@@ -164,7 +199,7 @@ class Extensions:
         Args:
             head: configuration of its head.
             dataset: configuration of its dataset; None leaves out the dataset.
-            recipe: configuration of its training; None leaves out the transform.
+            recipe: configuration of its training; None leaves out the loss and the transform.
 
         Returns:
             `sha256:...` of a Python file or `NAME==VERSION` of a package, by kind.
@@ -182,8 +217,8 @@ def fcnlab_command(*configurations: Cell | Trial) -> str:
         configurations: cells of a grid or trials.
 
     Returns:
-        `fcnlab --allow-extensions` if a head, dataset or transform is neither built in nor from an installed package,
-        so that a Python file of the lab is run; else `fcnlab`.
+        `fcnlab --allow-extensions` if a head, dataset, loss or transform is neither built in nor from an installed
+        package, so that a Python file of the lab is run; else `fcnlab`.
     """
     packages = Extensions()
     for configuration in configurations:
@@ -196,9 +231,10 @@ def fcnlab_command(*configurations: Cell | Trial) -> str:
 
 def _custom_types(head: Head, dataset: Dataset | None, recipe: Recipe | None) -> dict[str, str]:
     """Return the types of a configuration that are not built in, by kind."""
-    transform = recipe.transform if recipe is not None else None
-    specs = {"head": head, "dataset": dataset, "transform": transform}
-    custom = CustomHead | CustomDataset | CustomTransform
+    specs: dict[str, Any] = {"head": head, "dataset": dataset}
+    if recipe is not None:
+        specs |= {"loss": recipe.loss.custom, "transform": recipe.transform}
+    custom = CustomHead | CustomDataset | Custom
     return {kind: spec.type for kind, spec in specs.items() if isinstance(spec, custom)}
 
 

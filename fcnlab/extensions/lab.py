@@ -42,6 +42,7 @@ class Listing(Config):
     Attributes:
         heads: classes of heads by `type`.
         datasets: classes of datasets by `type`.
+        losses: classes of loss terms by `type`.
         transforms: classes of transforms by `type`.
         executors: classes of executors by name.
         trackers: classes of trackers by name.
@@ -49,9 +50,19 @@ class Listing(Config):
 
     heads: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     datasets: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
+    losses: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     transforms: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     executors: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     trackers: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+def plural(kind: str) -> str:
+    """Return the key of a kind in `registry/extensions.yaml`, which is also the end of the name of its entry points.
+
+    Args:
+        kind: a kind of extension, such as `head`.
+    """
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 @dataclass(frozen=True)

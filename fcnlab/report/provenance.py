@@ -55,17 +55,24 @@ def describe_provenance(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str
     seconds = trials["train_seconds"].sum()
     return [
         *named,
-        *_describe_transforms(grid),
+        *_describe_extensions(grid),
         ("training time", f"{seconds:,.0f} s, summed over the trials"),
         ("data", _joined(provenance["data"])),
     ]
 
 
-def _describe_transforms(grid: Grid) -> list[tuple[str, str]]:
-    """Return the transforms of the recipes with their options, as a pair of a name and a text; empty without one."""
-    used = [cell.recipe.transform for cell in grid.cells if cell.recipe.transform is not None]
-    texts = dict.fromkeys(format_value(transform.content()) for transform in used)
-    return [("transform", "; ".join(texts))] if texts else []
+def _describe_extensions(grid: Grid) -> list[tuple[str, str]]:
+    """Return the loss terms and transforms of the recipes that are not built in, as pairs of a kind and a text."""
+    recipes = [cell.recipe for cell in grid.cells]
+    described = []
+    for kind, specs in (
+        ("loss", [recipe.loss.custom for recipe in recipes]),
+        ("transform", [recipe.transform for recipe in recipes]),
+    ):
+        texts = dict.fromkeys(format_value(spec.content()) for spec in specs if spec is not None)
+        if texts:
+            described.append((kind, "; ".join(texts)))
+    return described
 
 
 def describe_dates(records: TrialRecords) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from fcnlab.config.recipe import Loss as LossConfig
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
+from fcnlab.training.loss_term import LossTerm
 from fcnlab.training.lovasz import lovasz_softmax
 
 REDUCTIONS: tuple[str, ...] = get_args(LossConfig.model_fields["reduction"].annotation)
@@ -58,6 +59,8 @@ class Loss:
         weight: factor on the cross entropy.
         dice: factor on 1 - Dice (Milletari et al., 3DV 2016), the mean over all classes.
         lovasz: factor on the Lovász-Softmax loss (Berman et al., CVPR 2018), the mean over the classes in the batch.
+        custom: a term from the user's own package or lab.
+        custom_weight: factor on it.
         auxiliary: factor on the loss of auxiliary scores.
     """
 
@@ -69,12 +72,14 @@ class Loss:
     weight: float = 1.0
     dice: float = 0.0
     lovasz: float = 0.0
+    custom: LossTerm | None = None
+    custom_weight: float = 1.0
     auxiliary: float = 0.4
 
     @property
     def is_pixelwise(self) -> bool:
         """True if the loss is a weighted sum of cross entropies, each of which depends on one pixel only."""
-        return self.focal == 0 and self.ohem is None and self.dice == 0 and self.lovasz == 0
+        return self.focal == 0 and self.ohem is None and self.dice == 0 and self.lovasz == 0 and self.custom is None
 
     def compute_image_factors(self, labels: Tensor) -> Tensor:
         """Compute the factor on each image's summed cross entropies; their sum over the batch is a pixelwise loss.
@@ -117,6 +122,8 @@ class Loss:
             terms.append(self.dice * _compute_dice(scores, labels))
         if self.lovasz:
             terms.append(self.lovasz * lovasz_softmax(scores, labels))
+        if self.custom is not None:
+            terms.append(self.custom_weight * self.custom(scores, labels))
         return sum(terms[1:], start=terms[0])
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -147,7 +154,8 @@ class Loss:
     ) -> Tensor | float:
         """Compute the weight of the loss of a micro-batch, so that the weighted losses sum to the loss of the batch.
 
-        This is exact for the cross entropy. Dice, Lovász and the choice of hard pixels are those of each micro-batch.
+        This is exact for the cross entropy. The other terms and the choice of hard pixels are those of each
+        micro-batch.
 
         Args:
             micro_labels: labels of the micro-batch, uint8 [b, H, W].

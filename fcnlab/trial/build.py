@@ -37,6 +37,7 @@ from fcnlab.training.fast_layers import has_batch_norm_kernel, replace_batch_nor
 from fcnlab.training.fit import Training
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
+from fcnlab.training.loss_term import create_loss_term
 from fcnlab.training.losses import Loss, compute_class_weights
 from fcnlab.training.optim import MovingAverage, create_optimizer, create_schedule
 
@@ -226,11 +227,11 @@ def build_training(
         seed: seed of the trial.
         group: processes that share the batches.
         trials_per_device: number of trials that share the memory of the device.
-        extensions: extensions that may contain the transform of the recipe.
+        extensions: extensions that may contain the loss and the transform of the recipe.
         progress: called when the split is decoded.
 
     Raises:
-        ConfigError: the transform of the recipe cannot be created.
+        ConfigError: the loss or the transform of the recipe cannot be created.
         DataError: the split is missing or smaller than one batch.
         ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`,
             or devices cannot share a batch norm.
@@ -252,9 +253,11 @@ def build_training(
         transform=create_sample_transform(recipe.transform, num_classes, extensions),
     )
     _prepare_layers(recipe, model, group, device)
+    loss = _create_loss(recipe, decoded, num_classes, device, extensions)
+    fused = recipe.fused == "auto" and can_fuse(loss, model.head, device)
     return Training(
         batches,
-        _create_loss(recipe, model, decoded, num_classes),
+        FusedUpsampleLoss(loss, cast(CoarseHead, model.head)) if fused else loss,
         create_optimizer(model=model, factors=recipe.lr_factors, decay=recipe.decay, **recipe.optimizer.model_dump()),
         create_schedule(
             steps=recipe.epochs * batches.steps,
@@ -264,7 +267,7 @@ def build_training(
         grad_clip_norm=recipe.grad_clip_norm,
         average=MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
         # Recomputation saves and restores the state of the random generator, which waits for the host.
-        capturable=recipe.activation_checkpointing == "none",
+        capturable=recipe.activation_checkpointing == "none" and (loss.custom is None or loss.custom.capturable),
         from_cache=decoded.from_cache,
     )
 
@@ -317,15 +320,16 @@ def _parse_stride(part: str) -> int | None:
     return None if part == "backbone" else int(part.removeprefix("stride"))
 
 
-def _create_loss(recipe: Recipe, model: FCN, split: DecodedSplit, num_classes: int) -> Loss | FusedUpsampleLoss:
-    """Create the loss of a recipe, fused with the last upsampling of the model where that is possible."""
-    device = next(model.parameters()).device
+def _create_loss(
+    recipe: Recipe, split: DecodedSplit, num_classes: int, device: torch.device, extensions: Extensions
+) -> Loss:
     spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
         weights = compute_class_weights((split[i].label for i in range(len(split))), num_classes).to(device)
-    options = spec.model_dump(exclude={"name", "class_weights", "ohem"})
-    ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
-    loss = Loss(class_weights=weights, ohem=ohem, **options)
-    if recipe.fused == "auto" and can_fuse(loss, model.head, device):
-        return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
-    return loss
+    options = spec.model_dump(exclude={"name", "class_weights", "ohem", "custom"})
+    if spec.ohem is not None:
+        options["ohem"] = (spec.ohem.threshold, spec.ohem.keep)
+    if spec.custom is not None:
+        options["custom"] = create_loss_term(spec.custom, num_classes, extensions).to(device)
+        options["custom_weight"] = spec.custom.weight
+    return Loss(class_weights=weights, **options)

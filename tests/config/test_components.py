@@ -140,7 +140,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"recipe.grad_accum_steps": 2, "recipe.loss": {"dice": 1, "reduction": "image_mean_sum"}},
-        "grad_accum_steps with dice or lovasz requires loss.reduction: pixel_mean",
+        "grad_accum_steps with dice requires loss.reduction: pixel_mean",
     ),
     ({"recipe.loss": {"ohem": {}, "reduction": "pixel_sum"}}, "ohem requires reduction: pixel_mean"),
     ({"recipe.loss": {"ohem": {}, "reduction": "image_mean_sum"}}, "ohem requires reduction: pixel_mean"),

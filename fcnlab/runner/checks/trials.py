@@ -1,4 +1,4 @@
-"""Check planned trials: batches that fit the data, networks that accept the sizes of the images, and weights."""
+"""Check planned trials: batches that fit the data, networks that accept the sizes of the images, code and weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fcnlab.data.datasets.base import Dataset, Split
 from fcnlab.data.datasets.sizes import Sizes, read_sizes, representative_sizes
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.loss import find_loss_errors
 from fcnlab.runner.checks.network import NetworkSetup, find_error
 from fcnlab.runner.checks.pretrained import find_missing_weights
 from fcnlab.runner.checks.transform import TransformChecks
@@ -28,8 +29,9 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
     """Check that trials can be trained and evaluated, as far as this is known without running them.
 
     Each distinct network is built once on the meta device, and run with a batch of its crops and with images of the
-    sizes on which it is evaluated. Each distinct transform is applied to a few images. The results are cached. A head
-    or transform is not created if the user has not allowed its code.
+    sizes on which it is evaluated. Each distinct loss term of an extension is computed for small batches, and each
+    transform is applied to a few images. The results are cached. A head, loss term or transform is not created if the
+    user has not allowed its code.
 
     Args:
         trials: the trials that are to be run.
@@ -59,8 +61,14 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         if setup not in network_errors:
             error = find_error(setup, lab) if _may_be_built(trial, lab) else None
             network_errors[setup] = [error] if error is not None else []
-        transform_errors = transforms.find_errors(trial, data.dataset(trial))
-        for message in [*_find_batch_errors(trial, data), *network_errors[setup], *transform_errors]:
+        dataset = data.dataset(trial)
+        errors = [
+            *_find_batch_errors(trial, data),
+            *network_errors[setup],
+            *find_loss_errors(trial, len(dataset.classes), lab),
+            *transforms.find_errors(trial, dataset),
+        ]
+        for message in errors:
             cells_by_error.setdefault(message, {})[planned.cell.label] = None
         warnings |= dict.fromkeys(_find_left_out_images(trial, data))
     errors = [f"{file}: {_name_cells(list(labels))}: {message}" for message, labels in cells_by_error.items()]

@@ -20,7 +20,7 @@ from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.quarantine import is_key
+from fcnlab.trial.storage.quarantine import list_keys
 
 MAX_RECORDS = 5
 """Maximum number of records of the grid that are read per workload."""
@@ -69,8 +69,8 @@ def _encode_variant(variant: Variant) -> str:
 
 def _encode_sizes(recipe: Recipe) -> str:
     sizes = [recipe.crop.content(), recipe.batch_size, recipe.grad_accum_steps, recipe.precision, recipe.freeze]
-    transform = [recipe.transform.content()] if recipe.transform is not None else []
-    return _to_json([*sizes, recipe.score_scale, recipe.ema is not None, *transform])
+    custom = [spec.content() for spec in (recipe.loss.custom, recipe.transform) if spec is not None]
+    return _to_json([*sizes, recipe.score_scale, recipe.ema is not None, *custom])
 
 
 def _to_json(content: object) -> str:
@@ -121,10 +121,8 @@ def _average(rates: Sequence[CostRate], trials_per_device: int) -> CostRate:
 
 def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     """Yield the finished trials of the lab that are not in the plan, the latest first."""
-    if not is_folder(lab.runs):
-        return
     planned_keys = {planned.key for planned in plan.all_trials}
-    others = [path for path in lab.runs.iterdir() if path.name not in planned_keys and is_key(path.name)]
+    others = [lab.runs / key for key in list_keys(lab.runs) if key not in planned_keys]
     latest = sorted(filter(is_folder, others), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in latest[:MAX_OTHER_FOLDERS]:
         folder = RunFolder(lab.runs, path.name)
