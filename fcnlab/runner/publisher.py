@@ -234,6 +234,14 @@ class Publisher:
             # The report shows the images of the first seed.
             tracker.log_record(trial, record, samples=planned.trial.seed == min(self._grid.seeds))
 
+    def leave_trial(self, planned: PlannedTrial) -> None:
+        """Stop to publish a trial that another driver has taken over.
+
+        Args:
+            planned: the trial.
+        """
+        self._running.pop(planned.key, None)
+
     def prune_trial(self, planned: PlannedTrial, epoch: int) -> None:
         """End a trial that early stopping has pruned.
 

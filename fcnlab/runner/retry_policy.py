@@ -38,7 +38,7 @@ def create_job(
 
     Args:
         trial: the trial.
-        attempts: the previous attempts, for which `find_failure` returns None.
+        attempts: the previous attempts.
         shares_devices: whether trials of the executor share devices.
         pause_after: epoch after which the job pauses; None runs all epochs.
         options: the options of the run.
@@ -63,9 +63,8 @@ def _choose_micro_batches(recipe: Recipe, attempts: Sequence[Attempt], *, shares
     last = out_of_memory[-1]
     if shares_devices and not last.exclusive:
         return last.micro_batches
-    micro_batches = next_micro_batches(recipe, last.micro_batches)
-    assert micro_batches is not None, "the trial has failed"
-    return micro_batches
+    # A batch that cannot be split may fit without the trials that shared the device with an earlier driver.
+    return next_micro_batches(recipe, last.micro_batches) or last.micro_batches
 
 
 def describe_retry(job: Job, *, resumes: bool) -> str:

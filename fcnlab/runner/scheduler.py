@@ -155,7 +155,7 @@ class Scheduler:
             if not executor.free_slots:
                 return
             planned = trial.planned
-            if _waits_for_init(planned) or self._pruner.is_waiting(planned):
+            if self._waits_for_init(planned) or self._pruner.is_waiting(planned):
                 continue
             if not self._leases.claim(planned.folder.path):
                 trial.state = _State.ELSEWHERE
@@ -169,6 +169,16 @@ class Scheduler:
             else:  # another driver has run it since this one made its plan
                 self._leases.release(planned.folder.path)
                 self._end(trial, record)
+
+    def _waits_for_init(self, planned: PlannedTrial) -> bool:
+        """Return whether the trial that this one is initialized from has not ended."""
+        key = planned.trial.init_from
+        if key is None:
+            return False
+        init = self._trials.get(key)
+        if init is not None and init.state is _State.RUNNING:  # it may have the record of an attempt that is retried
+            return True
+        return RunFolder(planned.runs, key).read() is None
 
     def _read_record(self, planned: PlannedTrial) -> Record | None:
         """Read the record of a trial; if a newer version of fcnlab has written its files, the run must end."""
@@ -203,12 +213,14 @@ class Scheduler:
         planned, job = trial.planned, trial.job
         assert job is not None, "the trial was running"
         trial.job = None
+        self._stop = self._stop or ended.stop
         if not self._leases.holds(planned.folder.path):  # this machine was suspended, and another driver took over
             trial.state = _State.ELSEWHERE
+            self._publisher.leave_trial(planned)
+            self._reporter.on_trial_pause(planned)
             return
         trial.state = _State.PENDING
         record = self._read_record(planned)
-        self._stop = self._stop or ended.stop
         # A trial that resumes from a checkpoint first replaces later epochs, so there may be fewer of them now.
         progressed = planned.folder.read_progress() != trial.epochs
         if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would loop endlessly
@@ -273,16 +285,10 @@ class Scheduler:
             pending = [trial.planned for trial in self._select(_State.PENDING)]
             self._reporter.on_wait(
                 Waiting(
-                    for_start=sum(map(_waits_for_init, pending)),
+                    for_init=sum(map(self._waits_for_init, pending)),
                     for_decision=sum(map(self._pruner.is_waiting, pending)),
                 )
             )
-
-
-def _waits_for_init(planned: PlannedTrial) -> bool:
-    """Return whether the trial that this one is initialized from has not ended."""
-    key = planned.trial.init_from
-    return key is not None and RunFolder(planned.runs, key).read() is None
 
 
 def _discard_lost_epochs(folder: RunFolder) -> None:

@@ -221,21 +221,22 @@ def test_options_unsupported_on_several_devices_are_rejected_before_a_run(
     machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, expected_text: str
 ) -> None:
     with pytest.raises(error, match=expected_text) as refused:
-        check_executor(RunOptions(**how), [build_cell(EVAL, registry=lab.registry, **fields)])
+        check_executor(RunOptions(**how), [build_cell(EVAL, registry=lab.registry, **fields)], lab)
     assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
 
 
 def test_the_trials_of_init_from_are_checked_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     fits, does_not = build_cell(EVAL, registry=lab.registry), build_cell(EVAL, registry=lab.registry, batch_size=3)
-    check_executor(RunOptions(devices_per_trial=2), [fits])
+    check_executor(RunOptions(devices_per_trial=2), [fits], lab)
     with pytest.raises(ConfigError, match="a batch of 3"):
         check_executor(
             RunOptions(devices_per_trial=2),
             [Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)],
+            lab,
         )
     with pytest.raises(RunError, match="this machine has 2 GPUs"):
-        check_executor(RunOptions(devices_per_trial=4), [fits])
+        check_executor(RunOptions(devices_per_trial=4), [fits], lab)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

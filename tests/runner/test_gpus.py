@@ -119,8 +119,8 @@ def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) ->
 
 def test_missing_cuda_is_rejected_before_a_run(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     with pytest.raises(RunError, match="--device cuda: this machine shows no"):
-        check_executor(RunOptions(device="cuda"), [])
-    check_executor(RunOptions(executor="ray", address="auto", device="cuda"), [])  # a cluster has GPUs of its own
+        check_executor(RunOptions(device="cuda"), [], lab)
+    check_executor(RunOptions(executor="ray", address="auto", device="cuda"), [], lab)  # a cluster has GPUs of its own
 
 
 def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     reporter.on_plan(plan)
     assert reporter.idle == "starting"
     reporter.on_trials_elsewhere(2)
-    reporter.on_wait(Waiting(for_start=1, for_decision=3))
+    reporter.on_wait(Waiting(for_init=1, for_decision=3))
     assert (
         reporter.idle == "2 run by other drivers, 1 wait for the trial they are initialized from, 3 wait for an "
         "early stopping decision"

@@ -73,10 +73,32 @@ def test_out_of_memory_on_unshared_device_splits_the_batch_immediately() -> None
     assert create_job(build_trial(batch_size=8), [out_of_memory()], shares_devices=False).micro_batches == 2
 
 
-@pytest.mark.parametrize(("term", "value"), [("dice", 0.5), ("lovasz", 0.5), ("ohem", {"keep": 0.1})])
+@pytest.mark.parametrize(
+    ("term", "value"), [("dice", 0.5), ("lovasz", 0.5), ("ohem", {"keep": 0.1}), ("custom", {"type": "own"})]
+)
 def test_batch_is_not_split_for_losses_of_the_whole_batch(term: str, value: Any) -> None:
     trial = build_trial(**{f"loss.{term}": value})
     assert find_failure(trial, [out_of_memory()], shares_devices=False) is not None
+
+
+ATTEMPTS = st.lists(
+    st.builds(out_of_memory, micro_batches=st.sampled_from([1, 2, 4]), exclusive=st.booleans())
+    | st.builds(lost, st.integers(0, 3)),
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(attempts=ATTEMPTS, shares=st.booleans(), batch=st.integers(1, 4), whole=st.booleans())
+def test_every_history_of_attempts_has_a_next_job(
+    attempts: list[Attempt], shares: bool, batch: int, whole: bool
+) -> None:
+    # The attempts may be those of another driver, whose trials shared their devices or did not.
+    trial = build_trial(batch_size=batch, **({"loss.lovasz": 0.5} if whole else {}))
+    job = create_job(trial, attempts, shares_devices=shares)
+    assert job.micro_batches == 1 or batch % job.micro_batches == 0 or any(a.micro_batches > 1 for a in attempts)
+    if whole and all(attempt.micro_batches == 1 for attempt in attempts):
+        assert job.micro_batches == 1
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import process, worker_process
 from fcnlab.runner.executors.base import Job, JobExit
@@ -100,17 +101,38 @@ def test_a_trial_whose_worker_has_not_started_is_paused_at_once(lab: Lab) -> Non
     assert not any(RunFolder(lab.runs, trial.key).log.exists() for trial in trials)
 
 
-def test_a_worker_that_is_lost_with_its_server_is_described(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_a_worker_that_is_lost_before_it_has_started_goes_to_the_next(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_process, "_servers", {})  # a new server, which imports torch before it forks a worker
     trial = build_trial(lab=lab)
     with ProcessExecutor(lab, [Slot(threads=1)]) as executor:
         executor.start(Job(trial=trial))
         for server in worker_process._servers.values():
             server.kill()
-        lost = wait_for_exit(executor)
+        assert wait_for_exit(executor) == JobExit(trial.key)
     for server in worker_process._servers.values():
         server.close()
-    assert lost == JobExit(
+    assert read_record(lab, trial).status == "finished"
+
+
+def test_workers_that_cannot_be_started_end_the_run_and_no_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "WORKER", "fcnlab.no_such_module")
+    monkeypatch.setattr(process, "start_worker", worker_process.StartedWorker)
+    with ProcessExecutor(lab, [Slot(threads=1)] * 2) as executor:
+        executor.start(Job(trial=build_trial(lab=lab)))
+        with pytest.raises(RunError, match=r"workers cannot be started: 3 in sequence ended with exit code 1"):
+            wait_for_exit(executor)
+
+
+def test_a_worker_that_is_lost_with_its_server_is_described(keeping: ProcessExecutor, lab: Lab) -> None:
+    trial = build_trial(lab=lab, **LONG)
+    keeping.start(Job(trial=trial))
+    wait_for_epochs(keeping, RunFolder(lab.runs, trial.key), 1)
+    for server in list(worker_process._servers.values()):
+        server.kill()
+    keeping._workers[0].process.kill()
+    assert wait_for_exit(keeping) == JobExit(
         trial.key, "its worker was lost, because the process from which workers are forked was killed"
     )
 

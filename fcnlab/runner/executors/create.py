@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import cast, get_args
@@ -21,25 +22,28 @@ from fcnlab.runner.executors.slots import Slot, estimate_memory, plan_slots
 from fcnlab.settings import ExecutorName, RunOptions
 
 
-def check_executor(options: RunOptions, cells: Iterable[Cell], lab: Lab | None = None) -> None:
+def check_executor(options: RunOptions, cells: Iterable[Cell], lab: Lab) -> None:
     """Check that this machine has the devices of a run, and that the trials of the cells can use them.
 
     Args:
         options: the options of the run.
         cells: cells of a grid; the cells that they are initialized from are checked too.
-        lab: lab of the extensions; None leaves out the checks of an executor of the lab and of networks.
+        lab: lab of the extensions.
 
     Raises:
-        RunError: this machine has fewer devices, or no GPU although `device` is `cuda`.
+        RunError: this machine has fewer devices, no GPU although `device` is `cuda`, or cannot fork the processes of
+            a trial.
         ConfigError: a recipe's batches cannot be split among the devices, a network has batch norms that need GPUs
             for this, or there is no such executor.
     """
-    if lab is not None and not _is_builtin(options.executor):
+    if not _is_builtin(options.executor):
         _load_extension(options.executor, lab)
     gpus = len(select_gpus(options.device)) if options.address is None else 0  # a cluster has its own
     devices = options.devices_per_trial
     if devices == 1:
         return
+    if sys.platform != "linux":
+        raise RunError(f"--devices-per-trial {devices}: requires Linux, where the processes of a trial can be forked")
     cores = usable_cores()
     if devices > (gpus or cores):
         have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
@@ -47,7 +51,7 @@ def check_executor(options: RunOptions, cells: Iterable[Cell], lab: Lab | None =
     cells = list(cells)
     for cell in cells:
         _check_shares(cell, devices)
-    if lab is not None and not gpus:
+    if not gpus:
         _check_batch_norms(cells, lab, devices)
     earlier = [cell.init_from for cell in cells if isinstance(cell.init_from, Cell)]
     if earlier:

@@ -21,8 +21,14 @@ from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.executors.worker_process import UNKNOWN_EXIT, WorkerProcess, start_worker
 from fcnlab.trial.run_folder import RunFolder
 
+START_TIMEOUT = 300.0
+"""Seconds that workers have to start where they are waited for."""
+
 STOP_TIMEOUT = 20.0
 """Seconds that workers have to stop their trials before they are killed."""
+
+MAX_FAILED_STARTS = 3
+"""Number of workers of a slot that end in sequence before they have started, after which the run ends."""
 
 FREED_WITHIN = 2.0
 """Seconds until the memory of ended GPU processes is free again; the NVIDIA driver frees it with a delay."""
@@ -33,6 +39,7 @@ class _Worker:
     """A worker process.
 
     Attributes:
+        failed_starts: number of workers of its slot, directly before it, that ended before they had started.
         ready: whether it has imported torch and seen its device.
         job: the job that it runs.
         log_start: bytes in the log of the job's trial when the job was sent.
@@ -43,6 +50,7 @@ class _Worker:
 
     process: WorkerProcess
     slot: Slot
+    failed_starts: int = 0
     ready: bool = False
     job: Job | None = None
     log_start: int = 0
@@ -225,19 +233,16 @@ class ProcessExecutor(Executor):
             worker.hung = reason
             worker.process.kill()
 
-    def await_ready(self, seconds: float = 300.0) -> None:
+    def await_ready(self) -> None:
         """Wait until every worker has started.
-
-        Args:
-            seconds: time limit in seconds.
 
         Raises:
             RunError: a worker does not see its device, or has not started in time.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + START_TIMEOUT
         while not all(worker.ready for worker in self._workers):
             if time.monotonic() > deadline:
-                raise RunError(f"a worker has not started within {seconds:.0f} seconds")
+                raise RunError(f"a worker has not started within {START_TIMEOUT:.0f} seconds")
             self._early_exits += self.wait(1.0)
 
     def close(self) -> None:
@@ -250,27 +255,46 @@ class ProcessExecutor(Executor):
             self._stop_worker(worker, deadline)
         self._selector.close()
 
-    def _start_worker(self, slot: Slot) -> _Worker:
+    def _start_worker(self, slot: Slot, failed_starts: int = 0) -> _Worker:
         arguments = [str(self._lab.root), str(self._lab.data_root or "")]
         arguments += ["--threads", str(slot.threads), "--devices", str(slot.devices)]
         arguments += ["--verify"] if slot.verify else []
         on_one_gpu = slot.gpu is not None and slot.devices == 1
         arguments += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
         process = start_worker(arguments, {**os.environ, **slot.environment})
-        worker = _Worker(process, slot)
+        worker = _Worker(process, slot, failed_starts)
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         return worker
 
     def _replace(self, worker: _Worker) -> list[JobExit]:
-        """Replace a worker that has exited, unless no more jobs start; return the job that was lost."""
+        """Replace a worker that has exited, unless no more jobs start; return the job that was lost.
+
+        A worker that had not started loses no job: its replacement gets it.
+
+        Raises:
+            RunError: workers cannot be started.
+        """
         _end_input(worker)
         code = self._stop_worker(worker, time.monotonic() + STOP_TIMEOUT)
         if self._is_pausing:
             self._workers.remove(worker)
-        else:
-            self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
-        return [] if worker.job is None else [self._end_job(worker, code, "worker")]
+            return [] if worker.job is None else [self._end_job(worker, code, "worker")]
+        failed_starts = 0 if worker.ready or worker.hung is not None else worker.failed_starts + 1
+        if failed_starts == MAX_FAILED_STARTS:
+            self._workers.remove(worker)
+            raise RunError(
+                f"workers cannot be started: {failed_starts} in sequence ended with {describe_exit(code)}; their "
+                "output is above"
+            )
+        replacement = self._start_worker(worker.slot, failed_starts)
+        self._workers[self._workers.index(worker)] = replacement
+        if worker.job is None:
+            return []
+        if failed_starts:
+            self._send(replacement, worker.job)
+            return []
+        return [self._end_job(worker, code, "worker")]
 
     def _stop_worker(self, worker: _Worker, deadline: float) -> int:
         """Wait for the end of a worker whose input has ended, kill it after the deadline, and return its exit code."""

@@ -17,11 +17,11 @@ class Waiting:
     """Numbers of trials that cannot start yet.
 
     Attributes:
-        for_start: trials whose `init_from` trial has not finished.
+        for_init: trials whose `init_from` trial has not finished.
         for_decision: trials that have reached the epoch of an early stopping decision.
     """
 
-    for_start: int = 0
+    for_init: int = 0
     for_decision: int = 0
 
     def describe(self, elsewhere: int) -> str:
@@ -32,7 +32,7 @@ class Waiting:
         """
         reasons = [
             f"{elsewhere} run by other drivers" if elsewhere else "",
-            f"{self.for_start} wait for the trial they are initialized from" if self.for_start else "",
+            f"{self.for_init} wait for the trial they are initialized from" if self.for_init else "",
             f"{self.for_decision} wait for an early stopping decision" if self.for_decision else "",
         ]
         return ", ".join(filter(None, reasons)) or "starting"

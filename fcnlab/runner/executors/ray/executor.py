@@ -54,6 +54,7 @@ class RayExecutor(Executor):
         self._early_exits: list[JobExit] = []  # paused before they started
         self._unsuitable: dict[str, str] = {}  # reasons, by node
         self._failed_starts = 0
+        self._is_pausing = False
         self._token = Token.write(lab)
         try:
             nodes = living_nodes()
@@ -90,7 +91,8 @@ class RayExecutor(Executor):
     def wait(self, timeout: float) -> list[JobExit]:
         import ray
 
-        self._follow_cluster()
+        if not self._is_pausing:
+            self._follow_cluster()
         self._start_exclusive_jobs()
         ended, self._early_exits = self._early_exits, []
         slots = {slot.request: slot for slot in self._slots if slot.request is not None}
@@ -105,6 +107,7 @@ class RayExecutor(Executor):
         return ended
 
     def pause(self) -> None:
+        self._is_pausing = True
         self._early_exits += [JobExit(job.trial.key) for job in self._waiting_exclusive.values()]
         self._waiting_exclusive.clear()
         for slot in list(self._slots):
