@@ -19,7 +19,7 @@ from fcnlab.tracking.store import find_database
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.damage import DamageError, KeptError, convert_read_error
-from fcnlab.trial.storage.quarantine import is_key, move_to_quarantine
+from fcnlab.trial.storage.quarantine import list_keys, move_to_quarantine
 from fcnlab.trial.storage.sealed_record import SealedRecord, hash_result_file
 
 
@@ -71,8 +71,7 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         DataError: the folder of the decoded caches cannot be read.
     """
     check = LabCheck()
-    names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
-    for name in names:
+    for name in list_keys(lab.runs):
         folder = RunFolder(lab.runs, name)
         check.trials += 1
         damages, sealed = _find_damages(folder)

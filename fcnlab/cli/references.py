@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fcnlab.errors import RunError
-from fcnlab.paths import is_file, is_folder, relative_to_cwd
+from fcnlab.paths import is_file, relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
@@ -36,7 +36,7 @@ def complete_reference(incomplete: str) -> list[str]:
     from fcnlab.errors import FcnlabError
     from fcnlab.lab import Lab
     from fcnlab.runner.find import BEST
-    from fcnlab.trial.storage.quarantine import is_key
+    from fcnlab.trial.storage.quarantine import list_keys
 
     for suffix in (".yaml:", ".yml:"):
         if suffix in incomplete:
@@ -48,8 +48,7 @@ def complete_reference(incomplete: str) -> list[str]:
             names = [f"{file}:{name}" for name in (BEST, *("".join(cell.label.split()) for cell in cells))]
             return [name for name in names if name.startswith(incomplete)]
     runs = Lab.find().runs
-    names = [path.name for path in runs.iterdir() if is_key(path.name)] if is_folder(runs) else []
-    keys = sorted(name for name in names if name.startswith(incomplete))
+    keys = [key for key in list_keys(runs) if key.startswith(incomplete)]
     return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
 
 

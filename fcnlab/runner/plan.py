@@ -17,12 +17,13 @@ from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
-from fcnlab.paths import exists, is_folder
+from fcnlab.paths import exists
 from fcnlab.runner.pruning import Curve, prune_grid, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
+from fcnlab.trial.storage.quarantine import list_keys
 
 Status = Literal["finished", "failed", "started", "to do", "damaged"]
 """Progress of a trial: it has a record of either status, or at least one epoch, or nothing, or damaged files."""
@@ -259,7 +260,7 @@ class RunIndex:
     def __init__(self, grid: Grid, lab: Lab) -> None:
         self._grid = grid
         self._lab = lab
-        self._keys = {path.name for path in lab.runs.iterdir()} if is_folder(lab.runs) else set()
+        self._keys = set(list_keys(lab.runs))
         self._checked: set[str] = set()
 
     def plan_cell(self, cell: Cell, seeds: Sequence[int]) -> list[PlannedTrial]:

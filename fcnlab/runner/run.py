@@ -21,6 +21,7 @@ from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.paths import is_file
+from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
 from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.executors.base import Executor
@@ -125,10 +126,10 @@ def _run_grid(
     plan = make_plan(grid, lab) if changes else plan
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
-        lab.check_transform(planned.trial.recipe)
+        lab.check_recipe(planned.trial.recipe)
     data = OpenedData(lab)
     warnings = check_trials(plan.remaining, lab, grid.path, data)
-    remarks = check_plan_weights(plan, lab)
+    remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]
     check_class_presence(plan, lab, data)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()

@@ -13,11 +13,11 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file, is_folder, resolve_path
+from fcnlab.paths import is_file, resolve_path
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
-from fcnlab.trial.storage.quarantine import is_key
+from fcnlab.trial.storage.quarantine import list_keys
 
 if TYPE_CHECKING:
     from fcnlab.models import FCN
@@ -131,7 +131,7 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     if path.suffix:  # not a key
         problem = "is neither a grid file nor a run folder" if is_file(path) else "no such file or run folder"
         raise RunError(f"{name}: {problem}")
-    keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
+    keys = list_keys(lab.runs)
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")
     matches = [key for key in keys if key.startswith(name.lower())] if name else []

@@ -51,6 +51,7 @@ def plan(
     measurements are cached.
     """
     from fcnlab.lab import Lab
+    from fcnlab.runner.changed_inputs import describe_changed_inputs
     from fcnlab.runner.checks.class_presence import check_class_presence
     from fcnlab.runner.checks.trials import OpenedData, check_trials
     from fcnlab.runner.plan import check_plan_weights, make_plan
@@ -60,7 +61,7 @@ def plan(
     grid_plan = make_plan(lab_.load_grid(file), lab_)
     data = OpenedData(lab_)
     warnings = check_trials(grid_plan.remaining, lab_, file, data)
-    remarks = check_plan_weights(grid_plan, lab_)
+    remarks = [*check_plan_weights(grid_plan, lab_), *describe_changed_inputs(grid_plan, lab_)]
     warnings += check_class_presence(grid_plan, lab_, data)
     cost = _estimate(grid_plan, lab_, options, probe) if grid_plan.remaining else None
     if as_json:

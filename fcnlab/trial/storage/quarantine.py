@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fcnlab.errors import RunError
+from fcnlab.paths import is_folder
 
 QUARANTINE = ".quarantine"
 """Folder in `runs/` with the damaged files."""
 
 
-def is_key(name: str) -> bool:
-    """Return whether an entry of `runs/` may be a run folder; the quarantine and temporary files are not.
+def list_keys(runs: Path) -> list[str]:
+    """Return the names of the run folders of a lab; the quarantine and temporary files are left out.
 
     Args:
-        name: name of the entry.
+        runs: folder `runs/` of the lab, which need not exist.
+
+    Returns:
+        The names, sorted.
     """
-    return not name.startswith(".")
+    names = (path.name for path in runs.iterdir()) if is_folder(runs) else ()
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def move_to_quarantine(folder: Path, names: Iterable[str], runs: Path | None = None) -> Path:

@@ -1,0 +1,87 @@
+"""Remarks about remaining trials that have finished before with other inputs, such as other images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from fcnlab.config.trial import Trial, canonical
+from fcnlab.console import format_count
+from fcnlab.lab import Lab
+from fcnlab.paths import is_file
+from fcnlab.runner.plan import Plan
+from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.quarantine import list_keys
+
+MAX_FOLDERS = 1000
+"""Maximum number of run folders of the lab that are searched."""
+
+
+def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
+    """Describe the remaining trials of a plan that have finished with other data, weights or code.
+
+    Args:
+        plan: the plan.
+        lab: the lab with the run folders.
+
+    Returns:
+        One line for each combination of inputs that differ.
+    """
+    to_do = [planned for planned in plan.all_trials if planned.state == "to do"]
+    if not to_do:
+        return []
+    earlier: dict[str, list[tuple[RunFolder, Trial]]] = {}
+    for folder, trial in _iterate_other_trials(plan, lab):
+        earlier.setdefault(_encode_configuration(trial), []).append((folder, trial))
+    changes: Counter[str] = Counter()
+    for planned in to_do:
+        for folder, trial in earlier.get(_encode_configuration(planned.trial), []):
+            change = _describe_change(folder, trial, planned.trial)
+            if change and (record := folder.read()) is not None and record.status == "finished":
+                changes[change] += 1
+                break
+    return [
+        f"{format_count(number, 'trial')} to do {'has' if number == 1 else 'have'} finished in this lab with {change}"
+        for change, number in changes.items()
+    ]
+
+
+def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Trial]]:
+    """Yield the trials of the latest run folders that are not in the plan, where this version can read them."""
+    planned = {planned.key for planned in plan.all_trials}
+    others = [RunFolder(lab.runs, key) for key in list_keys(lab.runs) if key not in planned]
+    for folder in sorted(others, key=lambda folder: folder.path.stat().st_mtime, reverse=True)[:MAX_FOLDERS]:
+        if not is_file(folder.trial):
+            continue
+        try:
+            yield folder, Trial.model_validate_json(folder.trial.read_bytes())
+        except (OSError, ValidationError):
+            continue
+
+
+def _encode_configuration(trial: Trial) -> str:
+    """Return the content of the key of a trial without the inputs that only a fingerprint represents."""
+    content = trial.identity()
+    for name in ("data", "weights", "extensions"):
+        content.pop(name, None)
+    return canonical(content)
+
+
+def _describe_change(folder: RunFolder, before: Trial, now: Trial) -> str:
+    """Describe the inputs of a trial that have changed; empty if the components have other names."""
+    names = [name for name in ("dataset", "backbone") if before.names.get(name) != now.names.get(name)]
+    if names:  # a copy of a dataset, and not a changed one
+        return ""
+    changed = []
+    if before.data != now.data:
+        changed.append(f"other images or labels of dataset {now.names['dataset']}")
+    if before.weights != now.weights:
+        changed.append(f"another weights file of backbone {now.names['backbone']}")
+    changed += [
+        f"other code of the {kind}" for kind, code in now.extensions.items() if before.extensions.get(kind) != code
+    ]
+    if not changed and before.key != folder.key:
+        changed.append("an earlier version of fcnlab, whose training computes other values")
+    return " and ".join(changed)

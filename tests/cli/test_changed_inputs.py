@@ -1,0 +1,69 @@
+"""Remarks of `grid plan` about trials that have finished with other inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcnlab.config import trial
+from fcnlab.runner.changed_inputs import describe_changed_inputs
+from fcnlab.runner.plan import Plan, make_plan
+from tests.cli.conftest import Call
+from tests.conftest import SMOKE, write_grid
+from tests.report.finished_grid import finish, finished_lab
+
+
+@pytest.mark.parametrize(
+    ("changed", "remarks"),
+    [
+        ({"data": "earlier"}, ["1 trial to do has finished in this lab with other images or labels of dataset {data}"]),
+        ({"data": "earlier", "names": {"dataset": "copy"}}, []),
+        ({"seed": 99}, []),
+        ({}, []),
+    ],
+)
+def test_plan_describes_trials_that_have_finished_with_other_inputs(
+    tmp_path: Path, changed: dict[str, Any], remarks: list[str], fcnlab: Call
+) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    _, lab = finished_lab(tmp_path, SMOKE, unfinished=lambda _head, _seed: True)
+    plan = make_plan(lab.load_grid(path), lab)
+    first = plan.trials[0]
+    if changed:
+        names = first.trial.names | changed.get("names", {})
+        earlier = first.trial.model_copy(update={**changed, "names": names})
+        finish(replace(first, trial=earlier, key=earlier.key), 0.7)
+    expected = [
+        text.format(data=first.trial.names["dataset"], backbone=first.trial.names["backbone"]) for text in remarks
+    ]
+    assert describe_changed_inputs(plan, lab) == expected
+    code, out, _ = fcnlab("grid", "plan", path, "--no-probe")
+    assert code == 0 and all(text in out for text in expected)
+
+
+def test_several_inputs_that_have_changed_are_described_together(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, SMOKE, unfinished=lambda _head, _seed: True)
+    first = make_plan(grid, lab).trials[0]
+    before = first.trial.model_copy(update={"data": "earlier", "weights": "sha256:1", "extensions": {"loss": "a"}})
+    now = first.trial.model_copy(update={"weights": "sha256:2", "extensions": {"loss": "b"}})
+    finish(replace(first, trial=before, key=before.key), 0.7)
+    plan = Plan(grid, (replace(first, trial=now, key=now.key),))
+    assert describe_changed_inputs(plan, lab) == [
+        "1 trial to do has finished in this lab with other images or labels of dataset shapes-mini and another weights "
+        "file of backbone tiny-scratch and other code of the loss"
+    ]
+
+
+def test_plan_describes_trials_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(trial, "NUMERICS", trial.NUMERICS - 1)
+        grid, lab = finished_lab(tmp_path, SMOKE)
+    plan = make_plan(grid, lab)
+    assert {one.status for one in plan.trials} == {"to do"}
+    assert describe_changed_inputs(plan, lab) == [
+        f"{len(plan.trials)} trials to do have finished in this lab with an earlier version of fcnlab, whose training "
+        "computes other values"
+    ]
