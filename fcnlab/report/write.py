@@ -49,14 +49,15 @@ if TYPE_CHECKING:  # importing it would import altair
 def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool, after_run: bool = True) -> Report:
     """Make the report of a grid, write it to `results/<grid>/` and attach it to the grid's run in MLflow.
 
-    An error of the tracking store does not stop this; it is then the `error` of the tracker.
+    A written report of finished trials is kept where none has finished, as in a clone with committed results. An error
+    of the tracking store does not stop this; it is then the `error` of the tracker.
 
     Args:
         grid: the grid.
         lab: the lab of the grid.
         tracker: tracker of the grid.
         predict: see `write_report`.
-        after_run: the grid has been run, so that the report replaces any other, also if all trials have failed.
+        after_run: the grid has just been run, so that it is no error if the written report is kept.
 
     Returns:
         The report.
@@ -68,6 +69,8 @@ def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bo
     report = report_plan(plan, lab, tracker)
     if not after_run:
         check_written_report(report)
+    elif describe_kept_report(report) is not None:
+        return report
     write_report(report, lab, predict=predict)
     publish_report(report, tracker)
     return report
@@ -100,7 +103,7 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
 
 
 def check_written_report(report: Report) -> None:
-    """Check that no report of finished trials is replaced by one without any, as in a clone with committed results.
+    """Check that a new report does not replace one of finished trials by one without any.
 
     Args:
         report: report that has not been written yet.
@@ -108,15 +111,28 @@ def check_written_report(report: Report) -> None:
     Raises:
         RunError: the written report of the grid has finished trials, and this one has none.
     """
+    if kept := describe_kept_report(report):
+        raise RunError(f"{kept}. Run the grid, set the lab with --lab, or remove the folder")
+
+
+def describe_kept_report(report: Report) -> str | None:
+    """Describe the written report that is not replaced, because it has finished trials and the new one has none.
+
+    Args:
+        report: the new report.
+
+    Returns:
+        One line; None if there is no such report.
+    """
     if (report.trials["status"] == "finished").any():
-        return
+        return None
     number = [*read_reported_trials(report.folder / "provenance.json").values()].count("finished")
-    if number:
-        raise RunError(
-            f"{report.folder}: has the report of {format_count(number, 'finished trial')}, and no trial of the "
-            "grid has finished in this lab; the report is not replaced. Run the grid, set the lab with --lab, or "
-            "remove the folder"
-        )
+    if not number:
+        return None
+    return (
+        f"{report.folder}: has the report of {format_count(number, 'finished trial')}, and no trial of the grid has "
+        "finished in this lab; the report is not replaced"
+    )
 
 
 def publish_report(report: Report, tracker: OptionalTracker) -> None:

@@ -85,13 +85,14 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
 def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
     from fcnlab.extensions import fcnlab_command
+    from fcnlab.report.write import describe_kept_report
 
     file = quote(str(relative_to_cwd(grid.path)))
     fcnlab = fcnlab_command(*grid.cells)
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
     show_table(report, report.cell_table)
-    typer.echo(f"report: {report.folder / 'report.html'}")
+    typer.echo(describe_kept_report(report) or f"report: {report.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
         curves = quote(str(relative_to_cwd(lab.root / "tensorboard" / grid.name)))
         typer.echo(f"curves in TensorBoard: tensorboard --logdir {curves}")
