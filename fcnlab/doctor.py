@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -28,8 +27,6 @@ MIN_FREE_DISK = 5e9
 """Free bytes below which a warning is given: one large checkpoint, or the decoded images of a small dataset."""
 MIN_SHARED_MEMORY = 1e9
 """Free bytes of /dev/shm below which a warning is given: decoded images are shared there between trials."""
-MIN_OPEN_FILES = 1024
-"""Limit on open files below which a warning is given."""
 
 OPTIONAL = {
     "ray": "trials on a cluster",
@@ -177,13 +174,6 @@ def _check_shared_memory(_lab: Lab) -> Iterator[Check]:
     yield Check("/dev/shm", "ok" if enough else "warning", f"{format_bytes(free)} free", remedy)
 
 
-def _check_open_files(_lab: Lab) -> Iterator[Check]:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    few = limit != resource.RLIM_INFINITY and limit < MIN_OPEN_FILES
-    found = "no limit" if limit == resource.RLIM_INFINITY else f"limit of {limit}"
-    yield Check("open files", "warning" if few else "ok", found, f"ulimit -n {MIN_OPEN_FILES}" if few else "")
-
-
 def _check_store(lab: Lab) -> Iterator[Check]:
     """Read from the tracking store; a local store that does not exist yet is not created."""
     from fcnlab.tracking.store import check_database, convert_errors, find_database, open_client
@@ -265,7 +255,6 @@ _CHECKS: tuple[Callable[[Lab], Iterator[Check]], ...] = (
     _check_lab,
     _check_cache,
     _check_shared_memory,
-    _check_open_files,
     _check_store,
     _check_datasets,
     _check_optional,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnlab.settings import RunOptions
 from fcnlab.training.fit import Training
 from fcnlab.trial.storage.checkpoint_file import write_checkpoint
 
@@ -71,7 +70,7 @@ class CheckpointWriter:
     As a context manager it waits for the last write at its end.
     """
 
-    def __init__(self, file: Path, previous: Path, every: float = RunOptions.checkpoint_every) -> None:
+    def __init__(self, file: Path, previous: Path, every: float) -> None:
         """Prepare to write checkpoints to a file.
 
         Args:

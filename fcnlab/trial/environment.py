@@ -18,6 +18,9 @@ from fcnlab.version import __version__
 PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy")
 """Packages whose versions are recorded, besides fcnlab."""
 
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+"""File in which NVIDIA's kernel module reports its version."""
+
 TRANSFORM_PACKAGES = ("albumentations", "opencv-python-headless")
 """Packages whose versions are recorded where they are installed and the recipe has a transform."""
 
@@ -59,7 +62,7 @@ def describe_environment(
         trials_per_device=trials_per_device,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
-        driver=read_driver_version() if on_gpu else None,
+        driver=_read_driver_version() if on_gpu else None,
     )
 
 
@@ -84,17 +87,10 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Read the version of the NVIDIA driver.
-
-    Args:
-        file: file in which the kernel module reports its version.
-
-    Returns:
-        The version, such as `580.95.05`; None if the file has none.
-    """
+def _read_driver_version() -> str | None:
+    """Return the version of the NVIDIA driver, such as `580.95.05`; None if its file has none."""
     try:
-        match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text(encoding="utf-8"))
+        match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", DRIVER_FILE.read_text(encoding="utf-8"))
     except OSError:
         return None
     return match[0] if match else None

@@ -278,7 +278,6 @@ class Trainer:
 
     def _capture_state(self, training: Training) -> dict[str, Any]:
         return capture_state(self._model, training, self._execution.scaler) | {
-            "key": self.trial.key,
             "epochs": [epoch.model_dump() for epoch in self._epochs],
             "best": (self._best_miou, self._best_epoch),
             "best_state": self._best_state,
