@@ -79,8 +79,8 @@ def build_trial(
         The trial.
     """
     if lab is not None:
-        return build_cell(overrides, registry=lab.registry, **recipe).trial(seed, lab.fingerprints)
-    return build_cell(overrides, **recipe).trial(seed, lambda *_: (data, weights, {}))
+        return build_cell(overrides, registry=lab.registry, **recipe).trials([seed], lab.fingerprints)[0]
+    return build_cell(overrides, **recipe).trials([seed], lambda *_: (data, weights, {}))[0]
 
 
 def build_plan(folder: Path, text: str = SMOKE) -> Plan:

@@ -397,8 +397,8 @@ def test_an_isolated_lab_and_a_remote_node_get_the_files_of_the_extensions(own: 
     grid = own.load_grid(own.root / "experiments" / "own.yaml")
     (cell,) = (cell for cell in grid.cells if cell.names["head"] == "shallow8")
     other = isolated_lab(own, cell, tmp_path / "other")
-    trial = cell.trial(0, own.fingerprints)
-    assert cell.trial(0, other.fingerprints).key == trial.key
+    (trial,) = cell.trials([0], own.fingerprints)
+    assert cell.trials([0], other.fingerprints)[0].key == trial.key
     names = {
         "registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/tversky.py",
         "extensions/perspective.py",

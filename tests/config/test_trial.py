@@ -54,9 +54,8 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
 
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
-    named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test").trial(
-        0, lambda *_: (DATA, None, {})
-    )
+    cell = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test")
+    (named,) = cell.trials([0], lambda *_: (DATA, None, {}))
     assert named.names != trial().names
     assert named.key == KEY
 

@@ -73,7 +73,7 @@ def test_custom_head_is_trained_and_evaluated_in_a_grid(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY)
     grid = lab.load_grid(write_grid(tmp_path, GRID))
     cell = next(cell for cell in grid.cells if cell.names["head"] == "shallow8")
-    record = run_trial(cell.trial(0, lab.fingerprints), lab)
+    record = run_trial(cell.trials([0], lab.fingerprints)[0], lab)
     assert record.failure is None
     model = fcnlab.build_model("tiny-scratch+shallow8+bilinear", 4, lab=lab)
     assert isinstance(model.head, Shallow)

@@ -129,7 +129,7 @@ def test_a_trial_without_a_grid_has_the_cell_of_its_configuration(plan: Plan) ->
     planned.folder.trial.write_text(planned.trial.model_dump_json())
     found = find_reference(planned.key[:8], lab).as_planned()
     assert (found.trial, found.key, found.folder.path) == (planned.trial, planned.key, planned.folder.path)
-    assert found.cell.trial(1, lab.fingerprints).key == planned.key
+    assert found.cell.trials([1], lab.fingerprints)[0].key == planned.key
 
 
 SCRIPT = """

@@ -76,7 +76,7 @@ def channels(lab: Lab) -> int:
 def test_a_trial_is_trained_predicted_and_exported(own: Lab, tmp_path: Path) -> None:
     overrides = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "bands"}
     overrides |= {"recipe": "smoke", "recipe.precision": "fp32"}
-    trial = resolve(overrides, own.registry, "test").trial(0, own.fingerprints)
+    trial = resolve(overrides, own.registry, "test").trials([0], own.fingerprints)[0]
     record = run_trial(trial, own)
     assert record is not None and record.failure is None, record
     model = fcnlab.load(trial.key, lab=own)
@@ -159,11 +159,11 @@ def test_a_backbone_of_the_paper_is_refused(own: Lab) -> None:
 
 def test_an_invalid_file_of_val_fails_a_trial_before_its_training(own: Lab) -> None:
     overrides = {"backbone": "tiny-scratch", "head": "fcn8s", "dataset": "bands", "recipe": "smoke"}
-    trial = resolve(overrides, own.registry, "test").trial(0, own.fingerprints)
+    trial = resolve(overrides, own.registry, "test").trials([0], own.fingerprints)[0]
     split = own.open_dataset(trial.dataset).split("val")
     assert isinstance(split, FileSplit)
     split.pairs[0].mask.write_bytes(b"no image")
-    trial = resolve(overrides, own.registry, "test").trial(0, Lab.find(root=own.root).fingerprints)
+    trial = resolve(overrides, own.registry, "test").trials([0], Lab.find(root=own.root).fingerprints)[0]
     record = run_trial(trial, own)
     assert record is not None and record.failure is not None
     assert record.failure.message.startswith(f"{split.pairs[0].mask}: cannot be decoded")

@@ -109,7 +109,7 @@ def trial(lab: Lab, axes: dict[str, Any], seed: int = 0) -> Trial:
         seed: the seed.
     """
     found = cell(axes)
-    return found.trial(seed, lab.fingerprints)
+    return found.trials([seed], lab.fingerprints)[0]
 
 
 def run_cli(settings: AcceptSettings, *arguments: str, timeout: float, variables: dict[str, str] | None = None) -> str:

@@ -216,12 +216,12 @@ def _refuse_swapped(folders: tuple[str, str], lists: Collection[Path], channels:
 
 def _count(dataset: Dataset, split: str, group_by: str | None) -> str:
     """Return the name of a split with its number of images and groups."""
-    from fcnlab.data.datasets.splits import count_groups
+    from fcnlab.data.datasets.splits import find_group
 
     ids = dataset.split(split).ids
     if group_by is None:
         return f"{split} {len(ids)}"
-    groups = count_groups(ids, group_by)
+    groups = len({find_group(id_, group_by) for id_ in ids})
     return f"{split} {len(ids)} ({groups} {'group' if groups == 1 else 'groups'})"
 
 

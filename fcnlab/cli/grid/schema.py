@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import typer
 
 from fcnlab.cli.options import LabOption
@@ -14,7 +16,7 @@ def schema(lab: LabOption = None) -> None:
 
     It includes the component names of the lab's registry. Editors complete and check grid files with it.
     """
-    from fcnlab.config.grid.schema import format_schema, grid_schema
+    from fcnlab.config.grid.schema import grid_schema
     from fcnlab.lab import Lab
 
-    typer.echo(format_schema(grid_schema(Lab.find(root=lab).registry)), nl=False)
+    typer.echo(json.dumps(grid_schema(Lab.find(root=lab).registry), indent=1, ensure_ascii=False))

@@ -53,18 +53,6 @@ class Cell:
             return ", ".join(f"{short[axis]} {format_value(self.axes[axis])}" for axis in self.changed) or UNCHANGED
         return ", ".join(format_value(value) for value in self.axes.values()) or self.names["variant"]
 
-    def trial(self, seed: int, fingerprints: Fingerprints) -> Trial:
-        """Return the trial of this cell with a seed.
-
-        Args:
-            seed: seed of all random numbers.
-            fingerprints: function that returns the fingerprints of the dataset, the weights file and the extensions.
-
-        Returns:
-            The trial.
-        """
-        return self.trials([seed], fingerprints)[0]
-
     def trials(self, seeds: Iterable[int], fingerprints: Fingerprints) -> list[Trial]:
         """Return the trials of this cell, one per seed.
 

@@ -6,7 +6,6 @@ Names that a lab adds later are not listed, and components may be incompatible; 
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -135,18 +134,6 @@ def _range(choices: Schema, *, numeric: bool = False) -> Schema:
         "minProperties": 1,
         "maxProperties": 1,
     }
-
-
-def format_schema(schema: Schema) -> str:
-    """Format a schema as the text of a file.
-
-    Args:
-        schema: plain values.
-
-    Returns:
-        JSON text.
-    """
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def _axis_names(axes: Iterable[str]) -> Schema:

@@ -21,7 +21,6 @@ from fcnlab.data.datasets.splits import (
     find_split_names,
     read_list,
     read_pairs,
-    split_folder,
 )
 from fcnlab.errors import DataError, nearest
 from fcnlab.paths import exists, is_folder
@@ -118,12 +117,12 @@ class Folder(FileDataset):
             raise DataError(f"{self.files.images}: no split '{split}'; {nearest(split, names)}")
         pairs = self.list_pairs(split)
         if not pairs:
-            where = self.files.lists.get(split) or split_folder(self.files.images, split)
+            where = self.files.lists.get(split) or self.files.images.replace(SPLIT, split)
             raise EmptySplitError(f"{where}: the split '{split}' has no images; add some, or remove the split")
         return pairs
 
     def list_pairs(self, split: str) -> list[Pair]:
-        files, folders = self.files, [Path(split_folder(f, split)) for f in (self.files.images, self.files.masks)]
+        files, folders = self.files, [Path(f.replace(SPLIT, split)) for f in (self.files.images, self.files.masks)]
         if files.lists:
             listed = read_pairs(files.lists[split], folders[0], folders[1], files.image_suffix)
             if listed is not None:

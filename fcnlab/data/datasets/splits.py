@@ -26,16 +26,6 @@ LONGEST_PAIR = 4096
 """Characters of the longest line with two names, as of a path on Linux; matching takes quadratic time."""
 
 
-def split_folder(folder: str, split: str) -> str:
-    """Return the folder of a split.
-
-    Args:
-        folder: path, possibly with `{split}`.
-        split: name of the split.
-    """
-    return folder.replace(SPLIT, split)
-
-
 def find_split_names(folder: str) -> tuple[str, ...]:
     """Return the splits of which a folder exists, sorted.
 
@@ -209,13 +199,3 @@ def find_group(id_: str, group_by: str) -> str:
     if match is None:
         raise DataError(f"group_by: '{group_by}' does not match the id '{id_}', which is thus in no group")
     return "\0".join(group or "" for group in match.groups()) if match.groups() else match[0]
-
-
-def count_groups(ids: Sequence[str], group_by: str) -> int:
-    """Return the number of groups of ids.
-
-    Args:
-        ids: ids that all have a group.
-        group_by: see `find_group`.
-    """
-    return len({find_group(id_, group_by) for id_ in ids})

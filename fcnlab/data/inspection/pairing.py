@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcnlab.data.datasets.folder import assign_ids, has_extension, list_images
-from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs, split_folder
+from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs
 from fcnlab.errors import DataError
 
 IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -138,7 +138,7 @@ def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
     """Return the images of a folder by split and relative name."""
     by_name: dict[str, Path] = {}
     for split in splits:
-        path = split_folder(folder, split) if split else folder
+        path = folder.replace(SPLIT, split) if split else folder
         by_name |= {f"{split}\0{file.relative_to(path).as_posix()}": file for file in list_images(path)}
     return by_name
 
