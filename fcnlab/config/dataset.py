@@ -210,17 +210,14 @@ class FolderDataset(Dataset):
 
     @property
     def image_channels(self) -> int:
-        """The number of channels of the images."""
         return self.channels
 
     @property
     def image_range(self) -> tuple[float, float] | None:
-        """The values of images of more than 8 bits that become 0 and 255; None if it is not set."""
         return self.value_range
 
     @property
     def list_files(self) -> tuple[str, ...]:
-        """Names of the text files with the ids of the splits."""
         return tuple(self.lists.values())
 
     @model_validator(mode="after")

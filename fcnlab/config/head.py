@@ -72,7 +72,6 @@ class SkipHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head reads, in increasing order."""
         return tuple(stride for stride in (4, 8, 16, 32) if stride >= self.stride)
 
     @model_validator(mode="after")
@@ -97,7 +96,6 @@ class PaperHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head reads, in increasing order."""
         return tuple(stride for stride in (8, 16, 32) if stride >= self.stride)
 
     @model_validator(mode="after")
@@ -128,12 +126,10 @@ class DilatedHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head reads, in increasing order."""
         return (32,) if self.auxiliary is None else (self.auxiliary, 32)
 
     @property
     def backbone_stride(self) -> int:
-        """Output stride that the backbone is dilated to."""
         return self.output_stride
 
 
@@ -165,17 +161,14 @@ class SmpHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head reads, in increasing order."""
         return (4, 32) if self.decoder == "deeplabv3plus" else (4, 8, 16, 32)
 
     @property
     def optional(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head also reads if the backbone has them."""
         return (2,) if self.decoder in ("unet", "segformer") else ()
 
     @property
     def backbone_stride(self) -> int:
-        """Output stride that the backbone is dilated to; 32 is without dilation."""
         return self.output_stride
 
     @property
@@ -221,17 +214,14 @@ class CustomHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """Strides of the feature maps that the head reads, in increasing order."""
         return tuple(sorted(self.reads))
 
     @property
     def backbone_stride(self) -> int:
-        """Output stride that the backbone is dilated to; 32 is without dilation."""
         return self.output_stride
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the head's class."""
         return ({"output_stride": self.output_stride} if self.output_stride != 32 else {}) | self.options
 
 

@@ -159,7 +159,6 @@ class MappedSplit(DecodedSplit):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the samples, in order."""
         return self._ids
 
     @property
@@ -168,11 +167,6 @@ class MappedSplit(DecodedSplit):
         return self._key
 
     def layout(self, limit: int) -> SampleLayout | None:
-        """Return the location of each sample in the map; None if it is longer than `limit` bytes.
-
-        Args:
-            limit: maximum length in bytes.
-        """
         nbytes = len(self._pixels) - SEAL
         return SampleLayout(self._table, nbytes, self._channels) if nbytes <= limit else None
 

@@ -159,7 +159,6 @@ class DeviceSplit(DecodedSplit):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the samples, in order."""
         return self._source.ids
 
     @property

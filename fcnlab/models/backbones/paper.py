@@ -73,11 +73,6 @@ class PaperBackbone(Backbone):
         return {MAPS[self.name][layer][0]: map_ for layer, map_ in maps.items()}
 
     def layer_name(self, reduction: int) -> str:
-        """Return the name of the module in the body that outputs a map.
-
-        Args:
-            reduction: reduction of the map.
-        """
         return self.chain[reduction]
 
     def rename(self, name: str) -> str:

@@ -108,11 +108,6 @@ class TimmBackbone(Backbone):
         return maps
 
     def layer_name(self, reduction: int) -> str:
-        """Return the name of the module in the body that outputs a map.
-
-        Args:
-            reduction: reduction of the map.
-        """
         feature_info: Any = self.body.feature_info
         return str(feature_info.module_name()[self._maps[reduction].index])
 

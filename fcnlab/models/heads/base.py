@@ -85,15 +85,6 @@ class CoarseHead(Head):
     offset: int = 0
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Compute the class scores from feature maps.
-
-        Args:
-            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
-            size: height H and width W of the images.
-
-        Returns:
-            Logits [B, num_classes, H, W].
-        """
         coarse = self.coarse(features)
         # With an offset, the upsampler must not crop: it would keep the upper left.
         scores: Tensor = self.upsample(coarse) if self.offset else self.upsample(coarse, size)

@@ -57,27 +57,10 @@ class DilatedHead(CoarseHead):
             self.auxiliary_upsample = make_upsampler(num_classes, min(auxiliary, output_stride), "image")
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Compute the scores before the last upsampling.
-
-        Args:
-            features: maps by reduction.
-
-        Returns:
-            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
-        """
         scores: Tensor = self.classify(features[32])
         return scores
 
     def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:
-        """Compute the scores of the auxiliary head, which is only used in training.
-
-        Args:
-            features: maps by reduction.
-            size: height H and width W of the images.
-
-        Returns:
-            Logits [B, num_classes, H, W]; None if there is no auxiliary head.
-        """
         if self.auxiliary_map is None:
             return None
         scores: Tensor = self.auxiliary_upsample(self.auxiliary_classify(features[self.auxiliary_map]), size)

@@ -76,14 +76,6 @@ class PaperHead(CoarseHead):
         self.offset = _offset(-_begin(begin, 1, kernel), "the image")
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Compute the scores before the last upsampling.
-
-        Args:
-            features: maps by reduction.
-
-        Returns:
-            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
-        """
         deepest, *skips = self.reductions
         scores: Tensor = self.score[str(deepest)](features[deepest])
         for r in skips:

@@ -68,14 +68,6 @@ class SkipHead(CoarseHead):
                 zero(self.score[str(r)])
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Compute the scores before the last upsampling.
-
-        Args:
-            features: maps by reduction.
-
-        Returns:
-            Logits [B, num_classes, h, w], about 1/output_stride of the size of the images.
-        """
         deepest, *skips = self.reductions
         scores = self._score(features, deepest)
         for r in skips:
