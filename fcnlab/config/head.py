@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -133,16 +134,35 @@ class DilatedHead(Head):
         return self.output_stride
 
 
-SMP_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+@dataclass(frozen=True)
+class SmpDecoder:
+    """A decoder of segmentation_models_pytorch, as far as configurations depend on it.
+
+    Attributes:
+        options: keyword arguments of its class.
+        needs: strides of the feature maps that it reads.
+        optional: strides of the feature maps that it also reads if the backbone has them.
+    """
+
+    options: tuple[str, ...]
+    needs: tuple[int, ...] = (4, 8, 16, 32)
+    optional: tuple[int, ...] = ()
+
+
+SMP_DECODERS: Mapping[str, SmpDecoder] = MappingProxyType(
     {
-        "unet": ("decoder_channels", "use_norm", "attention_type", "add_center_block", "interpolation_mode"),
-        "deeplabv3plus": ("out_channels", "atrous_rates", "aspp_separable", "aspp_dropout"),
-        "fpn": ("pyramid_channels", "segmentation_channels", "dropout", "merge_policy", "interpolation_mode"),
-        "upernet": ("decoder_channels", "use_norm"),
-        "segformer": ("segmentation_channels",),
+        "unet": SmpDecoder(
+            ("decoder_channels", "use_norm", "attention_type", "add_center_block", "interpolation_mode"), optional=(2,)
+        ),
+        "deeplabv3plus": SmpDecoder(("out_channels", "atrous_rates", "aspp_separable", "aspp_dropout"), needs=(4, 32)),
+        "fpn": SmpDecoder(
+            ("pyramid_channels", "segmentation_channels", "dropout", "merge_policy", "interpolation_mode")
+        ),
+        "upernet": SmpDecoder(("decoder_channels", "use_norm")),
+        "segformer": SmpDecoder(("segmentation_channels",), optional=(2,)),
     }
 )
-"""Options of each decoder of segmentation_models_pytorch: keyword arguments of its class."""
+"""The decoders by name."""
 
 
 class SmpHead(Head):
@@ -151,7 +171,7 @@ class SmpHead(Head):
     Attributes:
         decoder: name of the decoder.
         output_stride: stride that the backbone is dilated to: 8 or 16 for `deeplabv3plus`, 32 for the others.
-        options: keyword arguments of the decoder's class (`SMP_OPTIONS`).
+        options: keyword arguments of the decoder's class (`SMP_DECODERS`).
     """
 
     type: Literal["smp"]
@@ -161,11 +181,11 @@ class SmpHead(Head):
 
     @property
     def needs(self) -> tuple[int, ...]:
-        return (4, 32) if self.decoder == "deeplabv3plus" else (4, 8, 16, 32)
+        return SMP_DECODERS[self.decoder].needs
 
     @property
     def optional(self) -> tuple[int, ...]:
-        return (2,) if self.decoder in ("unet", "segformer") else ()
+        return SMP_DECODERS[self.decoder].optional
 
     @property
     def backbone_stride(self) -> int:
@@ -188,9 +208,10 @@ class SmpHead(Head):
             raise ValueError(
                 f"output_stride: {self.output_stride} is not valid with decoder: {self.decoder}; use {valid}"
             )
-        unknown = [name for name in self.options if name not in SMP_OPTIONS[self.decoder]]
+        known = SMP_DECODERS[self.decoder].options
+        unknown = [name for name in self.options if name not in known]
         if unknown:
-            valid = nearest(unknown[0], SMP_OPTIONS[self.decoder])
+            valid = nearest(unknown[0], known)
             raise ValueError(f"options: decoder {self.decoder} has no option '{unknown[0]}'; {valid}")
         return self
 

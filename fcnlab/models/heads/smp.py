@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcnlab.config.head import SMP_DECODERS
 from fcnlab.errors import ModelError
 from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 from fcnlab.models.upsampler import crop
@@ -25,21 +26,17 @@ class Decoder:
 
     Attributes:
         name: module and class below `segmentation_models_pytorch.decoders`.
-        needs: reductions of the maps that it reads.
         stride: stride of its output.
         kernel: kernel size of the convolution to class scores.
         width: channels of its output, computed from the options.
         options: defaults of the options.
-        optional: reductions of the maps that it reads if the backbone has them.
     """
 
     name: str
-    needs: tuple[int, ...]
     stride: int
     kernel: int
     width: Callable[[Mapping[str, Any]], int]
     options: Mapping[str, Any] = field(default_factory=dict)
-    optional: tuple[int, ...] = ()
 
     def load(self) -> Callable[..., nn.Module]:
         """Import the class, only where it is used, because smp takes a second to import."""
@@ -57,8 +54,6 @@ def _fpn_width(options: Mapping[str, Any]) -> int:
 DECODERS: Mapping[str, Decoder] = {
     "unet": Decoder(
         "unet.decoder.UnetDecoder",
-        needs=(4, 8, 16, 32),
-        optional=(2,),
         stride=1,
         kernel=3,
         width=lambda options: int(options["decoder_channels"][-1]),
@@ -66,7 +61,6 @@ DECODERS: Mapping[str, Decoder] = {
     ),
     "deeplabv3plus": Decoder(
         "deeplabv3.decoder.DeepLabV3PlusDecoder",
-        needs=(4, 32),
         stride=4,
         kernel=1,
         width=lambda options: int(options["out_channels"]),
@@ -74,7 +68,6 @@ DECODERS: Mapping[str, Decoder] = {
     ),
     "fpn": Decoder(
         "fpn.decoder.FPNDecoder",
-        needs=(4, 8, 16, 32),
         stride=4,
         kernel=1,
         width=_fpn_width,
@@ -82,7 +75,6 @@ DECODERS: Mapping[str, Decoder] = {
     ),
     "upernet": Decoder(
         "upernet.decoder.UPerNetDecoder",
-        needs=(4, 8, 16, 32),
         stride=4,
         kernel=1,
         width=lambda options: int(options["decoder_channels"]),
@@ -90,8 +82,6 @@ DECODERS: Mapping[str, Decoder] = {
     ),
     "segformer": Decoder(
         "segformer.decoder.SegformerDecoder",
-        needs=(4, 8, 16, 32),
-        optional=(2,),
         stride=4,
         kernel=1,
         width=lambda options: int(options["segmentation_channels"]),
@@ -141,9 +131,9 @@ class SmpHead(CoarseHead):
         from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 
         super().__init__()
-        spec = DECODERS[decoder]
-        require(channels, list(spec.needs), f"a head with smp's decoder {decoder}")
-        read = [r for r in STRIDES if r in spec.needs or (r in spec.optional and r in channels)]
+        spec, maps = DECODERS[decoder], SMP_DECODERS[decoder]
+        require(channels, list(maps.needs), f"a head with smp's decoder {decoder}")
+        read = [r for r in STRIDES if r in maps.needs or (r in maps.optional and r in channels)]
         self.strides = {r: min(r, output_stride) for r in read}
         arguments = {**spec.options, **(options or {})}
         fixed = {"output_stride": output_stride} if decoder == "deeplabv3plus" else {}
