@@ -168,26 +168,49 @@ def index_pairs(
         raise DataError(
             f"{images}: contains both images and masks; set 'image_suffix' or 'mask_suffix', or use lists of pairs"
         )
+    mask_files, image_files = (
+        {path.relative_to(folder).as_posix(): path for path in list_images(folder)} for folder in (masks, images)
+    )
+    return match_files(image_files, mask_files, image_suffix, mask_suffix, same=same)
+
+
+def match_files(
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    image_suffix: str,
+    mask_suffix: str,
+    *,
+    same: bool,
+    unique: bool = True,
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images and the masks among files by id, as `index_pairs`.
+
+    Args:
+        images: files of the images' folder by name; those without the suffix are left out.
+        masks: files of the masks' folder by name.
+        image_suffix: suffix of the images' names, before the extension or with it.
+        mask_suffix: the same for masks.
+        same: True if both are the files of one folder, in which a file is an image or a mask.
+        unique: True if two files with the same id are an error; otherwise the first is used.
+
+    Raises:
+        DataError: two files have the same id.
+    """
     if same and not mask_suffix:
-        found_images = index_images(images, image_suffix)
-        found_masks = index_images(masks, mask_suffix, without=found_images.values())
+        found_images = _index(images, image_suffix, unique)
+        found_masks = _index(masks, mask_suffix, unique, without=found_images.values())
     else:
-        found_masks = index_images(masks, mask_suffix)
-        found_images = index_images(images, image_suffix, without=found_masks.values() if same else ())
-    assign_ids(found_masks, found_images, image_suffix)
+        found_masks = _index(masks, mask_suffix, unique)
+        found_images = _index(images, image_suffix, unique, without=found_masks.values() if same else ())
+    _assign_ids(found_masks, found_images, image_suffix)
     return found_images, found_masks
 
 
-def assign_ids(masks: dict[str, Path], images: Mapping[str, Path], image_suffix: str) -> None:
+def _assign_ids(masks: dict[str, Path], images: Mapping[str, Path], image_suffix: str) -> None:
     """Give masks the ids of their images if their names differ only in form.
 
     A mask may have the name of its image with the extension, and accents may be composed or decomposed characters, as
     in names that come from macOS.
-
-    Args:
-        masks: masks by id, which are changed.
-        images: images by id.
-        image_suffix: suffix of the images' names.
     """
     composed = {unicodedata.normalize("NFC", name): name for name in masks if name not in images}
     for id_, image in images.items():
@@ -199,28 +222,18 @@ def assign_ids(masks: dict[str, Path], images: Mapping[str, Path], image_suffix:
                 break
 
 
-def index_images(folder: str, suffix: str = "", without: Iterable[Path] = ()) -> dict[str, Path]:
-    """Return the images of a folder and its subfolders by id. Symbolic links are followed.
-
-    Args:
-        folder: path of the folder.
-        suffix: suffix of the names before the extension, or with it, such as `_mask.png`; other images are left out.
-        without: images that are left out.
-
-    Raises:
-        DataError: the folder is missing, or two files have the same id.
-    """
+def _index(files: Mapping[str, Path], suffix: str, unique: bool, without: Iterable[Path] = ()) -> dict[str, Path]:
+    """Return the files with a suffix by id."""
     found: dict[str, Path] = {}
     excluded = {*without}
-    for path in list_images(folder):
-        name = path.relative_to(folder)
-        stem = (name if has_extension(suffix) else name.with_suffix("")).as_posix()
+    for name, path in files.items():
+        stem = name if has_extension(suffix) else name.removesuffix(path.suffix)
         if not stem.endswith(suffix) or path in excluded:
             continue
         id_ = stem.removesuffix(suffix)
-        if id_ in found:
+        if unique and id_ in found:
             raise DataError(f"{path}: has the same id as {found[id_].name}; rename or remove one of them")
-        found[id_] = path
+        found.setdefault(id_, path)
     return found
 
 

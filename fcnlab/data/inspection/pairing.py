@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcnlab.data.datasets.folder import assign_ids, has_extension, list_images
+from fcnlab.data.datasets.folder import list_images, match_files
 from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs
 from fcnlab.errors import DataError
 
@@ -153,12 +153,8 @@ def _suffixes(images: Mapping[str, Path], *, one: bool) -> Iterator[tuple[str, s
 
 
 def _match(images: Mapping[str, Path], masks: Mapping[str, Path], image_suffix: str, mask_suffix: str) -> Pairing:
-    """Pair the files with these suffixes by id, as `fcnlab.data.datasets.folder.index_pairs`."""
-    masks_by_id = _strip(masks, mask_suffix) if mask_suffix or images.keys() != masks.keys() else {}
-    images_by_id = _strip(images, image_suffix, {*masks_by_id.values()})
-    if not masks_by_id:
-        masks_by_id = _strip(masks, mask_suffix, {*images_by_id.values()})
-    assign_ids(masks_by_id, images_by_id, image_suffix)
+    """Pair the files with these suffixes by id."""
+    images_by_id, masks_by_id = match_files(images, masks, image_suffix, mask_suffix, same=True, unique=False)
     ids = sorted(images_by_id.keys() & masks_by_id.keys())
     return Pairing(
         image_suffix,
@@ -167,14 +163,3 @@ def _match(images: Mapping[str, Path], masks: Mapping[str, Path], image_suffix: 
         [path for id_, path in images_by_id.items() if id_ not in masks_by_id],
         [path for id_, path in masks_by_id.items() if id_ not in images_by_id],
     )
-
-
-def _strip(files: Mapping[str, Path], suffix: str, without: Iterable[Path] = ()) -> dict[str, Path]:
-    """Return the files with a suffix by id; the first of several files with one id."""
-    by_id: dict[str, Path] = {}
-    excluded = {*without}
-    for name, path in files.items():
-        stem = name if has_extension(suffix) else name.removesuffix(path.suffix)
-        if stem.endswith(suffix) and path not in excluded:
-            by_id.setdefault(stem.removesuffix(suffix), path)
-    return by_id
