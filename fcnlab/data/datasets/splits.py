@@ -52,11 +52,14 @@ def common_splits(images: str, masks: str) -> tuple[str, ...]:
     return tuple(split for split in find_split_names(images) if split in mask_splits)
 
 
-def read_list(file: Path) -> list[tuple[int, str]]:
+def read_list(
+    file: Path, remedy: str = "expected a list with one id per line, or an image and its mask"
+) -> list[tuple[int, str]]:
     """Return the lines of a text file that are not empty, with their numbers from 1.
 
     Args:
         file: the list.
+        remedy: end of the error if the file is missing.
 
     Raises:
         DataError: the file is missing or is not text in UTF-8.
@@ -65,9 +68,7 @@ def read_list(file: Path) -> list[tuple[int, str]]:
         check_regular_file(file)
         lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a byte order mark
     except FileNotFoundError:
-        raise DataError(
-            f"{file}: no such file; expected a list with one id per line, or an image and its mask"
-        ) from None
+        raise DataError(f"{file}: no such file; {remedy}") from None
     except UnicodeDecodeError:
         raise DataError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcnlab.data.datasets.base import FileDataset, FileSplit, Pair, Split
 from fcnlab.data.datasets.matlab import MatFileError, read_structure_field
+from fcnlab.data.datasets.splits import read_list
 from fcnlab.errors import DataError
 from fcnlab.paths import check_regular_file, is_file, is_folder
 
@@ -131,11 +132,4 @@ def _read_sbd_mask(path: Path) -> Image.Image:
 
 
 def _read_ids(file: Path, remedy: str) -> list[str]:
-    """Return the ids in a list with one id per line."""
-    try:
-        check_regular_file(file)
-        return file.read_text(encoding="utf-8-sig").split()
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from None
+    return [id_ for _, line in read_list(file, remedy) for id_ in line.split()]
