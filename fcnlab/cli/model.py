@@ -239,7 +239,7 @@ def _compute_costs(name: str, model: FCN, size: tuple[int, int], speed_device: t
     speed = None
     if speed_device is not None:
         with hardware.create_autocast(speed_device, "fp32")():  # disables TF32
-            speed = cost.measure_speed(model.to(speed_device), size)
+            speed = cost.measure_speed(hardware.move_to_device(model, speed_device), size)
     return Costs(
         variant=name,
         stride=model.head.output_stride,

@@ -16,13 +16,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import typer.main
 import yaml
+from torch import nn
 
 from fcnlab import cli, load_grid
 from fcnlab.config import registry
 from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
+from fcnlab.training import cost
 from tests.cli.conftest import Call, CommandResult
 from tests.conftest import REPOSITORY, SMOKE, write_grid
 from tests.patience import patience
@@ -329,6 +332,21 @@ def test_models_are_compared_in_rows_in_the_given_order(fcnlab: Call, tmp_path: 
     assert [int(row["upsampler_params"]) for row in rows] == [0, 21 * 21 * (16 + 16 + 256), 21 * 21 * 64 * 64]
     shown = fcnlab("model", "compare", *names, "--size", "64x64", "--measure").out
     assert "images/s" in shown and all(name in shown for name in names)
+
+
+def test_speed_is_measured_with_weights_in_the_memory_layout_of_trials(
+    fcnlab: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts: list[bool] = []
+
+    def measure_speed(model: nn.Module, size: tuple[int, int]) -> cost.Speed:
+        layouts.extend(w.is_contiguous(memory_format=torch.channels_last) for w in model.parameters() if w.dim() == 4)
+        assert size == (64, 64)
+        return cost.Speed(0.5, 16.0, 8, 1)
+
+    monkeypatch.setattr(cost, "measure_speed", measure_speed)
+    shown = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--measure").out
+    assert layouts and all(layouts) and "500.0 ms for one image, 16.0 images/s" in shown
 
 
 def test_timm_models_are_listed_by_the_names_that_a_grid_accepts(fcnlab: Call) -> None:
