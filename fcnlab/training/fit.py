@@ -139,7 +139,7 @@ def fit(
         start_time = time.perf_counter()
         model.train()
         images_seen = 0
-        with _use_training_stream(device):
+        with use_training_stream(device):
             losses = _EpochLosses(device, log_every)
             for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
                 set_learning_rates(training.optimizer, schedule(step))
@@ -232,8 +232,12 @@ def check_weights_finite(model: nn.Module, epoch: int) -> None:
 
 
 @contextmanager
-def _use_training_stream(device: torch.device) -> Iterator[None]:
-    """Run on a separate CUDA stream, because the default stream cannot be captured; on the CPU this has no effect."""
+def use_training_stream(device: torch.device) -> Iterator[None]:
+    """Run on a separate CUDA stream, because the default stream cannot be captured; on the CPU this has no effect.
+
+    Args:
+        device: device that trains.
+    """
     if device.type != "cuda":
         yield
         return

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -197,31 +197,12 @@ class Trained:
         Args:
             backward: computes the gradients of a batch.
         """
-        with own_stream(self.device):
+        from fcnlab.training.fit import use_training_stream
+
+        with use_training_stream(self.device):
             images, labels = next(self.batches)
             backward(images, labels)
             self.training.optimizer.step()
-
-
-_STREAMS: dict[str, Any] = {}
-
-
-@contextmanager
-def own_stream(device: torch.device) -> Iterator[None]:
-    """Run on another stream than the default one, which cannot be captured.
-
-    Args:
-        device: the device; nothing happens on the CPU.
-    """
-    import torch
-
-    if device.type != "cuda":
-        yield
-        return
-    if str(device) not in _STREAMS:
-        _STREAMS[str(device)] = torch.cuda.Stream(device)
-    with torch.cuda.stream(_STREAMS[str(device)]):
-        yield
 
 
 def phases(trained: Trained, steps: int) -> dict[str, Any]:
@@ -236,6 +217,7 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
     """
     import torch
 
+    from fcnlab.training.fit import use_training_stream
     from fcnlab.training.hardware import synchronize
     from fcnlab.training.step import Objective
 
@@ -243,7 +225,7 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
     objective = Objective(trained.model, trained.training.loss, trained.autocast)
     device_seconds: dict[str, list[float]] = defaultdict(list)
     host_seconds: dict[str, list[float]] = defaultdict(list)
-    with own_stream(trained.device):
+    with use_training_stream(trained.device):
         for number in range(steps + 5):
             events = [torch.cuda.Event(enable_timing=True) for _ in range(len(PHASES) + 1)] if cuda else []
             clock: list[float] = []
