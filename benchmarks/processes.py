@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import FrameType
+from typing import Any
 
 PARENT_VARIABLE = "FCNLAB_BENCHMARK_PARENT"
 """Environment variable with the id of the process whose end also ends its child."""
@@ -78,10 +79,19 @@ def run_guarded(command: Sequence[str], environment: Mapping[str, str]) -> subpr
     try:
         out, err = process.communicate()
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_group(process)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process and its process group, and wait for its end.
+
+    Args:
+        process: the leader of the group.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 if __name__ == "__main__":

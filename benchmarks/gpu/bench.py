@@ -22,10 +22,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.child import Child, end, run_child
+from benchmarks.gpu.child import Child, run_child
 from benchmarks.gpu.results import Outcome, Results
 from benchmarks.gpu.timings import SECTIONS, Context, Section
-from benchmarks.processes import child_environment, exit_on_sigterm
+from benchmarks.processes import child_environment, exit_on_sigterm, kill_group
 from benchmarks.speed import check_peers
 from fcnlab.errors import RunError
 
@@ -57,7 +57,7 @@ def main() -> int:
         try:
             run_sections(given, chosen, context, results, images)
         finally:
-            end(images)
+            kill_group(images)
     print_tables(results)
     return results.summarize()
 

@@ -6,19 +6,17 @@ import faulthandler
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.gpu.results import Outcome, Results, run_section, to_plain
 from benchmarks.gpu.settings import Settings
-from benchmarks.processes import child_environment, end_with_parent
+from benchmarks.processes import child_environment, end_with_parent, kill_group
 
 GRACE = 8.0
 """Seconds after its time limit that a section has before its process is killed."""
@@ -86,7 +84,7 @@ class Child:
         try:
             return self._follow(process, lines, sections, limit, log)
         finally:
-            end(process)  # and what a section has left running
+            kill_group(process)  # and what a section has left running
 
     def _follow(
         self,
@@ -123,17 +121,6 @@ def _read_lines(file: int, lines: queue.Queue[dict[str, Any] | None]) -> None:
         for line in stream:
             lines.put(json.loads(line))
     lines.put(None)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its process group.
-
-    Args:
-        process: the leader of the group.
-    """
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def run_child(

@@ -7,7 +7,6 @@ the next one runs. The file is rewritten atomically after each section, so an in
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import traceback
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.time_limit import time_limit
+from fcnlab.atomic_file import write_atomically
 
 
 @dataclass
@@ -155,9 +155,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         content: JSON-able values, arrays or tensors.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, default=to_plain) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps(content, indent=1, default=to_plain) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def to_plain(value: Any) -> Any:

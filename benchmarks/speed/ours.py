@@ -143,7 +143,7 @@ def train(
     if device.type == "cuda":  # on the CPU the filling of new tensors that repeatable results ask for is left out
         hardware.configure_determinism(device)
     precision = hardware.resolve_precision(wanted.precision, device)
-    model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
+    model = hardware.move_to_device(network(backbone, head), device)
     training = build_training(wanted, model, Files(pairs), split="train", seed=0)
     images = training.batches.steps * wanted.batch_size
     begin()

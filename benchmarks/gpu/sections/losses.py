@@ -199,7 +199,7 @@ def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) 
         bounds[precision] = max(bounds[precision], FACTORS[precision] * _distance(usual, reference) / norm)
     if "tf32" in precisions:
         bounds["tf32"] = max(bounds["tf32"], bounds["bf16"])
-    model = model.to(device).to(memory_format=torch.channels_last)
+    hardware.move_to_device(model, device)
     plain = _loss(case, device)
     ways: dict[str, Loss | FusedUpsampleLoss] = {"plain": plain}
     if can_fuse(plain, model.head, device):

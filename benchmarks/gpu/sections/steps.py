@@ -129,8 +129,7 @@ def _run(axes: dict[str, Any], settings: AcceptSettings) -> dict[str, Any]:
     scenes = Shapes(train=recipe.batch_size * 2, val=1, test=1, height=120, width=160, seed=0)
     precision = hardware.resolve_precision(recipe.precision, device)
     hardware.configure_determinism(device)
-    model = build_model(variant, len(scenes.classes), seed=0)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = hardware.move_to_device(build_model(variant, len(scenes.classes), seed=0), device)
     training = build_training(recipe, model, scenes, split="train", seed=0)
     epochs: list[Epoch] = []
     with warnings.catch_warnings(record=True) as caught:
