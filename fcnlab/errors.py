@@ -7,7 +7,7 @@ the key, the problem and the valid values, one per line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from fcnlab.redaction import clean_text
@@ -78,6 +78,21 @@ def first_line(error: BaseException) -> str:
     return next(iter(plain.splitlines()), "") or type(error).__name__
 
 
+def list_some(items: Sequence[object], most: int, separator: str = ", ") -> str:
+    """List items in a message; of more than `most`, the number of the others.
+
+    Args:
+        items: the items.
+        most: maximum number of listed items.
+        separator: text between two items.
+
+    >>> list_some(["fcn32s", "fcn16s", "fcn8s"], 2)
+    'fcn32s, fcn16s and 1 more'
+    """
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return separator.join(map(str, items[:most])) + more
+
+
 def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     """Describe the valid names, with the one that is closest to a wrong name.
 
@@ -100,9 +115,8 @@ def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     names = list(valid)
     names.sort(key=int if all(map(str.isdecimal, names)) else None)
     close = get_close_matches(str(name), names, n=1, cutoff=0.6)
-    more = 0 if most is None else max(0, len(names) - most)
-    if close and more:
+    most = len(names) if most is None else most
+    if close and len(names) > most:
         return f"did you mean '{close[0]}'?"
-    listing = "valid: " + (", ".join(names[: len(names) - more]) if names else "none")
-    listing += f" and {more:,} more" if more else ""
+    listing = f"valid: {list_some(names, most) or 'none'}"
     return f"did you mean '{close[0]}'? {listing}" if close else listing

@@ -15,7 +15,7 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import sample_bars
 from fcnlab.console import create_console, format_table
-from fcnlab.errors import ConfigError, DataError, RunError
+from fcnlab.errors import ConfigError, DataError, RunError, list_some
 from fcnlab.paths import exists, expand_home, is_folder, resolve_path
 
 if TYPE_CHECKING:
@@ -246,8 +246,7 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
     unpaired = {"images without a mask": pairing.unpaired_images, "masks without an image": pairing.unpaired_masks}
     for what, paths in unpaired.items():
         if paths:
-            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-            typer.echo(f"unpaired: {len(paths)} {what}: {', '.join(path.name for path in paths[:5])}{more}")
+            typer.echo(f"unpaired: {len(paths)} {what}: {list_some([path.name for path in paths], 5)}")
     sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in contents.sizes.most_common(5))
     typer.echo(f"sizes (height x width): {sizes}{', ...' if len(contents.sizes) > 5 else ''}")
     for line in contents.images.lines():

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from fcnlab.config.base import Config
 from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value, short_names
 from fcnlab.config.grid.cell import Cell
-from fcnlab.errors import nearest
+from fcnlab.errors import list_some, nearest
 
 MAX_LISTED = 8
 """Maximum number of cells in a message, and of errors about equal display names."""
@@ -163,8 +163,7 @@ def quote_labels(labels: Sequence[str]) -> str:
     >>> quote_labels(["fcn8s, bilinear", "fcn8s, random"])
     "'fcn8s, bilinear'; 'fcn8s, random'"
     """
-    more = f" and {len(labels) - MAX_LISTED} more" if len(labels) > MAX_LISTED else ""
-    return "; ".join(f"'{label}'" for label in labels[:MAX_LISTED]) + more
+    return list_some([f"'{label}'" for label in labels], MAX_LISTED, "; ")
 
 
 def suggest_labels(name: str, labels: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from fcnlab.data.datasets.splits import (
     read_list,
     read_pairs,
 )
-from fcnlab.errors import DataError, nearest
+from fcnlab.errors import DataError, list_some, nearest
 from fcnlab.paths import exists, is_folder
 
 SHOWN = 3
@@ -299,8 +299,7 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
         return f"did you mean '{close[0]}'?"
     if not existing:
         return "nor any other"
-    more = f" and {len(existing) - SHOWN} more" if len(existing) > SHOWN else ""
-    return f"but {', '.join(existing[:SHOWN])}{more}"
+    return f"but {list_some(existing, SHOWN)}"
 
 
 def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:

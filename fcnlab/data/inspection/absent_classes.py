@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fcnlab.data.cache.label_counts import Counts, load_label_counts
 from fcnlab.data.datasets.base import Dataset
-from fcnlab.errors import DataError
+from fcnlab.errors import DataError, list_some
 
 SHOWN = 10
 """Maximum number of classes that an error lists."""
@@ -56,8 +56,7 @@ def describe_absence(names: Sequence[str], splits: Sequence[str]) -> str:
     >>> describe_absence(["truck"], ["val", "test"])
     'truck: no pixel in val, test'
     """
-    more = f" and {len(names) - SHOWN} more classes" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}: no pixel in {', '.join(splits)}"
+    return f"{list_some(names, SHOWN)}: no pixel in {', '.join(splits)}"
 
 
 def check_absent_classes(absent: AbsentClasses, train: str, where: str) -> list[str]:

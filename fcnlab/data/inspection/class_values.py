@@ -12,7 +12,7 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import Counts, no_counts
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.inspection.pair_contents import Contents
-from fcnlab.errors import DataError
+from fcnlab.errors import DataError, list_some
 
 Value = int | str
 """A value of a mask: a number, or a color '#rrggbb'."""
@@ -246,8 +246,7 @@ def format_items(items: Sequence[object]) -> str:
     Args:
         items: the items.
     """
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(str(item) for item in items[:SHOWN]) + more
+    return list_some(items, SHOWN)
 
 
 def _format_option(option: str, value: str) -> str:

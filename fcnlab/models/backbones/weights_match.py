@@ -14,7 +14,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from fcnlab.errors import ModelError, nearest
+from fcnlab.errors import ModelError, list_some, nearest
 
 COUNTER = "num_batches_tracked"
 """Buffer of batch norm that files from before PyTorch 0.4.1 lack; only a batch norm without momentum uses it."""
@@ -49,8 +49,7 @@ class MatchedWeights:
     @property
     def note(self) -> str:
         """The changes and the unused names in one line; empty if the file has exactly the network's keys."""
-        more = len(self.unused) - MAX_NAMES
-        named = ", ".join(self.unused[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+        named = list_some(self.unused, MAX_NAMES)
         outside = f"{self.outside} tensors without the prefix" if self.outside else ""
         unused = ", ".join(filter(None, (named, outside)))
         parts = (

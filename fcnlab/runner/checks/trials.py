@@ -10,7 +10,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone
 from fcnlab.data.datasets.base import Dataset, Split
 from fcnlab.data.datasets.sizes import Sizes, read_sizes, representative_sizes
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, list_some
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.loss import find_loss_errors
 from fcnlab.runner.checks.network import NetworkSetup, find_error
@@ -155,6 +155,5 @@ def _find_left_out_images(trial: Trial, data: OpenedData) -> list[str]:
 
 
 def _name_cells(labels: list[str]) -> str:
-    quoted = ", ".join(f"'{label}'" for label in labels[:MAX_LABELS])
-    more = len(labels) - MAX_LABELS
-    return f"cell{'s' * (len(labels) > 1)} {quoted}" + (f" and {more} more" if more > 0 else "")
+    quoted = [f"'{label}'" for label in labels]
+    return f"cell{'s' * (len(labels) > 1)} {list_some(quoted, MAX_LABELS)}"

@@ -24,7 +24,7 @@ from fcnlab.atomic_file import write_atomically
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
-from fcnlab.errors import DataError, RunError
+from fcnlab.errors import DataError, RunError, list_some
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
 from fcnlab.training import hardware
@@ -274,8 +274,7 @@ def _check_classes(trained: Sequence[str], classes: Sequence[str], name: str) ->
 
 
 def _join_names(classes: Sequence[str], *, without: Sequence[str], limit: int = 6) -> str:
-    names = [name for name in classes if name not in without]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return list_some([name for name in classes if name not in without], limit)
 
 
 def _read(file: Path) -> Evaluation | None:
