@@ -35,7 +35,7 @@ EXPIRY = 180.0
 """Seconds without a heartbeat after which a driver is dead; longer than network file systems cache a file."""
 
 
-class Heartbeat:
+class DriverHeartbeat:
     """The heartbeat of this driver, and the check of other drivers' heartbeats.
 
     A context manager: on exit, all leases of the driver become invalid.
@@ -60,7 +60,7 @@ class Heartbeat:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._file(self.driver, ".lock"))
 
-    def __enter__(self) -> Heartbeat:
+    def __enter__(self) -> DriverHeartbeat:
         self._lock.acquire()
         self._beats = count()
         try:
@@ -143,7 +143,7 @@ class Heartbeat:
 class Leases:
     """The leases of one driver on folders of the lab."""
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    def __init__(self, heartbeat: DriverHeartbeat) -> None:
         """Create the leases of a driver.
 
         Args:

@@ -28,7 +28,7 @@ from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
 from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.interrupts import Interrupts
-from fcnlab.runner.lease import Heartbeat, Leases
+from fcnlab.runner.lease import DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import CLOSE_TIMEOUT, EXIT_TIMEOUT, Publisher
@@ -236,7 +236,7 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
     """
     with ExitStack() as stack:
         with convert_storage_errors(lab.root):
-            heartbeat = stack.enter_context(Heartbeat(lab.state / "drivers"))
+            heartbeat = stack.enter_context(DriverHeartbeat(lab.state / "drivers"))
         yield Leases(heartbeat)
 
 

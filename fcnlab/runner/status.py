@@ -25,7 +25,7 @@ from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
 from fcnlab.trial.record import Record
 
-State = Literal["finished", "running", "paused", "pruned", "failed", "damaged", "to do"]
+RunState = Literal["finished", "running", "paused", "pruned", "failed", "damaged", "to do"]
 
 
 class StatusReader:
@@ -73,19 +73,19 @@ class StatusReader:
         self._update_plan(ended)
 
     @property
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, RunState]:
         """The state of each trial by its key."""
-        states: dict[str, State] = {
+        states: dict[str, RunState] = {
             planned.key: "to do" if planned.state == "started" else planned.state for planned in self.plan.all_trials
         }
         states.update((trial.planned.key, "running") for trial in self._list_running())
         states.update((trial.planned.key, "paused") for trial in self.paused)
         return states
 
-    def counts(self) -> dict[State, int]:
+    def counts(self) -> dict[RunState, int]:
         """Return the number of trials in each state."""
         counts = Counter(self.states.values())
-        return {state: counts[state] for state in get_args(State)}
+        return {state: counts[state] for state in get_args(RunState)}
 
     @property
     def time_left(self) -> float | None:

@@ -13,7 +13,6 @@ from fcnlab.data.resident import release_resident_splits
 from fcnlab.errors import FcnlabError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import get_logger
-from fcnlab.settings import RunOptions
 from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error
 from fcnlab.training import hardware
 from fcnlab.training.distributed import join_process_group
@@ -21,7 +20,8 @@ from fcnlab.training.fit import DivergenceError
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Failure, FailureCause, Record
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.trainer import Paused, Trainer, TrainerOptions
+from fcnlab.trial.settings import TrialSettings
+from fcnlab.trial.trainer import Paused, Trainer
 
 
 def _never() -> bool:
@@ -31,14 +31,10 @@ def _never() -> bool:
 def run_trial(
     trial: Trial,
     lab: Lab,
+    settings: TrialSettings = TrialSettings(),  # noqa: B008 - frozen
     *,
-    pause_after: int | None = None,
-    micro_batches: int = 1,
     should_pause: Callable[[], bool] = _never,
     devices: int = 1,
-    trials_per_device: int = 1,
-    checkpoint_every: float = RunOptions.checkpoint_every,
-    log_every: int | None = None,
 ) -> Record | None:
     """Run a trial to its end. The record of a trial that has ended is only read.
 
@@ -48,13 +44,9 @@ def run_trial(
     Args:
         trial: the trial to run.
         lab: lab with its run folder, its data and its weights.
-        pause_after: epoch after which to pause.
-        micro_batches: factor on the recipe's number of micro-batches.
+        settings: settings of this start.
         should_pause: function that is called after each epoch and returns whether to pause.
         devices: number of devices that train the trial, each in its own process.
-        trials_per_device: number of trials that share the device.
-        checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
-        log_every: steps between two training losses that are recorded; None records none.
 
     Returns:
         The record; None if the trial was paused.
@@ -75,14 +67,7 @@ def run_trial(
             return existing
         folder.write_trial(trial)
         folder.rendezvous.unlink(missing_ok=True)  # of processes that were killed
-        options = TrainerOptions(
-            micro_batches=micro_batches,
-            should_pause=lambda epoch: epoch == pause_after or should_pause(),
-            trials_per_device=trials_per_device,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-        )
-        run = partial(_run_rank, trial, lab, folder, options, devices)
+        run = partial(_run_rank, trial, lab, folder, settings, should_pause, devices)
         outcome = run(0) if devices == 1 else launch(devices, run)
         folder.heartbeat.unlink(missing_ok=True)
         if isinstance(outcome, StopRunError):
@@ -93,7 +78,13 @@ def run_trial(
 
 
 def _run_rank(
-    trial: Trial, lab: Lab, folder: RunFolder, options: TrainerOptions, devices: int, rank: int
+    trial: Trial,
+    lab: Lab,
+    folder: RunFolder,
+    settings: TrialSettings,
+    should_pause: Callable[[], bool],
+    devices: int,
+    rank: int,
 ) -> Record | StopRunError | None:
     """Run one rank.
 
@@ -102,7 +93,7 @@ def _run_rank(
     """
     try:
         group = join_process_group(rank, devices, folder.rendezvous)
-        trainer = Trainer(trial, lab, folder, options, group)
+        trainer = Trainer(trial, lab, folder, settings, should_pause, group)
         trainer.train()
         return trainer.create_record() if group.is_main else None
     except Paused:

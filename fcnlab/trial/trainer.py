@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Cost, EpochRecord, Plateau, Record
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.settings import TrialSettings
 
 
 class Paused(Exception):
@@ -43,40 +43,30 @@ class _Plateaued(Exception):
     """Raised after the epoch at which a trial stops before its last one."""
 
 
-@dataclass(frozen=True)
-class TrainerOptions:
-    """Options of a run that do not change what is trained.
-
-    Attributes:
-        micro_batches: factor on the recipe's number of micro-batches.
-        should_pause: function that is called with the number of each finished epoch and returns whether to pause; in a
-            process group rank 0 calls it. Further ranks must not: a pause is a message that one of them would receive.
-        trials_per_device: number of trials that share the device.
-        checkpoint_every: seconds between two checkpoints.
-        log_every: steps between two training losses that are recorded; None records none.
-    """
-
-    micro_batches: int
-    should_pause: Callable[[int], bool]
-    trials_per_device: int
-    checkpoint_every: float
-    log_every: int | None = None
-
-
 class Trainer:
     """Trains and evaluates one trial.
 
     In a process group all ranks train, and rank 0 evaluates and writes files.
     """
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: TrainerOptions, group: ProcessGroup) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        lab: Lab,
+        folder: RunFolder,
+        settings: TrialSettings,
+        should_pause: Callable[[], bool],
+        group: ProcessGroup,
+    ) -> None:
         """Prepare the training of a trial.
 
         Args:
             trial: the trial.
             lab: lab with its dataset and its weights.
             folder: run folder of the trial.
-            options: options of the run.
+            settings: settings of this start.
+            should_pause: function that is called after each epoch and returns whether to pause; in a process group
+                rank 0 calls it. Further ranks must not: a pause is a message that one of them would receive.
             group: process group of the trial.
 
         Raises:
@@ -84,7 +74,7 @@ class Trainer:
             ModelError: the model cannot be built.
         """
         recipe = trial.recipe
-        self.trial, self.options = trial, options
+        self.trial, self.settings, self._should_pause = trial, settings, should_pause
         self._lab, self._folder, self._group = lab, folder, group
         self._heartbeat = Heartbeat(folder.heartbeat if group.is_main else None)
         self._heartbeat.enter("building the network")
@@ -93,7 +83,7 @@ class Trainer:
         self._execution = Execution(
             hardware.create_autocast(self._device, self._precision),
             hardware.create_grad_scaler(self._device, self._precision),
-            grad_accum_steps=recipe.grad_accum_steps * options.micro_batches,
+            grad_accum_steps=recipe.grad_accum_steps * settings.micro_batches,
             group=group,
             compiled=recipe.compile and self._device.type == "cuda",
         )
@@ -109,7 +99,7 @@ class Trainer:
             folder,
             device=self._device,
             autocast=self._execution.autocast,
-            trials_per_device=options.trials_per_device,
+            trials_per_device=settings.trials_per_device,
             heartbeat=self._heartbeat,
         )
         self._monitor = SystemMonitor(self._device)
@@ -132,7 +122,7 @@ class Trainer:
             split=self.trial.dataset.splits.train,
             seed=self.trial.seed,
             group=self._group,
-            trials_per_device=self.options.trials_per_device,
+            trials_per_device=self.settings.trials_per_device,
             extensions=self._lab.extensions,
             progress=self._heartbeat.start_reading,
         )
@@ -146,7 +136,7 @@ class Trainer:
         self._seed_rank(finished)
         self._heartbeat.enter(f"training epoch {finished + 1}")
         files = self._folder.checkpoint, self._folder.previous_checkpoint
-        with CheckpointWriter(*files, self.options.checkpoint_every) as checkpoints, suppress(_Plateaued):
+        with CheckpointWriter(*files, self.settings.checkpoint_every) as checkpoints, suppress(_Plateaued):
             fit(
                 self._model,
                 training,
@@ -155,7 +145,7 @@ class Trainer:
                 start_epoch=finished,
                 on_epoch_end=lambda epoch: self._finish_epoch(epoch, training, checkpoints),
                 on_step=self._heartbeat.beat,
-                log_every=self.options.log_every,
+                log_every=self.settings.log_every,
             )
         checkpoints.wait()
 
@@ -187,10 +177,10 @@ class Trainer:
                 self._precision,
                 repeatable=self._repeatable,
                 devices=self._group.size,
-                trials_per_device=self.options.trials_per_device,
+                trials_per_device=self.settings.trials_per_device,
                 transforms=self.trial.recipe.transform is not None,
             ),
-            micro_batches=self.options.micro_batches,
+            micro_batches=self.settings.micro_batches,
             plateau=self._find_plateau(),
         )
 
@@ -226,7 +216,8 @@ class Trainer:
             has_plateaued = self._group.broadcast(self._find_plateau() is not None)
         pauses = False
         if self._group.is_main:
-            pauses = not is_last and not has_plateaued and self.options.should_pause(epoch.epoch)
+            is_planned = epoch.epoch == self.settings.pause_after
+            pauses = not is_last and not has_plateaued and (is_planned or self._should_pause())
             self._write_epoch(epoch.epoch, training, checkpoints, pauses=pauses)
         if has_plateaued:
             raise _Plateaued

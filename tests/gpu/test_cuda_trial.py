@@ -20,6 +20,7 @@ from fcnlab.training.evaluate import evaluate_split
 from fcnlab.trial.build import build_model
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.settings import TrialSettings
 from tests.builders import build_trial, create_lab
 from tests.gpu.test_fake_training import variant
 from tests.trial.interruption import interrupt_trial, timeless_content
@@ -39,7 +40,9 @@ def finished(record: Record | None) -> Record:
 def test_the_record_of_a_finished_trial_names_the_gpu(lab: Lab, head: str) -> None:
     record = finished(
         run_trial(
-            build_trial({"head": head}, lab=lab, jitter={"brightness": 0.3}), lab, trials_per_device=2, log_every=1
+            build_trial({"head": head}, lab=lab, jitter={"brightness": 0.3}),
+            lab,
+            TrialSettings(trials_per_device=2, log_every=1),
         )
     )
     environment, cost = record.environment, record.cost

@@ -20,6 +20,7 @@ from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking import store
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.settings import TrialSettings
 from tests.conftest import REPOSITORY, SMOKE, write_grid
 
 if sys.platform != "linux":
@@ -77,7 +78,7 @@ def test_a_dataset_that_changes_in_a_trial_is_in_no_record_and_no_checkpoint(
         return False
 
     with pytest.raises(StopRunError, match="dataset blobs has changed"):
-        run_trial(planned.trial, lab, should_pause=change, checkpoint_every=0)
+        run_trial(planned.trial, lab, TrialSettings(checkpoint_every=0), should_pause=change)
     assert not planned.folder.record.exists()
     assert planned.folder.checkpoint.exists() == cached, "cached images do not change"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from fcnlab.runner import lease
-from fcnlab.runner.lease import Heartbeat, Leases
+from fcnlab.runner.lease import DriverHeartbeat, Leases
 from tests.patience import wait_until
 
 
 def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
     (tmp_path / "lease.1 (conflicted copy)").write_text("of a service that synchronizes folders")
-    with Heartbeat(tmp_path / "drivers") as one, Heartbeat(tmp_path / "drivers") as other:
+    with DriverHeartbeat(tmp_path / "drivers") as one, DriverHeartbeat(tmp_path / "drivers") as other:
         first, second = Leases(one), Leases(other)
         assert first.claim(tmp_path)
         assert first.claim(tmp_path), "claiming a held lease succeeds"
@@ -30,10 +30,10 @@ def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
 
 def test_exit_invalidates_leases_and_removes_files(tmp_path: Path) -> None:
     drivers = tmp_path / "drivers"
-    with Heartbeat(drivers) as gone:
+    with DriverHeartbeat(drivers) as gone:
         assert Leases(gone).claim(tmp_path)
     assert list(drivers.iterdir()) == []
-    with Heartbeat(drivers) as here:
+    with DriverHeartbeat(drivers) as here:
         leases = Leases(here)
         assert leases.claim(tmp_path)
         leases.release(tmp_path)
@@ -42,9 +42,9 @@ def test_exit_invalidates_leases_and_removes_files(tmp_path: Path) -> None:
 
 def test_lease_of_killed_process_can_be_claimed_immediately(tmp_path: Path) -> None:
     held = (
-        "import os, sys; from pathlib import Path; from fcnlab.runner.lease import Heartbeat, Leases\n"
+        "import os, sys; from pathlib import Path; from fcnlab.runner.lease import DriverHeartbeat, Leases\n"
         "folder = Path(sys.argv[1])\n"
-        "with Heartbeat(folder / 'drivers') as driver:\n"
+        "with DriverHeartbeat(folder / 'drivers') as driver:\n"
         "    print(Leases(driver).claim(folder), flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -53,7 +53,7 @@ def test_lease_of_killed_process_can_be_claimed_immediately(tmp_path: Path) -> N
     )
     assert process.stdout is not None and process.stdin is not None
     assert process.stdout.readline() == "True\n"
-    with Heartbeat(tmp_path / "drivers") as here:
+    with DriverHeartbeat(tmp_path / "drivers") as here:
         assert not Leases(here).claim(tmp_path)
         process.kill()
         process.wait()
@@ -68,7 +68,7 @@ def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
     clock = [0.0]
     monkeypatch.setattr("fcnlab.runner.lease.time.monotonic", lambda: clock[0])
     drivers = tmp_path / "drivers"
-    with Heartbeat(drivers) as here:
+    with DriverHeartbeat(drivers) as here:
         far = "elsewhere:1:abcdef12"
         (drivers / far).write_text("1")
         (tmp_path / "lease.1").write_text(far)
@@ -86,10 +86,10 @@ def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
 
 def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
     (tmp_path / "lease.1").write_text("elsewhere:1:abcdef12")  # of a dead driver
-    drivers = [Heartbeat(tmp_path / "drivers").__enter__() for _ in range(8)]
+    drivers = [DriverHeartbeat(tmp_path / "drivers").__enter__() for _ in range(8)]
     start, claimed = threading.Barrier(8), []
 
-    def claim(driver: Heartbeat) -> None:
+    def claim(driver: DriverHeartbeat) -> None:
         start.wait()
         claimed.append(Leases(driver).claim(tmp_path))
 
@@ -105,7 +105,7 @@ def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
 
 def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_INTERVAL", 0.01)
-    with Heartbeat(tmp_path) as here:
+    with DriverHeartbeat(tmp_path) as here:
         seen: set[str] = set()
         wait_until(
             lambda: seen.add((tmp_path / here.driver).read_text()) or len(seen) == 3, "three heartbeats", pause=0
@@ -115,7 +115,7 @@ def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("content", ["", "\0" * 20, "vm:12"])
 def test_lease_that_a_power_cut_has_left_without_its_content_can_be_claimed(tmp_path: Path, content: str) -> None:
     (tmp_path / "lease.4").write_text(content)
-    with Heartbeat(tmp_path / "drivers") as here:
+    with DriverHeartbeat(tmp_path / "drivers") as here:
         leases = Leases(here)
         assert leases.holder(tmp_path) is None
         assert leases.claim(tmp_path) and leases.holds(tmp_path)
@@ -128,7 +128,7 @@ def test_new_driver_removes_the_files_of_dead_drivers_of_its_host(tmp_path: Path
     for name in (f"{host}:1:12345678", "elsewhere:1:12345678"):
         (tmp_path / name).write_text("7")
         (tmp_path / f"{name}.lock").touch()
-    with Heartbeat(tmp_path) as living, Heartbeat(tmp_path):
+    with DriverHeartbeat(tmp_path) as living, DriverHeartbeat(tmp_path):
         assert (tmp_path / living.driver).exists()
         assert not list(tmp_path.glob(f"{host}:1:12345678*"))
         assert len(list(tmp_path.glob("elsewhere:*"))) == 2

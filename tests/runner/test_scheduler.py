@@ -77,7 +77,7 @@ def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int
     train = Trainer.train
 
     def changed(self: Any) -> None:
-        change(self.trial, self.options.micro_batches)
+        change(self.trial, self.settings.micro_batches)
         train(self)
 
     monkeypatch.setattr(Trainer, "train", changed)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.lab import Lab
-from fcnlab.runner.lease import EXPIRY, Heartbeat, Leases
+from fcnlab.runner.lease import EXPIRY, DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.status import StatusReader
 from tests.builders import build_plan, epoch_records, failed_record, finished_record
@@ -46,7 +46,7 @@ def test_status_shows_running_trials_and_changes_no_file(plan: Plan) -> None:
     running, paused, done, broken = plan.trials
     for planned in plan.trials:
         planned.folder.create()
-    with Heartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
+    with DriverHeartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
         assert Leases(heartbeat).claim(running.folder.path)
         running.folder.write_progress(epoch_records(1, seconds=30))
         paused.folder.write_progress(epoch_records(1, seconds=10))
@@ -70,7 +70,7 @@ def test_time_left_of_a_new_reader_counts_one_trial_at_a_time_per_running_trial(
     lab = Lab.find(plan.grid.path)
     for planned in plan.trials:
         planned.folder.create()
-    with Heartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
+    with DriverHeartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
         for planned in plan.trials[:2]:
             assert Leases(heartbeat).claim(planned.folder.path)
             planned.folder.write_progress(epoch_records(1, seconds=100))

@@ -12,6 +12,7 @@ from fcnlab.lab import Lab
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.settings import TrialSettings
 
 
 def interrupt_trial(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
@@ -34,7 +35,7 @@ def interrupt_trial(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, *, 
     with monkeypatch.context() as patched:
         patched.setattr(CheckpointWriter, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            run_trial(trial, lab, checkpoint_every=0)
+            run_trial(trial, lab, TrialSettings(checkpoint_every=0))
 
 
 def timeless_content(record: Record) -> list[Any]:

@@ -8,6 +8,7 @@ import torch
 from fcnlab.lab import Lab
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.settings import TrialSettings
 from tests.builders import build_trial
 
 PHASES = {
@@ -31,7 +32,7 @@ def test_lack_of_memory_is_the_cause_of_a_failure_in_each_phase(
 
     trial = build_trial(lab=lab, epochs=2, ema=0.9)
     monkeypatch.setattr(PHASES[phase], fail)
-    record = run_trial(trial, lab, checkpoint_every=0)
+    record = run_trial(trial, lab, TrialSettings(checkpoint_every=0))
     assert record is not None and record.failure is not None
     assert (record.failure.cause, record.failure.message.partition(".")[0]) == ("out_of_memory", "CUDA out of memory")
     assert not RunFolder(lab.runs, trial.key).heartbeat.exists()

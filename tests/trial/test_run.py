@@ -33,6 +33,7 @@ from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Plateau, Record, SplitMetrics
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.settings import TrialSettings
 from tests.builders import build_trial, create_lab, epoch_records
 from tests.conftest import arrays_of
 from tests.trial.interruption import interrupt_trial, timeless_content
@@ -46,7 +47,8 @@ def _one_thread() -> None:
 def test_two_runs_give_identical_results_and_logged_steps_change_nothing(tmp_path: Path) -> None:
     labs = [create_lab(tmp_path / name) for name in ("a", "b")]
     first, second = (
-        run_trial(build_trial(lab=lab), lab, log_every=every) for lab, every in zip(labs, (None, 1), strict=True)
+        run_trial(build_trial(lab=lab), lab, TrialSettings(log_every=every))
+        for lab, every in zip(labs, (None, 1), strict=True)
     )
     assert not any(epoch.step_losses for epoch in first.epochs)
     steps = [step for epoch in second.epochs for step, _ in epoch.step_losses]
@@ -147,7 +149,7 @@ def test_the_saved_weights_are_those_that_were_evaluated(
 
     monkeypatch.setattr(CheckpointWriter, "save", note)
     trial = build_trial(lab=lab, **EVERYTHING | {"ema": ema})
-    record = run_trial(trial, lab, checkpoint_every=0)
+    record = run_trial(trial, lab, TrialSettings(checkpoint_every=0))
     assert record is not None and record.failure is None
     kept = load_file(lab.runs / record.key / "last.safetensors")
     assert kept.keys() == trained.keys()

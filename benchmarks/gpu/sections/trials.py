@@ -28,6 +28,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.settings import TrialSettings
 
 BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
 
@@ -46,7 +47,7 @@ def start(trial: Trial, lab: Lab, device: str, *, label: str = "", **how: Any) -
         lab: contains its run folder.
         device: `cpu` or `cuda`.
         label: name of the trial in the log; by default the lab's folder.
-        how: further arguments of `run_trial`.
+        how: fields of the `TrialSettings`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fcnlab.trial.run"])
@@ -70,7 +71,7 @@ def _run(trial: Trial, lab: Lab, device: str, label: str, how: dict[str, Any]) -
 
     log("started")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    record = run_trial(trial, lab, **how)
+    record = run_trial(trial, lab, TrialSettings(**how))
     log(record.status if record is not None else "paused")
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from fcnlab.config.base import Config, Count
 from fcnlab.config.trial import Trial
 from fcnlab.settings import RunOptions
+from fcnlab.trial.settings import TrialSettings
 
 PAUSE = b"pause"
 """Line on a worker's input that pauses its trial after the current epoch."""
@@ -20,27 +20,17 @@ RELEASE = b"release"
 """Line on an idle worker's input that frees its device by stopping the kept child process."""
 
 
-class Job(Config):
-    """A trial with the settings of one start; the settings are not part of the trial key.
+class Job(TrialSettings):
+    """A trial with the settings of one start.
 
     Attributes:
-        pause_after: pause after this epoch, with a checkpoint; None runs all epochs.
-        micro_batches: split each batch further, for trials that ran out of memory; gradients are accumulated.
         exclusive: no other trial of this driver may run on its device at the same time.
-        trials_per_device: number of trials that share its GPU.
-        checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
-        log_every: steps between two training losses that are recorded; None records none.
         hang_timeout: least number of seconds without progress after which the processes of the trial are killed; None
             never does so.
     """
 
     trial: Trial
-    pause_after: Count | None = None
-    micro_batches: Count = 1
     exclusive: bool = False
-    trials_per_device: Count = 1
-    checkpoint_every: Annotated[float, Field(ge=0)] = RunOptions.checkpoint_every
-    log_every: Count | None = None
     hang_timeout: Annotated[float, Field(gt=0)] | None = RunOptions.hang_timeout
 
 

@@ -357,17 +357,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: Pause)
     """
     torch.set_num_threads(threads)
     hardware.retain_freed_memory(release_large_blocks=job.trial.recipe.activation_checkpointing != "none")
-    return run_trial(
-        job.trial,
-        lab,
-        pause_after=job.pause_after,
-        micro_batches=job.micro_batches,
-        should_pause=pause.is_set,
-        devices=devices,
-        trials_per_device=job.trials_per_device,
-        checkpoint_every=job.checkpoint_every,
-        log_every=job.log_every,
-    )
+    return run_trial(job.trial, lab, job, should_pause=pause.is_set, devices=devices)
 
 
 if __name__ == "__main__":

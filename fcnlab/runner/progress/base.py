@@ -68,7 +68,7 @@ class ProgressReporter:
         self.eta = EtaEstimator(plan)
 
     def on_remark(self, text: str) -> None:
-        """Report a remark on the grid before any trial starts.
+        """Report a remark on the grid or the run.
 
         Args:
             text: one line.
@@ -200,7 +200,7 @@ class ProgressReporter:
         return self._reason not in (None, before)
 
     def on_publishing_deferred(self, why: str) -> None:
-        """Report that MLflow is unreachable and publishing is deferred.
+        """Report that publishing to a tracker is deferred.
 
         Args:
             why: the error message.
