@@ -152,11 +152,15 @@ def _split_metrics(epochs: Sequence[EpochRecord], final: Mapping[str, float]) ->
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    groups = [sorted(extract_points([e]).items(), key=lambda item, own=e.epoch: item[0] == own) for e in epochs]
-    groups.append([(0, dict(final))])  # MLflow draws metrics at step 0 as bars, and the others as curves
+    groups: list[dict[int, Mapping[str, float]]] = []
+    for epoch in epochs:
+        points = extract_points([epoch])
+        own = points.pop(epoch.epoch)
+        groups.append({**points, epoch.epoch: own})
+    groups.append({0: final})  # MLflow draws metrics at step 0 as bars, and the others as curves
     batches: list[list[Metric]] = []
     for group in groups:
-        metrics = [Metric(name, value, now, step) for step, values in group for name, value in values.items()]
+        metrics = [Metric(name, value, now, step) for step, values in group.items() for name, value in values.items()]
         if batches and len(batches[-1]) + len(metrics) <= BATCH_SIZE:
             batches[-1] += metrics
         else:

@@ -148,7 +148,8 @@ def test_a_driver_killed_between_two_requests_leaves_no_part_of_an_epoch(
     ]
     planned.folder.create()
     trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", {}, "fcnlab ...", planned.folder, time.time())
-    log_batch, requests = MlflowClient.log_batch, []
+    log_batch = MlflowClient.log_batch
+    requests: list[int] = []
 
     def log_one_batch(client: MlflowClient, run_id: str, metrics: list[object], *others: object) -> None:
         if requests:
