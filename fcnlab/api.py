@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
 from fcnlab.config.variant import COMPONENTS, Variant, parse_variant
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file
 from fcnlab.settings import Device, RunOptions
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from fcnlab.models import FCN
     from fcnlab.report.comparison import CellComparison
     from fcnlab.report.report import Report
+    from fcnlab.runner.find import Reference
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import Outcome
+    from fcnlab.trial.record import CheckpointChoice
 
 
 def build_model(
@@ -184,7 +187,7 @@ def run_grid(
 
 
 def load(
-    trial: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] | None = None, lab: Lab | None = None
+    trial: str | os.PathLike[str], *, checkpoint: CheckpointChoice | None = None, lab: Lab | None = None
 ) -> TrainedModel:
     """Load the model of a finished trial or of an exported file.
 
@@ -200,21 +203,39 @@ def load(
 
     Raises:
         ConfigError: the grid file does not contain the cell or the seed.
-        RunError: there is no such trial, it has not finished, or its weights are missing.
+        RunError: there is no such trial, it has not finished, or its weights are missing; or the file has another
+            format than safetensors.
         ModelError: the file was not written by `fcnlab export`, or the weights do not fit the model.
     """
     from fcnlab.runner.find import find_grid_file, find_reference
 
     name = os.fspath(trial)
-    lab = lab or Lab.find(find_grid_file(name))
-    if Path(name).suffix == ".safetensors":
+    return load_model(name, checkpoint, lab or Lab.find(find_grid_file(name)), find_reference)
+
+
+def load_model(
+    name: str, checkpoint: CheckpointChoice | None, lab: Lab, find: Callable[[str, Lab], Reference]
+) -> TrainedModel:
+    """Load the model of a finished trial or of an exported file, as `load`; torch is imported after the trial is found.
+
+    Args:
+        name: name of the trial, or path of the file.
+        checkpoint: the checkpoint; None for that of the grid file, or `last`.
+        lab: lab of the trial.
+        find: finds a trial by its name.
+    """
+    file = Path(name)
+    if file.suffix == ".safetensors":
         from fcnlab.extensions import Extensions
         from fcnlab.inference.load import read_safetensors
 
-        return read_safetensors(Path(name), Extensions(lab.root))
-    reference = find_reference(name, lab)
+        return read_safetensors(file, Extensions(lab.root))
+    if file.suffix in (".onnx", ".pt2") and is_file(file):
+        raise RunError(f"{name}: only trials and exported .safetensors files can be loaded; export --to safetensors")
+    reference = find(name, lab)
     finished = reference.read_finished()
-    from fcnlab.inference.load import load_trial  # imports torch
+
+    from fcnlab.inference.load import load_trial
 
     return load_trial(finished, checkpoint or reference.checkpoint)
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import fcnlab
 from fcnlab.api import variant_config
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
 from tests.patience import patience
@@ -70,6 +71,13 @@ def test_building_a_model_does_not_change_the_random_state(lab: Lab) -> None:
 def test_an_unknown_variant_names_the_nearest(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="did you mean 'fcn8s-resnet18'"):
         fcnlab.build_model("fcn8s-resnet81", 21, lab=lab)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_loading_a_file_of_another_format_names_the_one_to_export(name: str, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(RunError, match=r"only trials and exported \.safetensors files can be loaded; export --to"):
+        fcnlab.load(tmp_path / name, lab=lab)
 
 
 def test_the_grids_of_the_repository_load() -> None:

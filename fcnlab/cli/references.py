@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fcnlab.errors import RunError
-from fcnlab.paths import is_file, relative_to_cwd
+from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
@@ -77,25 +76,9 @@ def find_named(name: str, lab: Lab) -> Reference:
 def load_named(
     name: str, checkpoint: CheckpointChoice | None, lab: Path | None, data_root: Path | None
 ) -> TrainedModel:
-    """Load the model of a finished trial or an exported file; the default checkpoint is that of the grid, or `last`.
-
-    torch is imported only after the trial is found.
-    """
+    """Load the model of a finished trial or an exported file; the default checkpoint is that of the grid, or `last`."""
+    from fcnlab.api import load_model
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 
-    lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
-    file = Path(name)
-    if file.suffix == ".safetensors":
-        from fcnlab.extensions import Extensions
-        from fcnlab.inference.load import read_safetensors
-
-        return read_safetensors(file, Extensions(lab_.root))
-    if file.suffix in (".onnx", ".pt2") and is_file(file):
-        raise RunError(f"{name}: only trials and exported .safetensors files can be loaded; export --to safetensors")
-    reference = find_named(name, lab_)
-    finished = reference.read_finished()
-
-    from fcnlab.inference.load import load_trial
-
-    return load_trial(finished, checkpoint or reference.checkpoint)
+    return load_model(name, checkpoint, Lab.find(find_grid_file(name), root=lab, data_root=data_root), find_named)
