@@ -254,8 +254,7 @@ def compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[tuple[
     group_classes = kernels.shape[3] // pixels
     # As many blocks as `MAX_TILE_SCORES` allows.
     threads = torch.get_num_threads() if left.device.type == "cpu" else 1
-    largest = MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"])
-    chunk = max(1, threads * largest // (groups * group_classes * pixels))
+    chunk = max(1, threads * MAX_TILE_SCORES[left.device.type] // (groups * group_classes * pixels))
     for number, kernel in enumerate(kernels):
         for start in range(0, num_blocks, chunk):
             blocks = slice(start, start + chunk)

@@ -108,9 +108,8 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     """
     if precision == "auto":
         if device.type == "cuda":
-            if torch.cuda.is_bf16_supported(False):
-                return "bf16"
-            return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+            capability = torch.cuda.get_device_capability(device)
+            return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
         return "bf16" if is_bf16_faster() else "fp32"
     if precision == "tf32":
         return "tf32" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"

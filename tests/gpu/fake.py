@@ -120,6 +120,7 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
         # Without a driver, torch.autocast and GradScaler turn themselves off with a warning.
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
+        stack.enter_context(patch("torch.cuda.get_device_capability", lambda *_: (9, 0)))
         # Only the driver knows the amount of free memory.
         stack.enter_context(patch("torch.cuda.mem_get_info", lambda *_: (FREE_MEMORY, 2 * FREE_MEMORY)))
         stack.callback(fit._training_stream.cache_clear)

@@ -101,6 +101,14 @@ def test_tf32_is_used_only_with_precision_tf32(precision: hardware.Precision, al
         hardware.create_autocast(torch.device("cuda"), "fp32")
 
 
+def test_the_precision_auto_depends_on_the_device_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = [(9, 0), (7, 5), (6, 1)]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # by the current device, the first
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    found = [hardware.resolve_precision("auto", torch.device("cuda", index)) for index in range(3)]
+    assert found == ["bf16", "fp16", "fp32"]
+
+
 def test_a_device_given_by_name_must_be_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert hardware.resolve_device("cpu") == hardware.resolve_device(None) == torch.device("cpu")
