@@ -21,7 +21,7 @@ MIN_LEGEND_WIDTH = 320
 """Minimum width of a legend in pixels."""
 
 
-def output_paths(out: Path, name: str, *, overlay: bool = False, probabilities: bool = False) -> dict[str, Path]:
+def output_paths(out: Path, name: str, *, overlay: bool, probabilities: bool) -> dict[str, Path]:
     """Return the paths of the files of one prediction.
 
     Args:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def save_model(model: nn.Module, num_classes: int, path: Path, channels: int = 3) -> None:
+def save_model(model: nn.Module, num_classes: int, path: Path, channels: int) -> None:
     """Save a model in MLflow's format, with its signature and its requirements.
 
     Args:

@@ -238,7 +238,7 @@ class MlflowTracker(Tracker):
             if is_repeated and run_id not in kept:
                 self._client.delete_run(run_id)
 
-    def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
+    def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
 
         Args:

@@ -62,7 +62,6 @@ def evaluate_split(
     num_classes: int,
     autocast: Callable[[], AbstractContextManager[object]],
     protocol: Protocol = DEFAULT_PROTOCOL,
-    batch_size: int | None = None,
     boundaries: bool = False,
     on_prediction: OnPrediction | None = None,
     prediction_indices: Container[int] | None = None,
@@ -70,7 +69,8 @@ def evaluate_split(
 ) -> SplitCounts:
     """Evaluate every image of a split at its native size.
 
-    Images of one shape are evaluated together, wherever they are in the split. Pixels are counted on the device, and
+    Images of one shape are evaluated together, wherever they are in the split: `CPU_BATCH_SIZE` on the CPU, and on CUDA
+    as many as the `CUDA_MAX_*` constants allow. Pixels are counted on the device, and
     the results are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
@@ -79,8 +79,6 @@ def evaluate_split(
         num_classes: number of classes.
         autocast: creates the context in which the model runs.
         protocol: windows, flips and scales.
-        batch_size: largest number of images in a batch. By default `CPU_BATCH_SIZE` on the CPU, and on CUDA as many
-            as the `CUDA_MAX_*` constants allow.
         boundaries: count boundary pixels too.
         on_prediction: called with each prediction. On CUDA this waits for the batch.
         prediction_indices: indices of the images for which `on_prediction` is called; by default all.
@@ -99,9 +97,7 @@ def evaluate_split(
     area_counts: list[Tensor] = []
     boundary_counts: list[Tensor] = []
     nan_found = torch.zeros((), dtype=torch.bool, device=device)
-    for batch in _group_by_shape(
-        split, lambda label: batch_size or _default_batch_size(label, num_classes, protocol, device)
-    ):
+    for batch in _group_by_shape(split, lambda label: _choose_batch_size(label, num_classes, protocol, device)):
         indices, images, labels = _stack_batch(batch, device)
         with autocast():
             predictions, has_nan = predict(normalize(images, model.backbone.mean, model.backbone.std))
@@ -163,7 +159,7 @@ def _in_split_order(counts: list[Tensor], order: list[int], num_classes: int) ->
     return ordered
 
 
-def _default_batch_size(label: Tensor, num_classes: int, protocol: Protocol, device: torch.device) -> int:
+def _choose_batch_size(label: Tensor, num_classes: int, protocol: Protocol, device: torch.device) -> int:
     """Return the batch size for images of the size of a label."""
     if device.type != "cuda":
         return CPU_BATCH_SIZE

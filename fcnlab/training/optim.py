@@ -32,9 +32,6 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
 """Optimizers with fused CUDA kernels."""
 
-EQUAL_FACTORS = LrFactors()
-"""One learning rate for all parameters."""
-
 
 def create_optimizer(
     name: str,
@@ -42,7 +39,7 @@ def create_optimizer(
     *,
     lr: float,
     weight_decay: float,
-    factors: LrFactors = EQUAL_FACTORS,
+    factors: LrFactors,
     decay: Literal["all", "weights"] = "all",
     **options: Any,
 ) -> Optimizer:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import ColorJitter
+from fcnlab.config.recipe import ColorJitter, LrFactors
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
@@ -81,7 +81,7 @@ def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "
         grad_accum_steps=options.pop("grad_accum_steps", 1),
     )
     parts: dict[str, Any] = {
-        "optimizer": create_optimizer("adamw", model, lr=0.003, weight_decay=0.01),
+        "optimizer": create_optimizer("adamw", model, lr=0.003, weight_decay=0.01, factors=LrFactors()),
         "schedule": lambda step: 1.0,
     }
     fit(model, Training(data, loss, **(parts | options)), execution, epochs=epochs, on_epoch_end=seen.append)
@@ -146,7 +146,7 @@ def test_a_replayed_graph_trains_like_single_operators(head: str, monkeypatch: p
         for module in model.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0
-        made = create_optimizer("sgd", model, lr=0.01, weight_decay=0.0, momentum=0.9)
+        made = create_optimizer("sgd", model, lr=0.01, weight_decay=0.0, factors=LrFactors(), momentum=0.9)
         train(model, batches(32), fastest(model, Loss()), optimizer=made, epochs=2, capturable=capturable)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert len(replayed) == 2 * 8 - step.WARMUP_STEPS

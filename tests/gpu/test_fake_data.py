@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -84,20 +85,21 @@ PROTOCOLS = {
 
 
 def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
-    return evaluate_split(
-        symbolic_model(watch, "fcn8s"),
-        split,
-        num_classes=5,
-        autocast=nullcontext,
-        **options,
-    )
+    with patch("fcnlab.training.evaluate.CUDA_MAX_BATCH_SIZE", 2):
+        return evaluate_split(
+            symbolic_model(watch, "fcn8s"),
+            split,
+            num_classes=5,
+            autocast=nullcontext,
+            **options,
+        )
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_evaluation_waits_once_for_areas_and_once_for_boundaries(name: str) -> None:
     split = decoded(7)
     with fake_cuda(COUNTS) as watch:
-        counts = evaluated(watch, split, batch_size=2, boundaries=True, protocol=PROTOCOLS[name])
+        counts = evaluated(watch, split, boundaries=True, protocol=PROTOCOLS[name])
     assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
     assert [seen.function for seen in watch.seen].count("training/evaluate.py:_in_split_order") == 2
     assert {seen.function for seen in watch.seen} == COUNTS.keys()
@@ -114,7 +116,7 @@ def test_evaluation_waits_only_for_requested_predictions() -> None:
         received.append(index)
 
     with fake_cuda(allowed) as watch:
-        evaluated(watch, split, batch_size=2, on_prediction=keep, prediction_indices=range(3))
+        evaluated(watch, split, on_prediction=keep, prediction_indices=range(3))
     assert received == [0, 1, 2]
     assert [seen.function for seen in watch.seen].count(function) == 2  # of three batches
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.config.head import Head
+from fcnlab.config.recipe import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import Upsampler
 from fcnlab.config.variant import Backbone, Variant
@@ -70,7 +71,7 @@ def train(
     **options: Any,
 ) -> None:
     """Train one epoch, and check that every parameter has its gradient on the device."""
-    optimizer = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
+    optimizer = create_optimizer(name, model, lr=0.1, weight_decay=0.01, factors=LrFactors())
     fit(model, Training(Batches(steps), loss, optimizer, lambda step: 1.0, **options), execution, epochs=1)
     assert watch.outputs > 100
     used = [parameter for parameter in model.parameters() if parameter.grad is not None]

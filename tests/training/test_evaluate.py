@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -93,15 +94,15 @@ def evaluate(
     on_prediction: OnPrediction | None = None,
     protocol: Protocol = Protocol(),  # noqa: B008 - frozen
 ) -> Counts:
-    return evaluate_split(
-        model,
-        DecodedSplit(split),
-        num_classes=4,
-        autocast=nullcontext,
-        batch_size=batch_size,
-        on_prediction=on_prediction,
-        protocol=protocol,
-    ).areas
+    with patch("fcnlab.training.evaluate.CPU_BATCH_SIZE", batch_size):
+        return evaluate_split(
+            model,
+            DecodedSplit(split),
+            num_classes=4,
+            autocast=nullcontext,
+            on_prediction=on_prediction,
+            protocol=protocol,
+        ).areas
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
@@ -272,8 +273,8 @@ def test_the_batch_size_on_cuda_is_limited_by_pixels_and_scores(
     size: tuple[int, int], num_classes: int, scale: float, batch_size: int
 ) -> None:
     label, protocol = torch.zeros(size, dtype=torch.uint8), Protocol(scales=(scale,))
-    assert module._default_batch_size(label, num_classes, protocol, torch.device("cuda")) == batch_size
-    assert module._default_batch_size(label, num_classes, protocol, torch.device("cpu")) == 4
+    assert module._choose_batch_size(label, num_classes, protocol, torch.device("cuda")) == batch_size
+    assert module._choose_batch_size(label, num_classes, protocol, torch.device("cpu")) == 4
 
 
 @pytest.mark.gpu

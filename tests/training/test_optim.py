@@ -159,7 +159,7 @@ def test_a_recipe_creates_the_optimizer_with_its_options(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_without_factors_there_is_one_parameter_group(name: str) -> None:
     model = create_fcn()
-    built = create_optimizer(name, model, lr=0.1, weight_decay=0.1)
+    built = create_optimizer(name, model, lr=0.1, weight_decay=0.1, factors=LrFactors())
     assert len(built.param_groups) == 1
     assert set(rates(built, model).values()) == {0.1}
     assert built.param_groups[0]["weight_decay"] == 0.1
@@ -216,7 +216,7 @@ def test_frozen_parameters_are_not_in_the_optimizer(freeze: str) -> None:
 
 def test_a_fixed_upsampler_is_not_in_the_optimizer() -> None:
     model = create_fcn(**{"upsampler": "bilinear-fixed", "upsampler.bias": False})
-    found = rates(create_optimizer("sgd", model, lr=0.1, weight_decay=0), model)
+    found = rates(create_optimizer("sgd", model, lr=0.1, weight_decay=0, factors=LrFactors()), model)
     assert found and not [name for name in found if name.startswith(("head.fuse.", "head.upsample."))]
 
 
