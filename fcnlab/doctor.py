@@ -31,7 +31,6 @@ MIN_SHARED_MEMORY = 1e9
 OPTIONAL = {
     "ray": "trials on a cluster",
     "onnx": "export to ONNX",
-    "optuna": "random search in grids",
     "tensorboard": "curves in TensorBoard",
 }
 """Purposes of optional packages, which have the names of their extras."""

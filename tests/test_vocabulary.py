@@ -96,14 +96,13 @@ ALLOWED: dict[str, set[str]] = {
     "docs/glossary.md": set(RETIRED),
     "docs/gpu.md": {"grey"},
     "fcnlab/config/grid/file.py": {"learnt"},
-    "fcnlab/config/grid/sample.py": {"tell"},
     "fcnlab/data/datasets/ade20k.py": {"book", "desk"},
     "fcnlab/data/datasets/labels.py": {"colours"},
     "registry/variants.yaml": {"book"},
     "tests/test_vocabulary.py": set(RETIRED),
 }
 """Retired words that a file may contain: old keys, class names of ADE20K, measured texts, keys of caches, the
-d2l book, a method of Optuna's studies."""
+d2l book."""
 
 
 def files() -> list[Path]:

@@ -287,8 +287,8 @@ def to_overrides(cell: Cell, registry: Registry) -> dict[str, Value]:
             value = value_at(components[component], path)
             if value != ABSENT:  # `earlier` sets the mapping around an absent field as a whole
                 earlier[axis] = value
-        differing = {axis: value for axis, value in earlier.items() if axis not in overrides or overrides[axis] != value}
-        overrides[INIT_FROM] = differing or earlier  # an empty mapping is not valid
+        own = {axis: value for axis, value in earlier.items() if axis not in overrides or overrides[axis] != value}
+        overrides[INIT_FROM] = own or earlier  # an empty mapping is not valid
     elif cell.init_from is not None:
         overrides[INIT_FROM] = cell.init_from
     return overrides

@@ -1,12 +1,11 @@
-"""Random search: cells whose values are sampled from ranges, by the samplers of Optuna."""
+"""Random search: cells whose values are sampled from ranges, independently or by a Sobol sequence."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -14,10 +13,6 @@ from fcnlab.config.base import Config, Count
 from fcnlab.config.grid.axes import INIT_FROM, Axis, Value, check_unique, name_init_from
 from fcnlab.config.registry import KINDS
 from fcnlab.errors import ConfigError, nearest
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
 
 RangeKind = Literal["uniform", "log_uniform", "int_uniform", "choice"]
 RANGE_KINDS: tuple[RangeKind, ...] = get_args(RangeKind)
@@ -61,30 +56,22 @@ class Range:
             case _:
                 return math.inf
 
-    def create_distribution(self) -> BaseDistribution:
-        """Return Optuna's distribution; that of `choice` is over the indices of the values."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.kind == "choice":
-            return CategoricalDistribution(range(len(self.values)))
-        low, high = self.values
-        assert isinstance(low, int | float) and isinstance(high, int | float)
-        if self.kind == "int_uniform":
-            return IntDistribution(int(low), int(high))
-        return FloatDistribution(low, high, log=self.kind == "log_uniform")
-
-    def convert(self, sampled: Any) -> Value:
-        """Convert a value of the distribution to one of the axis: floats are rounded, within the ends.
+    def value_at(self, fraction: float) -> Value:
+        """Return a value of the range; floats are rounded, within the ends.
 
         Args:
-            sampled: a value of the distribution.
+            fraction: uniform random number, at least 0 and below 1.
         """
         if self.kind == "choice":
-            return self.values[sampled]
+            return self.values[int(fraction * len(self.values))]
+        low, high = (end for end in self.values if isinstance(end, int | float))
         if self.kind == "int_uniform":
-            return int(sampled)
-        low, high = (float(end) for end in self.values if isinstance(end, int | float))
-        return min(max(float(f"{sampled:.{DIGITS}g}"), low), high)
+            return min(int(low) + int(fraction * self.size), int(high))  # a range may have more values than floats do
+        if self.kind == "log_uniform":
+            exact = math.exp(math.log(low) + (math.log(high) - math.log(low)) * fraction)
+        else:
+            exact = low + (high - low) * fraction
+        return min(max(float(f"{exact:.{DIGITS}g}"), low), high)
 
 
 def parse_range(value: Any) -> Range:
@@ -184,30 +171,18 @@ def draw_samples(sample: Sample) -> list[dict[str, Value]]:
         Different values by axis, in a fixed order: the first are those of a smaller `n`.
 
     Raises:
-        ConfigError: Optuna is missing, or there are too few different values.
+        ConfigError: there are too few different values.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("needs Optuna: pip install 'fcnlab[optuna]'") from None
-    ranges = dict(sorted(sample.ranges.items()))  # whose order in the file has no effect
-    distributions = {axis: one.create_distribution() for axis, one in ranges.items()}
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    axes = sorted(sample.ranges)  # their order in the file has no effect
     samples: dict[str, dict[str, Value]] = {}
     repeated, limit = 0, max(ATTEMPTS, 20 * sample.size) if math.isfinite(sample.size) else ATTEMPTS
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # samplers that Optuna calls experimental
-            study = optuna.create_study(sampler=_create_sampler(sample))
-            while len(samples) < sample.n and repeated < limit:
-                trial = study.ask(distributions)
-                study.tell(trial, 0.0)  # a Sobol sequence continues after the trials that have ended
-                row = {axis: ranges[axis].convert(trial.params[axis]) for axis in sample.ranges}
-                repeated = repeated + 1 if repr(row) in samples else 0
-                samples.setdefault(repr(row), row)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    for point in _draw_points(sample, len(axes)):
+        fractions = dict(zip(axes, point, strict=True))
+        row = {axis: one.value_at(fractions[axis]) for axis, one in sample.ranges.items()}
+        repeated = repeated + 1 if repr(row) in samples else 0
+        samples.setdefault(repr(row), row)
+        if len(samples) == sample.n or repeated >= limit:
+            break
     if len(samples) < sample.n:
         raise ConfigError(
             f"n: the ranges gave {len(samples)} different samples, not {sample.n}; lower n or widen a range"
@@ -215,9 +190,16 @@ def draw_samples(sample: Sample) -> list[dict[str, Value]]:
     return list(samples.values())
 
 
-def _create_sampler(sample: Sample) -> BaseSampler:
-    from optuna.samplers import QMCSampler, RandomSampler
+def _draw_points(sample: Sample, dimensions: int) -> Iterator[list[float]]:
+    """Yield points of the unit cube, without an end."""
+    import numpy as np
 
     if sample.sampler == "qmc":
-        return QMCSampler(qmc_type="sobol", scramble=True, seed=sample.seed, warn_independent_sampling=False)
-    return RandomSampler(seed=sample.seed)
+        from scipy.stats.qmc import Sobol
+
+        sequence = Sobol(dimensions, scramble=True, seed=np.random.default_rng(sample.seed))
+        while True:
+            yield sequence.random()[0].tolist()
+    generator = np.random.RandomState(sample.seed)  # its numbers are the same in every version of numpy
+    while True:
+        yield generator.random_sample(dimensions).tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 
 from fcnlab.config.grid.sample import Sample, draw_samples
 from tests.config.grid.test_grid import BASE, error_of, grid, same_data
-
-pytest.importorskip("optuna", reason="Optuna is not installed; it comes with fcnlab[optuna]")
 
 RANGES: dict[str, dict[str, Any]] = {
     "recipe.optimizer.lr": {"log_uniform": [1e-4, 1e-1]},
@@ -64,8 +61,29 @@ def test_the_same_file_has_the_same_cells_everywhere() -> None:
 
 
 def test_a_sobol_sequence_fills_a_range_evenly() -> None:
-    logarithms = [math.log10(row["recipe.optimizer.lr"]) for row in draw(9, LR, sampler="qmc")[1:]]
+    logarithms = [math.log10(row["recipe.optimizer.lr"]) for row in draw(8, LR, sampler="qmc")]
     assert sorted(int((logarithm + 4) / 3 * 8) for logarithm in logarithms) == list(range(8))
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+@pytest.mark.parametrize(
+    ("kind", "ends", "middle"), [("uniform", [1, 9], 5), ("log_uniform", [0.01, 1], 0.1), ("int_uniform", [1, 9], 5)]
+)
+def test_half_of_the_samples_are_below_the_middle_of_their_range(
+    sampler: str, kind: str, ends: list[float], middle: float
+) -> None:
+    ranges = {"recipe.lr": {kind: ends}, "recipe.weight_decay": {"uniform": [0, 1]}}
+    values = [row["recipe.optimizer.lr"] for row in draw(1000, ranges, sampler=sampler)]
+    below, equal = sum(value < middle for value in values), sum(value == middle for value in values)
+    assert abs(below + equal / 2 - 500) < 50
+    assert kind != "int_uniform" or all(70 < values.count(value) < 160 for value in range(1, 10))
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_every_choice_has_the_same_probability(sampler: str) -> None:
+    ranges = {"head": {"choice": ["fcn32s", "fcn16s", "fcn8s"]}, **LR}
+    heads = [row["head"] for row in draw(900, ranges, sampler=sampler)]
+    assert all(abs(heads.count(head) - 300) < 50 for head in set(heads)) and len(set(heads)) == 3
 
 
 def test_samples_are_crossed_with_the_product_and_have_equal_keys_for_a_larger_n(tmp_path: Path) -> None:
@@ -159,11 +177,3 @@ def test_an_error_of_a_range_is_one_line(tmp_path: Path, sample: dict[str, Any],
 def test_an_axis_may_not_also_be_in_the_product(tmp_path: Path) -> None:
     error = error_of(tmp_path, base=UNSAMPLED, product={"recipe.lr": [1]}, baseline=None, sample={"n": 3, **LR})
     assert error == "recipe.optimizer.lr: is in product and in sample; keep one of them"
-
-
-def test_missing_optuna_is_one_line_with_the_command_that_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    error = error_of(tmp_path, base=UNSAMPLED, product=None, baseline=None, sample={"n": 3, **LR})
-    assert error == "sample: needs Optuna: pip install 'fcnlab[optuna]'"
