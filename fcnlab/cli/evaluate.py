@@ -155,8 +155,8 @@ def _evaluate_grid(
         evaluation = evaluate_trial(finished, lab, protocol, checkpoint, on_progress)
         evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
     slug = protocol.slug + ("-best" if checkpoint == "best" else "")
-    page = write_evaluation(grid, evaluated, lab, slug)
     frame = evaluation_frame(grid, evaluated)
+    page = write_evaluation(grid, evaluated, frame, lab, slug)
     if as_json:
         facts = {"grid": grid.name, "question": grid.file.question, "protocol": str(protocol), "checkpoint": checkpoint}
         print_json(facts | {"file": page, "cells": frame.to_dict(orient="records")})

@@ -116,12 +116,13 @@ def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
     )
 
 
-def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug: str) -> Path:
+def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], frame: pd.DataFrame, lab: Lab, slug: str) -> Path:
     """Write `results/<grid>/evaluation-<slug>.md` and `.csv`.
 
     Args:
         grid: the grid.
         evaluated: its evaluated trials.
+        frame: their result of `evaluation_frame`.
         lab: lab of the grid.
         slug: name of the protocol in the file name.
 
@@ -132,7 +133,6 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
         RunError: they cannot be written.
     """
     claim_results(grid, lab)
-    frame = evaluation_frame(grid, evaluated)
     page = lab.results / grid.name / f"evaluation-{slug}.md"
     title = f"{grid.name}: {evaluated[0].evaluation.name}"
     lines = [f"# {escape_markdown(title)}", "", f"**{escape_markdown(grid.file.question)}**", ""]

@@ -42,7 +42,7 @@ COSTS = {
 SHARED = frozenset({"images_per_s", "train_seconds", "device_hours"})
 """Columns that change if trials share a GPU."""
 
-EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch with the best mIoU on val"}
+EPOCHS = {"last": "the last epoch", "best": "the epoch with the best mIoU on val"}
 
 CHECKPOINT_GAP = 0.01
 """Difference in mIoU between the last and the best epoch from which a footnote gives it."""
@@ -134,9 +134,10 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, colum
     number = f" ({' or '.join([*map(str, sizes[:-1]), format_count(sizes[-1], 'image')])})" if sizes else ""
     metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
     epoch = EPOCHS[grid.file.checkpoint]
-    if grid.file.checkpoint == "last" and any(recipe.stop_on_plateau is not None for recipe in grid.recipes):
-        epoch = "the last trained epoch"
-    if grid.file.checkpoint == "best" and "val" in splits:
+    if grid.file.checkpoint == "last":
+        varies = any(recipe.stop_on_plateau is not None for recipe in grid.recipes)
+        epoch = "the last trained epoch" if varies else f"{epoch}, fixed before training"
+    elif "val" in splits:
         epoch += ", which is optimistic on val itself"
     return [
         f"Evaluated on {splits}{number} at native size, at {epoch}; {metrics} from the summed counts of "
@@ -204,9 +205,8 @@ def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> lis
     ]
     if not texts:
         return []
-    epochs = {"last": "the last epoch", "best": "the epoch with the best mIoU on val"}
     return [
-        f"At {epochs[other]} instead, mIoU differs by {100 * CHECKPOINT_GAP:g} point or more: {_list_cells(texts)}."
+        f"At {EPOCHS[other]} instead, mIoU differs by {100 * CHECKPOINT_GAP:g} point or more: {_list_cells(texts)}."
     ]
 
 

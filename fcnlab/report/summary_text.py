@@ -10,6 +10,7 @@ import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
+from fcnlab.report.best import select_best
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.footnotes import list_unpaired_cells
 from fcnlab.report.significance import Significance
@@ -66,14 +67,14 @@ def summarize(
 
 
 def _describe_best(cells: pd.DataFrame, name: Naming, on_dataset: str) -> list[str]:
-    scored = cells[cells["miou"].notna()]
-    if scored.empty:
+    best = select_best(cells)
+    if best is None:
         return []
-    best = scored.sort_values("miou", ascending=False, kind="stable").iloc[0]
-    subject = ("The only finished cell" if len(scored) == 1 else "The highest mean mIoU") + on_dataset
+    is_only = cells["miou"].notna().sum() == 1
+    subject = ("The only finished cell" if is_only else "The highest mean mIoU") + on_dataset
     text = f"{subject} is {name(best['cell'])} with {100 * best['miou']:.1f} %"
     text += f" ({best['n']} seeds)" if best["n"] > 1 else " (one seed)"
-    others = int((scored["miou"] == best["miou"]).sum()) - 1
+    others = int((cells["miou"] == best["miou"]).sum()) - 1
     same = f"; {others} other {'cells have' if others > 1 else 'cell has'} the same" if others else ""
     return [f"{text}{same}."]
 

@@ -13,7 +13,9 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
+from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.tables.names import Names
+from fcnlab.report.tables.table import Table
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
 from fcnlab.trial.storage.sample_name import name_sample
@@ -82,6 +84,11 @@ def raw_names(cells: pd.DataFrame, axes: list[str]) -> Names:
     """The names of axes and values in a frame of cells."""
     values = {str(row["cell"]): {axis: str(row[axis]) for axis in axes} for _, row in cells.iterrows()}
     return Names({axis: axis for axis in axes}, values, {})
+
+
+def plain_latex(table: Table, caption: str) -> str:
+    """The LaTeX of a table without notes, in the smallest layout."""
+    return to_latex(table, caption, label="tab:plain", comments=(), notes=(), wide=False, layout=None)
 
 
 def counted(right: float, seed: int) -> np.ndarray:

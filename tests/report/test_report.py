@@ -30,7 +30,6 @@ from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.classes import collect_class_results, make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_markdown
-from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
@@ -44,7 +43,17 @@ from fcnlab.tracking.fields import extract_tags
 from tests.builders import failed_record
 from tests.conftest import REPOSITORY, write_grid
 from tests.growth import count_calls
-from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab, raw_names
+from tests.report.finished_grid import (
+    CLASSES,
+    IMAGES,
+    RIGHT,
+    THREE,
+    counted,
+    finish,
+    finished_lab,
+    plain_latex,
+    raw_names,
+)
 
 CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
 
@@ -156,7 +165,7 @@ def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
     bold = [report.cell_table.rows[row][2] for row in (1, 2)]
     assert re.findall(r"\*\*(.+?)\*\*", to_markdown(report.cell_table)) == bold
     assert re.findall(r"<strong>(.+?)</strong>", to_html(report.cell_table)) == bold
-    assert len(re.findall(r"\\textbf", to_latex(report.cell_table, ""))) == 2
+    assert len(re.findall(r"\\textbf", plain_latex(report.cell_table, ""))) == 2
     (note,) = (note for note in report.footnotes if note.startswith("Bold"))
     assert "does not differ significantly" in note and "2 comparisons" in note
     cells = report.cells.assign(upsampler="a")
@@ -716,7 +725,7 @@ def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
     cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
     table = View().make_table(cells, raw_names(cells, ["head"]))
     assert "<b>" not in to_html(table)
-    assert r"50 \% $\leq$ ü 日" in to_latex(table, "")
+    assert r"50 \% $\leq$ ü 日" in plain_latex(table, "")
 
 
 def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:

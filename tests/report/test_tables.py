@@ -16,9 +16,8 @@ from fcnlab.report.frame import cells_frame as bare_cells_frame
 from fcnlab.report.significance import Significance, add_differences
 from fcnlab.report.tables.cells import make_cell_table
 from fcnlab.report.tables.formats import to_markdown, to_terminal
-from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.trial_records import TrialRecords
-from tests.report.finished_grid import raw_names
+from tests.report.finished_grid import plain_latex, raw_names
 
 
 def trials(**values_by_cell: list[float]) -> pd.DataFrame:
@@ -117,7 +116,7 @@ def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
 
 def test_latex_escapes_special_characters() -> None:
     cells = cells_frame(trials(**{"a_b & 50% #1 {x} ~^\\": [0.2]}), ["head"], "a_b & 50% #1 {x} ~^\\")
-    latex = to_latex(make_cell_table(cells, raw_names(cells, ["head"])), "Is it 50% better?")
+    latex = plain_latex(make_cell_table(cells, raw_names(cells, ["head"])), "Is it 50% better?")
     row = next(line for line in latex.splitlines() if line.startswith("a"))
     escaped = r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} &"
     assert row.startswith(escaped)
@@ -127,14 +126,14 @@ def test_latex_escapes_special_characters() -> None:
 
 def test_latex_keeps_names_of_every_script_and_lists_their_characters() -> None:
     cells = cells_frame(trials(**{"快速": [0.2], "標準 αβ": [0.3], "größer": [0.4]}), ["head"], "快速")
-    latex = to_latex(make_cell_table(cells, raw_names(cells, ["head"])), "Δ to 快速")
+    latex = plain_latex(make_cell_table(cells, raw_names(cells, ["head"])), "Δ to 快速")
     names = {line.partition(" &")[0] for line in latex.splitlines()}
     assert {"快速", "標準 αβ", "größer"} <= names
     assert "?" not in latex
     (listed,) = (line for line in latex.splitlines() if line.startswith("% compile with LuaLaTeX or XeLaTeX"))
     assert set(listed.partition(": ")[2]) == set("快速標準αβ")
     one = cells_frame(trials(a=[0.2]), ["head"], "a")
-    assert "LuaLaTeX" not in to_latex(make_cell_table(one, raw_names(one, ["head"])), "ü ± Δ")
+    assert "LuaLaTeX" not in plain_latex(make_cell_table(one, raw_names(one, ["head"])), "ü ± Δ")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -132,7 +132,7 @@ def fade(chosen: alt.Parameter, opacity: float = 1.0) -> Any:
 
     Args:
         chosen: result of `select_in_legend`.
-        opacity: opacity of the others.
+        opacity: opacity of the selected cells.
     """
     return alt.when(chosen).then(alt.value(opacity)).otherwise(alt.value(0.08))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fcnlab.data.datasets.base import Pixels
 from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.errors import DataError, RunError
+from fcnlab.report.html.security import to_data_uri
 
 RIGHT, WRONG, IGNORED, HATCH = range(4)
 """Entries of the palette of an error map: correct, wrong, ignored, and the lines over ignored pixels."""
@@ -95,4 +95,4 @@ def _size(image: Image.Image, width: int) -> tuple[int, int]:
 def _uri(image: Image.Image, kind: str, **options: object) -> str:
     file = BytesIO()
     image.save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode()}"
+    return to_data_uri(file.getvalue(), f"image/{kind.lower()}")

@@ -13,19 +13,21 @@ from fcnlab.data.inspection.font import fit_text, load_font
 from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, draw_legend
 from fcnlab.report.gallery.pictures import open_picture
 
+MAX_IMAGES = 4
+"""Largest number of images of a sheet."""
 
-def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows: int = 4) -> Image.Image | None:
-    """Draw the first images that all cells have, with a legend of the classes.
+
+def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str]) -> Image.Image | None:
+    """Draw the first `MAX_IMAGES` images that all cells have, with a legend of the classes.
 
     Args:
         samples: display name of a cell -> folder of samples of one of its trials.
         classes: names of the classes, by label.
-        rows: most images.
 
     Returns:
         The sheet, or None where the cells have no image in common.
     """
-    ids = _common_ids(list(samples.values()))[:rows]
+    ids = _common_ids(list(samples.values()))[:MAX_IMAGES]
     if not ids:
         return None
     first = next(iter(samples.values()))

@@ -43,10 +43,20 @@ class View:
             ConfigError: there is no such column or axis; the message names the nearest. Or two cells of a pivoted table
                 have the same display names.
         """
+        self.check_columns()
         cells = self.sort_cells(cells, names.axes)
         if self.pivot is not None:
             return _make_pivot_table(cells, names, self.pivot, (self.columns or (MARKED,))[0])
         return make_cell_table(cells, names, self.columns, self._group_starts(cells))
+
+    def check_columns(self) -> None:
+        """Check the names of the columns.
+
+        Raises:
+            ConfigError: there is no such column; the message names the nearest.
+        """
+        for name in self.columns:
+            _check_name("--columns", name, COLUMNS)
 
     def sort_cells(self, cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
         """Return the cells in the order of this view.
@@ -58,8 +68,6 @@ class View:
         Raises:
             ConfigError: there is no such column or axis; the message names the nearest.
         """
-        for name in self.columns:
-            _check_name("--columns", name, COLUMNS)
         if self.sort:
             name = self.sort.removeprefix("-")
             _check_name("--sort", name, [*COLUMNS, *axes])

@@ -62,6 +62,7 @@ def select_cells(report: Report, view: View) -> pd.DataFrame:
     Raises:
         ConfigError: there is no such column or axis.
     """
+    view.check_columns()
     cells = view.sort_cells(report.cells, report.grid.axes)
     if not view.columns:
         return cells

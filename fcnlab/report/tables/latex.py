@@ -74,24 +74,24 @@ def to_latex(
     table: Table,
     caption: str,
     *,
-    label: str = "",
-    comments: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    wide: bool = False,
-    layout: Layout | None = None,
+    label: str,
+    comments: Sequence[str],
+    notes: Sequence[str],
+    wide: bool,
+    layout: Layout | None,
 ) -> str:
     """Format a table in LaTeX.
 
     Args:
         table: table of texts.
         caption: caption of the table.
-        label: label for references, in ASCII; empty for none.
+        label: label for references, in ASCII.
         comments: lines above the table that are not printed.
         notes: sentences below the table.
         wide: whether to use the environment for the full width of the page.
-        layout: result of `find_layout`; None for one that fits, else the smallest.
+        layout: result of `find_layout`; None for the smallest.
     """
-    layout = layout or find_layout(table, wide=wide, wrap=True) or Layout(*SIZES[-1])
+    layout = layout or Layout(*SIZES[-1])
     environment = "table*" if wide else "table"
     printed = "".join([caption, *notes, *table.headings, *(text for row in table.rows for text in row)])
     others, t1 = list_other_scripts(printed), list_t1_characters(printed)
@@ -105,7 +105,7 @@ def to_latex(
         "\\centering",
         "\\setlength{\\belowcaptionskip}{4pt}",
         f"\\caption{{{escape_latex(caption, breakable=True)}}}",
-        *([f"\\label{{{label}}}"] if label else []),
+        f"\\label{{{label}}}",
         f"\\{NAMES[layout.size]}",
         f"\\setlength{{\\tabcolsep}}{{{layout.gap:g}pt}}",
         f"\\begin{{tabular}}{{@{{}}{''.join(_columns(table, layout))}@{{}}}}",

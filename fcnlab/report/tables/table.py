@@ -1,4 +1,4 @@
-"""A table of texts, which `formats`, `latex` and `terminal` write."""
+"""A table of texts, which `formats` and `latex` write."""
 
 from __future__ import annotations
 
