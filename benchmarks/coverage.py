@@ -259,7 +259,7 @@ def outcome(setting: Setting, grids: int, resamples: int, seed: int) -> Outcome:
         samples = (BootstrapSample.from_counts(one, sorted(one), resamples, grid) for one in (cell, baseline))
         sampled, reference = (sample.mean_over_classes() for sample in samples)
         difference = sampled - reference
-        found = compute_interval(difference, 0.95)
+        found = compute_interval(difference)
         low, high = plain_interval(random, difference)
         rows.append(
             (
