@@ -264,9 +264,13 @@ def format_value(value: Value) -> str:
 
     >>> format_value({"head": "fcn32s", "upsampler.learned": True})
     '{head: fcn32s, upsampler.learned: true}'
+    >>> format_value({"type": "tversky"})
+    'tversky'
     """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict) and value.keys() == {"type"}:
+        return format_value(value["type"])
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
     return str(value)
