@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import COMPONENTS, Variant, parse_variant
+from fcnlab.config.variant import VARIANT_COMPONENTS, Variant, parse_variant
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
@@ -76,7 +76,7 @@ def variant_config(name: str, lab: Lab) -> Variant:
         names = parse_variant(name)
     else:
         named = lab.registry.get("variant", name)
-        names = {kind: getattr(named, kind) for kind in COMPONENTS}
+        names = {kind: getattr(named, kind) for kind in VARIANT_COMPONENTS}
     return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 

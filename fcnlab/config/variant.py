@@ -17,7 +17,7 @@ DEFAULT_UPSAMPLER = "bilinear"
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin")
 """Endings of the names of weights files; all but the first are checkpoints of PyTorch."""
 
-COMPONENTS = ("backbone", "head", "upsampler")
+VARIANT_COMPONENTS = ("backbone", "head", "upsampler")
 """The kinds of the registry that a variant consists of."""
 
 
@@ -149,4 +149,4 @@ def parse_variant(name: str) -> dict[str, str]:
             f"'{name}' is neither backbone+head nor backbone+head+upsampler, such as resnet18+fcn8s or "
             "resnet18+fcn8s+random"
         )
-    return dict(zip(COMPONENTS, [*parts, DEFAULT_UPSAMPLER], strict=False))
+    return dict(zip(VARIANT_COMPONENTS, [*parts, DEFAULT_UPSAMPLER], strict=False))

@@ -20,7 +20,7 @@ from fcnlab.data.datasets.base import Dataset, Split, read_sample
 from fcnlab.data.parallel import StartProgress
 from fcnlab.kernels.inputs import DecodedSample, view_sample
 
-BUDGET = 4 * 2**30
+KEPT_BYTES = 4 * 2**30
 """Bytes of decoded samples that one split keeps in memory; further samples are decoded at every use."""
 
 
@@ -66,7 +66,7 @@ class DecodedSplit:
     from_cache = False
     _budget = 0  # of subclasses that keep no decoded samples
 
-    def __init__(self, split: Split, budget: int = BUDGET, *, num_classes: int = MAX_CLASSES) -> None:
+    def __init__(self, split: Split, budget: int = KEPT_BYTES, *, num_classes: int = MAX_CLASSES) -> None:
         """Create a split whose samples are decoded on first use.
 
         Args:

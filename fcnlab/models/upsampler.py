@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Init = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
+from fcnlab.config.upsampler import Init
+
 Channels = Literal["dense", "diagonal", "per_class"]
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fcnlab.config.upsampler import Init
 from fcnlab.models import Interpolation, TransposedUpsampler, bilinear_kernel
-from fcnlab.models.upsampler import Init, crop
+from fcnlab.models.upsampler import crop
 
 Channels = Literal["dense", "per_class"]
 CHANNELS: tuple[Channels, ...] = ("dense", "per_class")

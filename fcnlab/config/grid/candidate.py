@@ -15,8 +15,7 @@ from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, Registry
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import COMPONENTS as VARIANT_COMPONENTS
-from fcnlab.config.variant import DEFAULT_UPSAMPLER, Backbone, Variant
+from fcnlab.config.variant import DEFAULT_UPSAMPLER, VARIANT_COMPONENTS, Backbone, Variant
 from fcnlab.errors import ConfigError, nearest
 
 

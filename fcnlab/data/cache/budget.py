@@ -10,7 +10,7 @@ from fcnlab.data.datasets.base import Split
 from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.errors import DataError
 
-BUDGET = "FCNLAB_CACHE_BUDGET"
+BUDGET_VARIABLE = "FCNLAB_CACHE_BUDGET"
 """Environment variable: maximum total size of all caches in GiB; 0 disables caches."""
 
 RESERVE = 2**30
@@ -43,7 +43,7 @@ def find_room() -> int:
 
 def _budget() -> int | None:
     """Return the budget in bytes, or None if it is not set."""
-    setting = os.environ.get(BUDGET)
+    setting = os.environ.get(BUDGET_VARIABLE)
     if not setting:
         return None
     try:
@@ -51,7 +51,7 @@ def _budget() -> int | None:
     except ValueError:
         gib = -1.0
     if not 0 <= gib < 2**40:
-        raise DataError(f"{BUDGET}={setting}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
+        raise DataError(f"{BUDGET_VARIABLE}={setting}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
     return int(gib * 2**30)
 
 
@@ -82,5 +82,5 @@ def describe_excess(size: int, limit: int) -> str:
     """
     return (
         f"a cache of {size / 2**30:.2f} GiB is more than the {max(0, limit) / 2**30:.2f} GiB that it may take in "
-        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET}"
+        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET_VARIABLE}"
     )

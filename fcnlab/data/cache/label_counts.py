@@ -27,11 +27,11 @@ from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.settings import cache_folder
 
-Counts = NDArray[np.int64]
+LabelCounts = NDArray[np.int64]
 """Number of pixels of each label, int64 [256]; the last one is that of ignored pixels."""
 
 
-def count_labels(label: Pixels) -> Counts:
+def count_labels(label: Pixels) -> LabelCounts:
     """Return the number of pixels of each label, int64 [256].
 
     Args:
@@ -40,12 +40,12 @@ def count_labels(label: Pixels) -> Counts:
     return np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1).astype(np.int64, copy=False)
 
 
-def no_counts() -> Counts:
+def no_counts() -> LabelCounts:
     """Return the label counts of no samples, int64 [256]."""
     return np.zeros(IGNORE_INDEX + 1, dtype=np.int64)
 
 
-def save_label_counts(key: str, counts: Counts) -> None:
+def save_label_counts(key: str, counts: LabelCounts) -> None:
     """Keep the label counts of a split for later processes.
 
     Args:
@@ -55,7 +55,7 @@ def save_label_counts(key: str, counts: Counts) -> None:
     write_json(_file(key), {"pixels": {str(label): int(counts[label]) for label in np.flatnonzero(counts)}})
 
 
-def load_label_counts(dataset: Dataset, split: str) -> Counts | None:
+def load_label_counts(dataset: Dataset, split: str) -> LabelCounts | None:
     """Return the label counts of a split, if they are known or can be counted in a cache of decoded samples.
 
     Args:

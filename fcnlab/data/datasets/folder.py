@@ -28,7 +28,7 @@ from fcnlab.paths import exists, is_folder
 SHOWN = 3
 """Number of existing names that an error message lists."""
 
-Values = Sequence[tuple[str, Sequence[int | str]]]
+ClassValues = Sequence[tuple[str, Sequence[int | str]]]
 """Names of classes with their values in the masks: numbers, or colors '#rrggbb'."""
 
 
@@ -77,7 +77,7 @@ class Folder(FileDataset):
     def __init__(
         self,
         files: FolderLayout,
-        classes: Values,
+        classes: ClassValues,
         ignore: Sequence[int | str] = (),
         image_format: ImageFormat = RGB,
     ) -> None:

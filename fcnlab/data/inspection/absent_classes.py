@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fcnlab.data.cache.label_counts import Counts, load_label_counts
+from fcnlab.data.cache.label_counts import LabelCounts, load_label_counts
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.errors import DataError, list_some
 
@@ -15,7 +15,7 @@ AbsentClasses = Mapping[tuple[str, ...], Sequence[str]]
 """The names of the classes without a pixel, by the splits in which they have none."""
 
 
-def find_absent_classes(classes: Sequence[str], counts: Mapping[str, Counts]) -> AbsentClasses:
+def find_absent_classes(classes: Sequence[str], counts: Mapping[str, LabelCounts]) -> AbsentClasses:
     """Return the classes without a pixel in a split.
 
     Args:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.format import compute_cache_key
-from fcnlab.data.cache.label_counts import Counts, count_labels, no_counts, save_label_counts
+from fcnlab.data.cache.label_counts import LabelCounts, count_labels, no_counts, save_label_counts
 from fcnlab.data.datasets.base import (
     Dataset,
     EmptySplitError,
@@ -137,7 +137,7 @@ def _keep_label_counts(dataset: Dataset, name: str, facts: list[SampleFacts], ea
         save_label_counts(compute_cache_key(dataset, name), earlier.counts[name])
 
 
-def _add_absent_classes(dataset: Dataset, used: list[CheckedSplit], counts: Mapping[str, Counts]) -> None:
+def _add_absent_classes(dataset: Dataset, used: list[CheckedSplit], counts: Mapping[str, LabelCounts]) -> None:
     """Add a problem about classes without a pixel in the first split, and a note about those of other splits."""
     by_name = {checked.split: checked for checked in used}
     for splits, names in find_absent_classes(dataset.classes, counts).items():

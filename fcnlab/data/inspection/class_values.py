@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.console import format_count
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.cache.label_counts import Counts, no_counts
+from fcnlab.data.cache.label_counts import LabelCounts, no_counts
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.errors import DataError, list_some
 
-Value = int | str
+MaskValue = int | str
 """A value of a mask: a number, or a color '#rrggbb'."""
 
-Values = tuple[tuple[str, tuple[Value, ...]], ...]
+Values = tuple[tuple[str, tuple[MaskValue, ...]], ...]
 """Class names with the values that represent them in masks."""
 
 SHOWN = 10
@@ -38,11 +38,11 @@ class ClassChoice:
     """
 
     classes: Values
-    ignored: list[Value]
+    ignored: list[MaskValue]
     note: str = ""
 
 
-def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> ClassChoice:
+def propose_classes(values: Sequence[MaskValue], ignore: Sequence[MaskValue] | None) -> ClassChoice:
     """Propose classes with generated names, and ignored values.
 
     By default 255 is ignored, unless the masks contain only 0 and 255 (or black and white), which become two classes.
@@ -56,7 +56,9 @@ def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> 
     """
     if ignore is None and list(values) in ([0, IGNORE_INDEX], BLACK_AND_WHITE):
         return ClassChoice((("background", (values[0],)), ("foreground", (values[1],))), [])
-    ignored: list[Value] = list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
+    ignored: list[MaskValue] = (
+        list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
+    )
     remaining = [value for value in values if value not in ignored]
     if not 2 <= len(remaining) <= MAX_CLASSES:
         raise DataError(
@@ -66,7 +68,7 @@ def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> 
     return ClassChoice(tuple((_generate_name(value), (value,)) for value in remaining), ignored)
 
 
-def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Value] | None) -> ClassChoice:
+def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[MaskValue] | None) -> ClassChoice:
     """Assign a list of names to the values of masks.
 
     As many names as values are assigned in ascending order, which gives 0, 1, ... in most datasets and 0 and 255 in
@@ -109,7 +111,7 @@ def _is_class(names: Sequence[str], values: Sequence[int]) -> bool:
     return len(names) == len(values) and (len(others) == 1 or max(others) >= len(names))
 
 
-def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
+def _describe_order(classes: Values, numbers: Mapping[MaskValue, int]) -> str:
     """Describe the assignment of names to values other than 0, 1, ..."""
     if [numbers[values[0]] for _, values in classes] == list(range(len(classes))):
         return ""
@@ -119,7 +121,7 @@ def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
 
 
 def _explain_mismatch(
-    names: Sequence[str], values: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
+    names: Sequence[str], values: Sequence[MaskValue], ignored: Sequence[MaskValue], numbers: Mapping[MaskValue, int]
 ) -> str:
     """Return the error for a mismatch between class names and mask values, with an assignment to edit."""
     besides = f" besides the ignored {format_items(ignored)}" if ignored else ""
@@ -152,7 +154,7 @@ def _explain_mismatch(
     return f"{message}; no mask contains {format_items(absent)}; {remedy}{as_class}"
 
 
-def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
+def check_classes(contents: Contents, classes: Values, ignore: Sequence[MaskValue]) -> None:
     """Check that every value of the masks is a class or ignored.
 
     Args:
@@ -186,7 +188,7 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
         )
 
 
-def _describe_rare(contents: Contents, values: Sequence[Value]) -> str:
+def _describe_rare(contents: Contents, values: Sequence[MaskValue]) -> str:
     """Name the mask of each value that only one of several masks contains, which may be a mistake in that mask."""
     if len(contents.by_mask) < 3:
         return ""
@@ -197,7 +199,7 @@ def _describe_rare(contents: Contents, values: Sequence[Value]) -> str:
     return f"; {format_items(places)}" if places else ""
 
 
-def format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
+def format_classes(names: Sequence[str], values: Sequence[MaskValue]) -> str:
     """Return the option `--classes` that assigns values to names; of the longer one, the rest is left out.
 
     Args:
@@ -207,7 +209,7 @@ def format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
     return _format_option("--classes", ",".join(f"{name}={v}" for name, v in zip(names, values, strict=False)))
 
 
-def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice) -> Counts:
+def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice) -> LabelCounts:
     """Return the number of pixels of each label in a split, int64 [256], from the values of its masks.
 
     Args:
@@ -223,9 +225,9 @@ def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice
     return counts
 
 
-def _to_numbers(values: Sequence[Value]) -> dict[Value, int] | None:
+def _to_numbers(values: Sequence[MaskValue]) -> dict[MaskValue, int] | None:
     """Return the number of each value: of a gray color, its level; None if there are other colors."""
-    numbers: dict[Value, int] = {}
+    numbers: dict[MaskValue, int] = {}
     for value in values:
         if isinstance(value, int):
             numbers[value] = value
@@ -236,7 +238,7 @@ def _to_numbers(values: Sequence[Value]) -> dict[Value, int] | None:
     return numbers
 
 
-def _generate_name(value: Value) -> str:
+def _generate_name(value: MaskValue) -> str:
     return f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fcnlab.data.cache.label_counts import Counts
+from fcnlab.data.cache.label_counts import LabelCounts
 from fcnlab.data.datasets.image_file import count_conversions
 from fcnlab.data.inspection.diagnosis import Problem
 
@@ -40,7 +40,7 @@ class SampleFacts:
     colors: LabelColors = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
-    counts: Counts | None = None
+    counts: LabelCounts | None = None
     conversion: str | None = None
 
 
@@ -58,7 +58,7 @@ class EarlierSplits:
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, SampleFacts]] = field(default_factory=dict)
-    counts: dict[str, Counts] = field(default_factory=dict)
+    counts: dict[str, LabelCounts] = field(default_factory=dict)
     label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
     colors: FirstColors = field(default_factory=dict)
 
