@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -33,6 +34,8 @@ from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.settings import RunOptions
+from fcnlab.training.losses import Loss
+from fcnlab.trial.build import build_training
 from fcnlab.trial.find import read_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -376,6 +379,24 @@ def test_a_trained_model_is_only_loaded_with_the_code_of_its_head(own: Lab) -> N
     edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
     with pytest.raises(FcnlabError, match="the code of head type 'shallow' has changed since the training"):
         read_finished_trial(RunFolder(own.runs, trial.key)).load_model("last")
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize(("permission", "capturable"), [("", False), ("    capturable = True\n\n", True)])
+def test_steps_are_captured_only_if_the_class_of_the_loss_permits_it(
+    own: Lab, permission: str, capturable: bool
+) -> None:
+    edit(own, "extensions/tversky.py", "    def __init__", f"{permission}    def __init__")
+    trial = load_trials(own)["fcn32s"]
+    model = fcnlab.build_model("tiny-scratch+fcn32s", 2, lab=own)
+    dataset = own.open_dataset(trial.dataset)
+    built = build_training(trial.recipe, model, dataset, split="train", seed=0, extensions=own.extensions)
+    assert built.capturable == capturable
+    scores = torch.randn(2, 2, 8, 8)
+    labels = torch.randint(2, (2, 8, 8), dtype=torch.uint8)
+    assert isinstance(built.loss, Loss) and built.loss.custom is not None
+    expected = Loss()(scores, labels) + 0.5 * built.loss.custom(scores, labels)
+    torch.testing.assert_close(built.loss(scores, labels), expected)
 
 
 @pytest.mark.usefixtures("allowed")
