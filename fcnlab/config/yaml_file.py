@@ -94,32 +94,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_number(self, node: yaml.ScalarNode) -> int:
         value = str(self.construct_scalar(node))
-        base = {"0o": 8, "0x": 16}.get(value[:2], 10)
+        return int(value, {"0o": 8, "0x": 16}.get(value[:2], 10))
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return int(value, base)
-        except ValueError:  # a tag `!!int`, or thousands of digits
-            raise _describe_invalid(node, "an integer that can be read") from None
-
-    def construct_float(self, node: yaml.ScalarNode) -> float:
-        try:
-            return float(self.construct_yaml_float(node))
-        except ValueError:
-            raise _describe_invalid(node, "a number") from None
-
-    def construct_null(self, node: yaml.ScalarNode) -> None:
-        if str(self.construct_scalar(node)).lower() not in ("", "~", "null"):
-            raise _describe_invalid(node, "null")
-
-    def construct_truth(self, node: yaml.ScalarNode) -> bool:
-        value = str(self.construct_scalar(node)).lower()
-        if value not in ("true", "false"):
-            raise _describe_invalid(node, "true or false")
-        return bool(value == "true")
-
-
-def _describe_invalid(node: yaml.ScalarNode, expected: str) -> yaml.MarkedYAMLError:
-    text = node.value if len(node.value) <= SHOWN else f"{node.value[:SHOWN]}..."
-    return yaml.MarkedYAMLError(problem=f"'{text}' is not {expected}", problem_mark=node.start_mark)
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError):  # the text of an explicit tag, such as `!!int x`, or thousands of digits
+            text = node.value if len(node.value) <= SHOWN else f"{node.value[:SHOWN]}..."
+            problem = f"'{text}' is not a valid {node.tag.removeprefix(_TAG)}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -138,9 +121,6 @@ for _name, _pattern, _first in _CORE_SCHEMA:
 _Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.add_constructor(f"{_TAG}str", _Loader.construct_text)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
-_Loader.add_constructor(f"{_TAG}float", _Loader.construct_float)
-_Loader.add_constructor(f"{_TAG}bool", _Loader.construct_truth)
-_Loader.add_constructor(f"{_TAG}null", _Loader.construct_null)
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, int | None]) -> int:

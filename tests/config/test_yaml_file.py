@@ -126,7 +126,7 @@ def test_keys_that_are_equal_as_values_are_duplicates() -> None:
         *("!!timestamp x", "!!binary x", "!!bool maybe", "!!int x", "!!set {a}", "!own x"),
         *(
             "!!float x",
-            "!!null x",
+            "!!float ''",
             "!!map [a]",
             "!!map a",
             "!!seq {a: 1}",
