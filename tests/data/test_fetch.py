@@ -180,7 +180,7 @@ def test_persistent_errors_end_after_the_last_retry(site: Site, tmp_path: Path) 
 
 def test_pauses_grow_and_restart_when_data_arrive(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", slept.append)
+    monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
     monkeypatch.setattr(client, "PAUSES", (1.0, 2.0, 4.0))
     site.files["/a"] = CONTENT
     site.cuts = [0, 0, 1000, 0, 0]
@@ -203,7 +203,7 @@ def test_second_address_is_used_if_the_first_fails(site: Site, tmp_path: Path) -
 
 def test_unknown_host_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", slept.append)
+    monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
     with pytest.raises(Unreachable, match=r"nowhere\.invalid"):
         download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, has_checksum=True)
     assert slept == []

@@ -54,7 +54,7 @@ def test_the_overrides_of_a_cell_make_the_same_cell(axes: set[str], first: set[s
     check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "init_from": earlier})
 
 
-TYPES = {
+TYPES: dict[str, list[dict[str, Any]]] = {
     "recipe.optimizer": [
         {"recipe.optimizer.momentum": 0.5},
         {"recipe.optimizer": {"name": "adamw", "lr": 0.001}},
