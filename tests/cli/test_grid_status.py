@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fcnlab.lab import Lab
-from fcnlab.runner.lease import Heartbeat, Leases
+from fcnlab.runner.lease import DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
 from tests.builders import epoch_records, failed_record, finished_record
 from tests.cli.conftest import Call
@@ -50,7 +50,7 @@ def test_states_and_errors_are_printed(fcnlab: Call, plan: Plan) -> None:
 
 
 def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
-    with Heartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
+    with DriverHeartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
         leases = Leases(heartbeat)
         for planned in plan.trials[2:]:
             assert leases.claim(planned.folder.path)
