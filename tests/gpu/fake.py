@@ -114,6 +114,9 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
     if torch.cuda.is_available():
         pytest.skip("symbolic CUDA tensors need a run that hides the GPUs")
     watch = Watch(allowed or {})
+    # The first backward pass of a process decides for which devices the autograd engine has threads. A process with
+    # such threads cannot fork trials, which other tests do, so that pass must not see a symbolic device.
+    torch.zeros((), requires_grad=True).backward()
     with ExitStack() as stack:
         # Triton kernels need addresses, so the fallbacks run instead.
         stack.enter_context(patch.dict(os.environ, {TRITON_VARIABLE: "0"}))
