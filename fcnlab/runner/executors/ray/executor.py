@@ -77,6 +77,7 @@ class RayExecutor(Executor):
         return {job.trial.key for job in self._waiting_exclusive.values()}
 
     def start(self, job: Job) -> None:
+        self._is_pausing = False
         open_slots = [slot for slot in self._slots if self._is_open(slot)]
         if not job.exclusive:
             trials_per_device = max(1, round(1 / self._ask.gpus)) if self._ask.gpus else 1
