@@ -15,7 +15,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from fcnlab.console import format_bytes
-from fcnlab.errors import ConfigError, DataError, FcnlabError, RunError, TrackingError, first_line
+from fcnlab.errors import ConfigError, DataError, FcnlabError, RunError, TrackingError, describe_error, first_line
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
 from fcnlab.processor import get_processor_name, usable_cores
@@ -74,7 +74,7 @@ def _run(check: Callable[[Lab], Iterator[Check]], lab: Lab) -> Iterator[Check]:
         yield from check(lab)
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything, and the check reports it
         name = check.__name__.removeprefix("_check_").replace("_", " ")
-        yield Check(name, "error", clean_text(f"{type(error).__name__}: {first_line(error)}"))
+        yield Check(name, "error", clean_text(describe_error(error)))
 
 
 def _check_python(_lab: Lab) -> Iterator[Check]:

@@ -78,6 +78,16 @@ def first_line(error: BaseException) -> str:
     return next(iter(plain.splitlines()), "") or type(error).__name__
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the class of an error and the first line of its message.
+
+    >>> describe_error(ValueError("too large")), describe_error(AssertionError())
+    ('ValueError: too large', 'AssertionError')
+    """
+    name, text = type(error).__name__, first_line(error)
+    return name if text == name else f"{name}: {text}"
+
+
 def list_some(items: Sequence[object], most: int, separator: str = ", ") -> str:
     """List items in a message; of more than `most`, the number of the others.
 

@@ -296,7 +296,7 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
         ("extensions/tversky.py", "self.loss(scores", "self.loss(scores.detach()",
          r"loss\.custom: tversky: returns a value without a gradient"),
         ("extensions/tversky.py", "labels.long())", "labels.long()) / (labels != 255).sum()",
-         r"loss\.custom: tversky: the value is not finite if all pixels are ignored"),
+         r"loss\.custom: tversky: the value is not finite, if all pixels are ignored"),
         ("extensions/tversky.py", "self.loss(scores", "self.los(scores",
          r"loss\.custom: tversky: raises AttributeError: "),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",

@@ -18,7 +18,7 @@ from fcnlab.config.recipe import Custom, Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
-from fcnlab.errors import ConfigError, FcnlabError, first_line, nearest
+from fcnlab.errors import ConfigError, FcnlabError, describe_error, nearest
 from fcnlab.extensions.lab import LISTING, LabExtension, Listing, plural
 from fcnlab.extensions.package import PackageExtension
 from fcnlab.paths import exists
@@ -172,8 +172,7 @@ class Extensions:
             raise
         except Exception as error:
             raise ConfigError(
-                f"{self.find(kind, name).where}: {loaded.__name__} cannot be created: {type(error).__name__}: "
-                f"{first_line(error)}"
+                f"{self.find(kind, name).where}: {loaded.__name__} cannot be created: {describe_error(error)}"
             ) from error
         return created
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from fcnlab.config.base import Config
-from fcnlab.errors import ConfigError, nearest
+from fcnlab.errors import ConfigError, describe_error, nearest
 from fcnlab.paths import check_regular_file
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
@@ -141,7 +141,7 @@ class LabExtension:
             del sys.modules[name]
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             at = f", line {lines[-1]}" if lines else ""
-            raise ConfigError(f"{self.where}: {path}{at}: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{self.where}: {path}{at}: {describe_error(error)}") from error
         return module
 
 

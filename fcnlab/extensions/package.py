@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, describe_error
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class PackageExtension:
         try:
             return self.entry.load()
         except Exception as error:
-            raise ConfigError(f"{self.where}: {self.entry.value}: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{self.where}: {self.entry.value}: {describe_error(error)}") from error

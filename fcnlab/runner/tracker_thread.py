@@ -8,7 +8,7 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
 
-from fcnlab.errors import TrackingError
+from fcnlab.errors import TrackingError, describe_error
 from fcnlab.redaction import redact
 from fcnlab.tracking.base import TrackedTrial, Tracker
 
@@ -145,8 +145,7 @@ class TrackerThread:
         except TrackingError as error:
             self._defer(str(error))
         except Exception as error:  # noqa: BLE001 - the code of an extension or of a library must not end the trials
-            lines = str(error).splitlines() or [""]
-            self._defer(redact(f"tracker {self.name}: {type(error).__name__}: {lines[0]}"))
+            self._defer(redact(f"tracker {self.name}: {describe_error(error)}"))
 
     def _defer(self, why: str) -> None:
         self._tracker, self.error = None, why

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fcnlab.config.recipe import CustomLoss
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.errors import ConfigError, first_line
+from fcnlab.errors import ConfigError, describe_error
 from fcnlab.extensions import Extensions
 
 
@@ -84,26 +84,26 @@ def find_problem(term: LossTerm, num_classes: int) -> str | None:
     scores = torch.randn(2, num_classes, 8, 12, generator=generator)
     labels = torch.randint(num_classes, (2, 8, 12), generator=generator, dtype=torch.uint8)
     labels[:, :2] = IGNORE_INDEX
-    return _find_problem(term, scores, labels, "") or _find_problem(
-        term, scores, torch.full_like(labels, IGNORE_INDEX), " if all pixels are ignored"
-    )
+    problem = _find_problem(term, scores, labels)
+    if problem is None:
+        problem = _find_problem(term, scores, torch.full_like(labels, IGNORE_INDEX))
+        return problem and f"{problem}, if all pixels are ignored"
+    return problem
 
 
-def _find_problem(term: LossTerm, scores: Tensor, labels: Tensor, condition: str) -> str | None:
+def _find_problem(term: LossTerm, scores: Tensor, labels: Tensor) -> str | None:
     scores = scores.clone().requires_grad_()
     try:
         loss = term(scores, labels)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             found = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            return f"returns {found}{condition}; return a scalar"
+            return f"returns {found}; return a scalar"
         if loss.grad_fn is None:
-            return (
-                f"returns a value without a gradient{condition}; compute it from the scores by differentiable operators"
-            )
+            return "returns a value without a gradient; compute it from the scores by differentiable operators"
         loss.backward()
     except Exception as error:  # noqa: BLE001 - whatever the user's class raises
-        return f"raises {type(error).__name__}{condition}: {first_line(error)}"
+        return f"raises {describe_error(error)}"
     for name, values in (("value", loss), ("gradient", scores.grad)):
         if values is None or not values.isfinite().all():
-            return f"the {name} is not finite{condition}"
+            return f"the {name} is not finite"
     return None

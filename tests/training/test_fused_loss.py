@@ -22,6 +22,7 @@ from fcnlab.models.upsampler import crop
 from fcnlab.training import blocks
 from fcnlab.training.fit import Execution, Training, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
+from fcnlab.training.loss_term import LossTerm
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 
@@ -125,10 +126,18 @@ def test_loss_and_gradients_equal_those_of_upsampling_and_loss(
         assert close(one, reference, max(1e-5, 2 * rounding))
 
 
+class MeanScore(LossTerm):
+    """The mean of all scores."""
+
+    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return scores.mean()
+
+
 def test_every_term_of_the_loss_is_fused_or_turns_fusion_off() -> None:
     fused = {"reduction", "class_weights", "label_smoothing", "weight", "lovasz", "auxiliary"}  # tested in this module
-    others = {"focal": 2.0, "ohem": (0.7, 0.1), "dice": 1.0}
-    assert {field.name for field in fields(Loss)} == fused | others.keys(), "add a new term to one of the two"
+    others = {"focal": 2.0, "ohem": (0.7, 0.1), "dice": 1.0, "custom": MeanScore()}
+    known = fused | others.keys() | {"custom_weight"}
+    assert {field.name for field in fields(Loss)} == known, "add a new term to one of the two"
     head = Ending(TransposedUpsampler(3, 8))
     for name, value in others.items():
         assert not can_fuse(Loss(**{name: value}), head, CPU), name

@@ -16,7 +16,7 @@ from fcnlab.config.trial import Trial, canonical
 from fcnlab.config.variant import Variant
 from fcnlab.console import format_size
 from fcnlab.data.json_cache import cache_file, read_json, write_json
-from fcnlab.errors import FcnlabError, ModelError, first_line
+from fcnlab.errors import FcnlabError, ModelError, describe_error
 from fcnlab.lab import Lab
 from fcnlab.training.protocol import scale_size
 from fcnlab.version import __version__
@@ -137,7 +137,7 @@ def _check(setup: NetworkSetup, lab: Lab) -> tuple[str | None, float]:
         try:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
-            return f"the network cannot be built: {_describe(error)}", 0.0
+            return f"the network cannot be built: {describe_error(error)}", 0.0
     problem = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
     if problem is not None:
         return problem, 0.0
@@ -195,9 +195,9 @@ def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         None,
     )
     if accepted is None:  # not an error of the crop
-        return f"the network cannot be trained on crops of {format_size(crop)} or larger: {_describe(error)}"
+        return f"the network cannot be trained on crops of {format_size(crop)} or larger: {describe_error(error)}"
     return (
-        f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({_describe(error)}); use a "
+        f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({describe_error(error)}); use a "
         f"larger crop, such as {format_size((accepted, accepted))}"
     )
 
@@ -211,13 +211,9 @@ def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         if error is None:
             continue
         if _try(setup, lab, model, 1, crop, training=False, known=error) is not None:  # not an error of the size
-            return f"evaluation: the network cannot be evaluated: {_describe(error)}"
-        return f"evaluation: the network does not accept images of {format_size(size)}: {_describe(error)}"
+            return f"evaluation: the network cannot be evaluated: {describe_error(error)}"
+        return f"evaluation: the network does not accept images of {format_size(size)}: {describe_error(error)}"
     return None
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _try(
@@ -237,7 +233,7 @@ def _try(
     error = _run(model, setup.num_classes, batch, size, training=training)
     if error is None or isinstance(error, ModelError) or next(model.parameters()).device.type == "cpu":
         return error
-    if known is not None and _describe(error) == _describe(known):
+    if known is not None and describe_error(error) == describe_error(known):
         return error
     return _run(_build(setup, lab, "cpu"), setup.num_classes, batch, size, training=training)
 

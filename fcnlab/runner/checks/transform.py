@@ -11,7 +11,7 @@ from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, read_sample
 from fcnlab.data.json_cache import cache_file, read_json, write_json
-from fcnlab.errors import DataError, first_line
+from fcnlab.errors import DataError, describe_error
 from fcnlab.lab import Lab
 from fcnlab.version import __version__
 
@@ -124,9 +124,7 @@ def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Ob
             except DataError as error:
                 return f"{error} (image '{sample.id}' of {split_name})"
             except Exception as error:  # noqa: BLE001 - whatever the user's class raises
-                return (
-                    f"{where}: raises {type(error).__name__}: {first_line(error)} (image '{sample.id}' of {split_name})"
-                )
+                return f"{where}: raises {describe_error(error)} (image '{sample.id}' of {split_name})"
             same_image = torch.equal(transformed.image, repeated.image)
             if not (same_image and torch.equal(transformed.label, repeated.label)):
                 return (

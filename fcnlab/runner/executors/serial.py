@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from threading import Event, Thread
 
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, describe_error
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.executors.slots import Slot
@@ -79,4 +79,4 @@ class SerialExecutor(Executor):
         except RunError as error:
             self._stop = str(error)
         except Exception as error:  # noqa: BLE001 - `wait` reports the error
-            self._error = f"{type(error).__name__}: {error}"
+            self._error = describe_error(error)
