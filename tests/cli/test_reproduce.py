@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
-from tests.patience import patience
 
 TEXT = """
 question: Does it run again?
@@ -54,13 +52,10 @@ def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: R
     assert words[-6:] == ["--threads", "1", "--lab", "lab", "--workdir", "again one"]
     assert not (tmp_path / "again one").exists(), "a dry run creates nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
-    done = subprocess.run(
-        [sys.executable, "-m", "fcnlab", "grid", "reproduce", f"{file}:fcn8s,{{name:adamw:3", "--workdir", "again one"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=patience(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith(shown.out)
-    assert "identical: all metrics, losses and learning rates equal the record bit for bit" in done.stdout
+    done = fcnlab("grid", "reproduce", f"{file}:fcn8s,{{name:adamw:3", "--workdir", "again one")
+    assert done.code == 0, done.out + done.err
+    assert done.out.startswith(shown.out)
+    assert "identical: all metrics, losses and learning rates equal the record bit for bit" in done.out
     assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
     refused = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab", "--workdir", "again one")

@@ -25,6 +25,8 @@ from fcnlab.runner.executors.ray.cluster import Node, TrialResources, choose_thr
 from fcnlab.runner.executors.slots import Slot, plan_slots
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import run_grid
 from fcnlab.settings import RunOptions
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial
@@ -183,14 +185,10 @@ def test_an_unusable_gpu_is_a_one_line_error_with_exit_code_2(
     assert not list(lab.runs.glob("*/record.json")), "no trial has failed"
 
 
-def test_a_machine_with_gpus_trains_on_the_cpu_on_request(lab: Lab) -> None:
+def test_a_machine_with_gpus_trains_on_the_cpu_on_request(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_grid(lab.root, SMOKE.replace("seeds: 2", "seeds: 1"))
-    words = ["grid", "run", str(path), "--device", "cpu", "--workers", "2", "--threads", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "fcnlab", *words],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=patience(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-no-such")
+    run_grid(lab.load_grid(path), lab, ProgressReporter(), RunOptions(device="cpu", workers=2, threads=1))
     for planned in make_plan(lab.load_grid(path), lab).trials:
         assert planned.record is not None and planned.record.environment is not None
         assert planned.record.environment.kind == "cpu"

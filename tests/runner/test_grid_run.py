@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import fcnlab
+from fcnlab.cli import app
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
@@ -167,9 +169,7 @@ def test_killed_driver_loses_and_repeats_nothing(complete_grid: Path, tmp_path: 
     assert first.returncode == -signal.SIGKILL
     finished = {file: file.read_bytes() for file in (tmp_path / "runs").glob("*/record.json")}
     assert 0 < len(finished) < 4
-    second = fcnlab_run(path)
-    out, _ = second.communicate(timeout=patience())
-    assert second.returncode == 0, out
+    assert run(path).ok
     assert all(file.read_bytes() == content for file, content in finished.items())
     pd.testing.assert_frame_equal(table(path), table(complete_grid))
     frame = fcnlab.frame(fcnlab.load_grid(path))
@@ -182,10 +182,9 @@ def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.lr: [0.01, 1.0e+30]").replace("seeds: 2", "seeds: 1")
     text = text.replace("{head: fcn32s}", "{recipe.lr: 0.01}").replace("upsampler:", "head: fcn32s, upsampler:")
     path = write_grid(tmp_path, text)
-    done = fcnlab_run(path)
-    out, _ = done.communicate(timeout=patience())
-    assert done.returncode == 1, out
-    assert "a smaller learning rate may help" in out
+    done = CliRunner().invoke(app, ["grid", "run", str(path), "--workers", "2", "--threads", "1"])
+    assert done.exit_code == 1, done.output
+    assert "a smaller learning rate may help" in done.output
     assert "0 of 1, 1 failed" in (tmp_path / "results" / "question" / "table.md").read_text()
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert list(frame["status"]) == ["finished", "failed"]
