@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcnlab.config.grid.axes import format_value
+from fcnlab.config.grid.axes import format_name
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import extract_columns, extract_tags
@@ -128,7 +128,7 @@ def _status(run: Mapping[str, Any] | None) -> str:
 
 def _to_column_value(value: Any) -> Any:
     """Return the value of an axis as a number or text; booleans as in YAML."""
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_value(value)
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_name(value)
 
 
 def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baselines: Mapping[str, str]) -> pd.DataFrame:

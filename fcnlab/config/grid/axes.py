@@ -264,16 +264,27 @@ def format_value(value: Value) -> str:
 
     >>> format_value({"head": "fcn32s", "upsampler.learned": True})
     '{head: fcn32s, upsampler.learned: true}'
-    >>> format_value({"type": "tversky"})
-    'tversky'
     """
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict) and value.keys() == {"type"}:
-        return format_value(value["type"])
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
     return str(value)
+
+
+def format_name(value: Value) -> str:
+    """Format a value for the name of a cell: a component without options is named by its type.
+
+    Args:
+        value: a value of an axis.
+
+    Returns:
+        The text.
+
+    >>> format_name({"type": "tversky"}), format_name({"type": "tversky", "weight": 0.5})
+    ('tversky', '{type: tversky, weight: 0.5}')
+    """
+    return format_value(value["type"] if isinstance(value, dict) and value.keys() == {"type"} else value)
 
 
 def overlap(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fcnlab.config.dataset import AnyDataset, Dataset
-from fcnlab.config.grid.axes import Overrides, format_value, short_names
+from fcnlab.config.grid.axes import Overrides, format_name, short_names
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
@@ -50,8 +50,8 @@ class Cell:
         """The values of the axes, such as `fcn8s, random`; in an ablation those that changed, such as `ema 0.99`."""
         if self.changed is not None:
             short = short_names(self.axes)
-            return ", ".join(f"{short[axis]} {format_value(self.axes[axis])}" for axis in self.changed) or UNCHANGED
-        return ", ".join(format_value(value) for value in self.axes.values()) or self.names["variant"]
+            return ", ".join(f"{short[axis]} {format_name(self.axes[axis])}" for axis in self.changed) or UNCHANGED
+        return ", ".join(format_name(value) for value in self.axes.values()) or self.names["variant"]
 
     def trials(self, seeds: Iterable[int], fingerprints: Fingerprints) -> list[Trial]:
         """Return the trials of this cell, one per seed.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnlab.config.grid import checks
-from fcnlab.config.grid.axes import Value, format_value
+from fcnlab.config.grid.axes import Value, format_name
 from fcnlab.config.grid.candidate import Candidate, are_equal, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
@@ -66,7 +66,7 @@ class Grid:
 
     def _repr_html_(self) -> str:
         trials = f"{len(self.cells)} cells x {len(self.seeds)} seeds = {len(self)} trials"
-        rows = [tuple(format_value(value) for value in cell.axes.values()) for cell in self.cells]
+        rows = [tuple(format_name(value) for value in cell.axes.values()) for cell in self.cells]
         return render_html(
             f"{self.name}: {self.file.question}",
             headings=self.axes,

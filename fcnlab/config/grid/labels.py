@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from fcnlab.config.base import Config
-from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value, short_names
+from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_name, short_names
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import list_some, nearest
 
@@ -17,7 +17,7 @@ MAX_LISTED = 8
 """Maximum number of cells in a message, and of errors about equal display names."""
 
 Text = Annotated[str, Field(min_length=1)]
-ValueText = Annotated[str, BeforeValidator(format_value)]
+ValueText = Annotated[str, BeforeValidator(format_name)]
 """The text of a value: YAML reads 0.1 and true as a number and a boolean."""
 
 
@@ -51,7 +51,7 @@ class Labels(Config):
             axis: full name of the axis.
             value: a value of the axis.
         """
-        text = format_value(value)
+        text = format_name(value)
         return self.values.get(axis, {}).get(text, text)
 
     def find_cell_name(self, cell: Cell) -> str | None:
@@ -74,7 +74,7 @@ class Labels(Config):
         texts = []
         for axis in cell.changed:
             value, text = cell.axes[axis], self.name_value(axis, cell.axes[axis])
-            texts.append(text if text != format_value(value) else f"{self.axes.get(axis, short[axis])} {text}")
+            texts.append(text if text != format_name(value) else f"{self.axes.get(axis, short[axis])} {text}")
         return ", ".join(texts) or cell.label
 
     def describe_unchanged(self, cell: Cell) -> str:
@@ -122,7 +122,7 @@ class Labels(Config):
             if axis not in axes
         ]
         for axis, names in self.values.items():
-            valid = dict.fromkeys(format_value(cell.axes[axis]) for cell in cells if axis in cell.axes)
+            valid = dict.fromkeys(format_name(cell.axes[axis]) for cell in cells if axis in cell.axes)
             errors += [
                 f"labels: values: {axis}: no cell has {value}; {nearest(value, valid)}"
                 for value in names
