@@ -79,6 +79,7 @@ def report(
     from fcnlab.report.tables.cells import View
     from fcnlab.report.tables.seed_plan import make_seed_table
     from fcnlab.report.write import check_written_report, publish_report, write_combined, write_report
+    from fcnlab.runner.changed_inputs import describe_changed_inputs
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
@@ -99,6 +100,9 @@ def report(
     if len(reports) > 1:
         folders.append(write_combined(sections, lab_))
 
+    for plan in plans:
+        for remark in describe_changed_inputs(plan, lab_):
+            typer.echo(remark, err=True)
     _print(reports, tables, view, output, wide=wide)
     for seed_table in seed_tables:
         _print_seed_table(seed_table, stderr=output != "terminal")

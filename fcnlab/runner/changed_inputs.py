@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
@@ -32,12 +32,15 @@ def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
     to_do = [planned for planned in plan.all_trials if planned.state == "to do"]
     if not to_do:
         return []
+    others = list(_iterate_other_trials(plan, lab))
+    trials = {folder.key: trial for folder, trial in others}
+    trials |= {planned.key: planned.trial for planned in plan.all_trials}
     earlier: dict[str, list[tuple[RunFolder, Trial]]] = {}
-    for folder, trial in _iterate_other_trials(plan, lab):
-        earlier.setdefault(_encode_configuration(trial), []).append((folder, trial))
+    for folder, trial in others:
+        earlier.setdefault(_encode_configuration(trial, trials), []).append((folder, trial))
     changes: Counter[str] = Counter()
     for planned in to_do:
-        for folder, trial in earlier.get(_encode_configuration(planned.trial), []):
+        for folder, trial in earlier.get(_encode_configuration(planned.trial, trials), []):
             change = _describe_change(folder, trial, planned.trial)
             if change and (record := folder.read()) is not None and record.status == "finished":
                 changes[change] += 1
@@ -61,11 +64,16 @@ def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Tri
             continue
 
 
-def _encode_configuration(trial: Trial) -> str:
-    """Return the content of the key of a trial without the inputs that only a fingerprint represents."""
+def _encode_configuration(trial: Trial, trials: Mapping[str, Trial]) -> str:
+    """Return the content of the key of a trial without the inputs that only a fingerprint represents.
+
+    The trial that it is initialized from, if it is among `trials`, is represented by its content too.
+    """
     content = trial.identity()
     for name in ("data", "weights", "extensions"):
         content.pop(name, None)
+    if trial.init_from is not None and trial.init_from in trials:
+        content["init_from"] = _encode_configuration(trials[trial.init_from], trials)
     return canonical(content)
 
 
@@ -82,6 +90,8 @@ def _describe_change(folder: RunFolder, before: Trial, now: Trial) -> str:
     changed += [
         f"other code of the {kind}" for kind, code in now.extensions.items() if before.extensions.get(kind) != code
     ]
+    if not changed and before.init_from != now.init_from:
+        changed.append("other inputs of the trial that it is initialized from")
     if not changed and before.key != folder.key:
         changed.append("an earlier version of fcnlab, whose training computes other values")
     return " and ".join(changed)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fcnlab.config import trial
+from fcnlab.lab import Lab
 from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.plan import Plan, make_plan
 from tests.cli.conftest import Call
@@ -54,6 +55,36 @@ def test_several_inputs_that_have_changed_are_described_together(tmp_path: Path)
     assert describe_changed_inputs(plan, lab) == [
         "1 trial to do has finished in this lab with other images or labels of dataset shapes-mini and another weights "
         "file of backbone tiny-scratch and other code of the loss"
+    ]
+
+
+def test_trials_that_are_initialized_from_changed_ones_are_described_too(tmp_path: Path) -> None:
+    text = SMOKE.replace("head: [fcn32s, fcn8s]", "init_from: [null, {head: fcn16s}]").replace("seeds: 2", "seeds: 1")
+    text = text.replace("upsampler:", "head: fcn32s, upsampler:").replace("{head: fcn32s}", "{init_from: null}")
+    path = write_grid(tmp_path, text)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    plan = make_plan(grid, lab)
+    keys: dict[str, str] = {}
+    for planned in plan.all_trials:  # the initial trials come first
+        before = planned.trial.model_copy(
+            update={"data": "earlier", "init_from": keys.get(planned.trial.init_from or "")}
+        )
+        keys[planned.key] = before.key
+        finish(replace(planned, trial=before, key=before.key), 0.7)
+    assert describe_changed_inputs(plan, lab) == [
+        "3 trials to do have finished in this lab with other images or labels of dataset shapes-mini"
+    ]
+    initial = plan.prerequisites[0].trial.model_copy(update={"data": "later"})
+    initialized = plan.trials[1].trial.model_copy(update={"data": "earlier", "init_from": initial.key})
+    later = Plan(
+        grid,
+        (replace(plan.trials[1], trial=initialized, key=initialized.key),),
+        (replace(plan.prerequisites[0], trial=initial, key=initial.key),),
+    )
+    assert describe_changed_inputs(later, lab) == [
+        "1 trial to do has finished in this lab with other images or labels of dataset shapes-mini",
+        "1 trial to do has finished in this lab with other inputs of the trial that it is initialized from",
     ]
 
 
