@@ -23,7 +23,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Sample
 from fcnlab.doctor import check_installation
 from fcnlab.errors import ConfigError, DataError, FcnlabError, StopRunError
-from fcnlab.extensions import Extensions
+from fcnlab.extensions import Extensions, fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.report.provenance import rerun_command
 from fcnlab.runner.checks.trials import check_trials
@@ -34,6 +34,7 @@ from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.settings import RunOptions
+from fcnlab.training.loss_term import create_loss_term
 from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_training
 from fcnlab.trial.find import read_finished_trial
@@ -292,7 +293,7 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
         ("extensions/tversky.py", "labels.long())", "labels.long()) * scores",
          r"cells 'fcn32s', 'shallow8': recipe\.loss\.custom: tversky: returns a tensor of shape \[2, 2, 8, 12\]"),
         ("extensions/tversky.py", "labels.long())", "labels.long()).item()",
-         r"loss\.custom: tversky: returns float; return a scalar"),
+         r"loss\.custom: tversky: returns float; return a scalar tensor"),
         ("extensions/tversky.py", "self.loss(scores", "self.loss(scores.detach()",
          r"loss\.custom: tversky: returns a value without a gradient"),
         ("extensions/tversky.py", "labels.long())", "labels.long()) / (labels != 255).sum()",
@@ -397,6 +398,30 @@ def test_steps_are_captured_only_if_the_class_of_the_loss_permits_it(
     assert isinstance(built.loss, Loss) and built.loss.custom is not None
     expected = Loss()(scores, labels) + 0.5 * built.loss.custom(scores, labels)
     torch.testing.assert_close(built.loss(scores, labels), expected)
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_loss_that_changes_its_labels_changes_no_other_part_of_the_loss(own: Lab) -> None:
+    edit(own, "extensions/tversky.py", "        return", "        labels[labels == 255] = 0\n        return")
+    spec = load_trials(own)["fcn32s"].recipe.loss.custom
+    assert spec is not None
+    loss = Loss(custom=create_loss_term(spec, 2, own.extensions))
+    labels = torch.randint(2, (2, 8, 8), dtype=torch.uint8)
+    labels[0] = 255
+    before = labels.clone()
+    loss(torch.randn(2, 2, 8, 8), labels)
+    assert torch.equal(labels, before)
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_command_has_the_permission_that_the_initial_trial_of_a_cell_needs(own: Lab) -> None:
+    file = own.root / "experiments" / "own.yaml"
+    text = file.read_text().replace("recipe: tilted", "recipe: smoke").replace("[fcn32s, shallow8]", "[fcn32s, fcn16s]")
+    text = text.replace("dataset: blobs", "dataset: shapes-mini")
+    file.write_text(text + "cells: [{head: fcn8s, init_from: {recipe.loss.custom: {type: tversky}}}]\n")
+    grid = own.load_grid(file)
+    assert fcnlab_command(grid.cells[0]) == "fcnlab"
+    assert fcnlab_command(*grid.cells) == "fcnlab --allow-extensions"
 
 
 @pytest.mark.usefixtures("allowed")

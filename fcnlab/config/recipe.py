@@ -179,7 +179,7 @@ class Loss(Config):
     @model_validator(mode="after")
     def _check_combination(self) -> Loss:
         if not (self.weight or self.dice or self.lovasz or self.custom):
-            raise ValueError("weight, dice and lovasz are all 0; set one of them above 0")
+            raise ValueError("weight, dice and lovasz are all 0; set one of them above 0, or custom")
         if self.class_weights != "none" and not self.weight:
             raise ValueError("class_weights apply to the cross entropy, whose weight is 0")
         if self.ohem is not None and self.reduction != "pixel_mean":

@@ -220,7 +220,10 @@ def fcnlab_command(*configurations: Cell | Trial) -> str:
         package, so that a Python file of the lab is run; else `fcnlab`.
     """
     packages = Extensions()
-    for configuration in configurations:
+    needed = list(configurations)
+    for configuration in needed:
+        if isinstance(configuration.init_from, Cell):  # which is trained, too
+            needed.append(configuration.init_from)
         custom = _custom_types(configuration.variant.head, configuration.dataset, configuration.recipe)
         for kind, name in custom.items():
             if name not in packages.list(kind):

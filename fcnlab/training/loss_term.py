@@ -97,7 +97,7 @@ def _find_problem(term: LossTerm, scores: Tensor, labels: Tensor) -> str | None:
         loss = term(scores, labels)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             found = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            return f"returns {found}; return a scalar"
+            return f"returns {found}; return a scalar tensor"
         if loss.grad_fn is None:
             return "returns a value without a gradient; compute it from the scores by differentiable operators"
         loss.backward()

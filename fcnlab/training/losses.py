@@ -123,7 +123,8 @@ class Loss:
         if self.lovasz:
             terms.append(self.lovasz * lovasz_softmax(scores, labels))
         if self.custom is not None:
-            terms.append(self.custom_weight * self.custom(scores, labels))
+            # A copy, because the class may change it in place; other scores and weights are computed from the labels.
+            terms.append(self.custom_weight * self.custom(scores, labels.clone()))
         return sum(terms[1:], start=terms[0])
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:

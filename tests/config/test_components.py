@@ -133,7 +133,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "options: unknown key with type: camvid; valid: description, folder, nominal, splits, type",
     ),
     ({"recipe.optimizer": {"name": "sgd", "lr": 1, "nesterov": True}}, "nesterov needs a momentum above 0"),
-    ({"recipe.loss.weight": 0}, "weight, dice and lovasz are all 0; set one of them above 0"),
+    ({"recipe.loss.weight": 0}, "weight, dice and lovasz are all 0; set one of them above 0, or custom"),
     (
         {"recipe.loss": {"weight": 0, "dice": 1, "class_weights": "median_frequency"}},
         "class_weights apply to the cross entropy, whose weight is 0",
