@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
 from fcnlab.config.variant import VARIANT_COMPONENTS, Variant, parse_variant
-from fcnlab.errors import ConfigError, RunError
+from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
 from fcnlab.settings import Device, RunOptions
@@ -224,8 +224,14 @@ def load_model(
         lab: lab of the trial.
         find: finds a trial by its name.
     """
+    from fcnlab.trial.record import CheckpointChoice
+
     file = Path(name)
+    if checkpoint is not None and checkpoint not in get_args(CheckpointChoice):
+        raise RunError(f"checkpoint '{checkpoint}': {nearest(checkpoint, get_args(CheckpointChoice))}")
     if file.suffix == ".safetensors":
+        if checkpoint is not None:
+            raise RunError(f"{name}: an exported file has one checkpoint, so {checkpoint} cannot be selected")
         from fcnlab.extensions import Extensions
         from fcnlab.inference.load import read_safetensors
 

@@ -73,7 +73,7 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
     check = LabCheck()
     for name in list_keys(lab.runs):
         folder = RunFolder(lab.runs, name)
-        check.trials += 1
+        check.trials += exists(folder.trial) or exists(folder.record)
         damages, sealed = _find_damages(folder)
         if sealed is not None and sealed.files is None:
             check.unverified.append(str(folder.path))

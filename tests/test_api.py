@@ -80,5 +80,12 @@ def test_loading_a_file_of_another_format_names_the_one_to_export(name: str, lab
         fcnlab.load(tmp_path / name, lab=lab)
 
 
+def test_an_unknown_checkpoint_and_one_of_an_exported_file_are_refused(lab: Lab) -> None:
+    with pytest.raises(RunError, match=r"^checkpoint 'first': .*valid: best, last"):
+        fcnlab.load("0123", checkpoint="first", lab=lab)
+    with pytest.raises(RunError, match=r"model\.safetensors: an exported file has one checkpoint"):
+        fcnlab.load("model.safetensors", checkpoint="best", lab=lab)
+
+
 def test_the_grids_of_the_repository_load() -> None:
     assert len(fcnlab.load_grid(REPOSITORY / "experiments" / "quickstart.yaml")) == 12

@@ -130,8 +130,8 @@ def describe_kept_report(report: Report) -> str | None:
     if not number:
         return None
     return (
-        f"{report.folder}: has the report of {format_count(number, 'finished trial')}, and no trial of the grid has "
-        "finished in this lab; the report is not replaced"
+        f"{report.folder}: has the report of {format_count(number, 'finished trial')}, and no trial of the grid in its "
+        "present state has finished in this lab; the report is not replaced"
     )
 
 

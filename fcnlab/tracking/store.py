@@ -286,4 +286,5 @@ def _describe(error: Exception) -> str:
         return f"the server does not answer as MLflow does, but with '{strange[1]}'; check its address and your login"
     if isinstance(error, ValueError):  # the list of files is not JSON
         return "the server does not answer as MLflow does; check its address and your login"
-    return next(iter(text.splitlines()), type(error).__name__)[:300]
+    lines = [line for line in text.splitlines() if not line.startswith("(raised as a result of")]  # of SQLAlchemy
+    return next(iter(lines), type(error).__name__)[:300]

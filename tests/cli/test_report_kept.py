@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def test_a_report_of_finished_trials_is_not_replaced_by_an_empty_one(
     shutil.rmtree(lab.runs)
     code, out, err = fcnlab("report", grid.path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"{folder}: has the report of 9 finished trials, and no trial of the grid has finished in this lab" in err
+    assert (
+        f"{folder}: has the report of 9 finished trials, and no trial of the grid in its present state has finished"
+        in err
+    )
     with pytest.raises(RunError, match="the report is not replaced"):
         api.report(grid)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == written
@@ -34,6 +38,9 @@ def test_a_report_of_finished_trials_is_not_replaced_by_an_empty_one(
     with pytest.raises(typer.Exit):
         conclude(failed, grid, lab)
     assert "the report is not replaced" in capsys.readouterr().out
+    with pytest.raises(typer.Exit):
+        conclude(failed, grid, lab, as_json=True)
+    assert json.loads(capsys.readouterr().out)["report"] is None
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == written
     shutil.rmtree(folder)
     assert fcnlab("report", grid.path)[0] == 0

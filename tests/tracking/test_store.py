@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ from sqlalchemy.engine import make_url
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
 from fcnlab.runner.trackers import check_trackers
-from fcnlab.tracking.store import LONGEST_PATH, check_database, find_database, open_client
+from fcnlab.tracking.store import LONGEST_PATH, check_database, convert_errors, find_database, open_client
 
 REFUSED = ("what?", "a?b=c", "what? 100% #1 [a] 'b'", "%41", "my%20lab", "%3F", "100%25", "%%41", "???")
 OPENED = (
@@ -117,3 +118,15 @@ def _make(folder: Path) -> Path:
 )
 def test_the_file_of_a_store_is_found_by_its_uri(uri: str, file: str | None) -> None:
     assert find_database(uri) == (None if file is None else Path(file))
+
+
+def test_the_reason_of_an_error_of_the_database_follows_the_remark_of_sqlalchemy() -> None:
+    raised = sqlite3.OperationalError(
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)\n"
+        "(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: UPDATE runs]"
+    )
+    with (
+        pytest.raises(TrackingError, match=r"MLflow store: .*attempt to write a readonly database"),
+        convert_errors("a"),
+    ):
+        raise raised

@@ -64,7 +64,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
         RunError: with `strict`, cells are not comparable.
     """
     from fcnlab.cli.report import refuse_flagged
-    from fcnlab.report.write import create_report
+    from fcnlab.report.write import create_report, describe_kept_report
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.tracking.store import is_installed
 
@@ -75,7 +75,8 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     if strict:
         refuse_flagged([report])
     if as_json:
-        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(report.folder)}))
+        written = str(report.folder) if describe_kept_report(report) is None else None
+        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": written}))
     else:
         _print_summary(outcome, report, grid, lab)
     if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):
