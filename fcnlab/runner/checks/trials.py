@@ -62,13 +62,13 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
             error = find_error(setup, lab) if _may_be_built(trial, lab) else None
             network_errors[setup] = [error] if error is not None else []
         dataset = data.dataset(trial)
-        errors = [
+        messages = [
             *_find_batch_errors(trial, data),
             *network_errors[setup],
             *find_loss_errors(trial, len(dataset.classes), lab),
             *transforms.find_errors(trial, dataset),
         ]
-        for message in errors:
+        for message in messages:
             cells_by_error.setdefault(message, {})[planned.cell.label] = None
         warnings |= dict.fromkeys(_find_left_out_images(trial, data))
     errors = [f"{file}: {_name_cells(list(labels))}: {message}" for message, labels in cells_by_error.items()]
