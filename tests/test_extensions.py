@@ -187,7 +187,10 @@ def test_without_permission_a_run_is_refused_in_one_line(own: Lab, call: Call) -
 
 def test_without_permission_a_head_a_loss_and_a_transform_can_be_planned_but_not_run(own: Lab, call: Call) -> None:
     edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
-    assert call("grid", "plan", "experiments/own.yaml").code == 0
+    planned = call("grid", "plan", "experiments/own.yaml", "--no-probe")
+    assert planned.code == 0
+    for name in ("heads: shallow", "losses: tversky", "transforms: perspective"):
+        assert f"{name}: not checked, because the Python files of the lab are not allowed to run" in planned.err
     assert load_trials(own)["shallow8"].extensions.keys() == {"head", "loss", "transform"}
     code, _, err = call(*grid_words(own, allow=False))
     assert code == 2

@@ -40,8 +40,8 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         data: the datasets of the trials that are open already; None opens them.
 
     Returns:
-        A warning for each suspicious result of a transform, and for each training split much of which does not fit into
-        batches.
+        A warning for each suspicious result of a transform, for each training split much of which does not fit into
+        batches, and for code that was not checked.
 
     Raises:
         ConfigError: one line per error, with the cells that have it, and one per missing file of published weights; or
@@ -70,7 +70,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         ]
         for message in messages:
             cells_by_error.setdefault(message, {})[planned.cell.label] = None
-        warnings |= dict.fromkeys(_find_left_out_images(trial, data))
+        warnings |= dict.fromkeys([*_find_left_out_images(trial, data), *_find_unchecked_code(trial, lab)])
     errors = [f"{file}: {_name_cells(list(labels))}: {message}" for message, labels in cells_by_error.items()]
     errors += [f"{file}: {message}" for message in find_missing_weights(backbones.values(), file)]
     if errors:
@@ -151,6 +151,17 @@ def _find_left_out_images(trial: Trial, data: OpenedData) -> list[str]:
     return [
         f"recipe.batch_size: with batches of {batch}, each epoch leaves out {left_out} of the {images} training images "
         f"of {trial.names['dataset']}; a smaller batch leaves out fewer and makes more steps"
+    ]
+
+
+def _find_unchecked_code(trial: Trial, lab: Lab) -> list[str]:
+    """Warn about a head, loss or transform that was not checked, because the user has not allowed its code."""
+    used = lab.extensions.used(trial.variant.head, recipe=trial.recipe) if trial.extensions else {}
+    return [
+        f"{extension.where}: not checked, because the Python files of the lab are not allowed to run; if you trust "
+        "them, run `fcnlab --allow-extensions ...`"
+        for extension in used.values()
+        if not extension.is_allowed
     ]
 
 
