@@ -124,9 +124,9 @@ def _run_grid(
     if options.retry_failed:
         changes.append(f"{format_count(clear_failed(grid, lab), 'failed trial')} will be run again")
     plan = make_plan(grid, lab) if changes else plan
-    for planned in plan.remaining:
-        lab.check_head(planned.trial.variant.head)
-        lab.check_recipe(planned.trial.recipe)
+    for cell in {id(planned.cell): planned.cell for planned in plan.remaining}.values():
+        lab.check_head(cell.variant.head)
+        lab.check_recipe(cell.recipe)
     data = OpenedData(lab)
     warnings = check_trials(plan.remaining, lab, grid.path, data)
     remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]

@@ -54,7 +54,8 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
     network_errors: dict[NetworkSetup, list[str]] = {}
     transforms = TransformChecks(lab)
     warnings: dict[str, None] = {}
-    for planned in trials:
+    # The trials of a cell differ in their seed only, and looking for extensions among packages takes milliseconds.
+    for planned in {id(planned.cell): planned for planned in trials}.values():
         trial = planned.trial
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
