@@ -189,16 +189,10 @@ class Lab:
         return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
 
     def _open_custom_dataset(self, spec: CustomDataset) -> Dataset:
-        self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]  # before the folder is searched
+        loaded = self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]
         arguments = () if spec.folder is None else (self.find_data_folder(spec.folder, spec.type),)
-        dataset = self.extensions.create(
-            "dataset",
-            spec.type,
-            Dataset,  # type: ignore[type-abstract]
-            *arguments,
-            options=spec.options,
-            where=f"dataset of type {spec.type}",
-        )
+        where = f"dataset of type {spec.type}"
+        dataset = self.extensions.create("dataset", spec.type, loaded, *arguments, options=spec.options, where=where)
         extension = self.extensions.find("dataset", spec.type)
         problem = _find_attribute_problem(dataset)
         if problem is not None:

@@ -74,13 +74,9 @@ def create_sample_transform(
     """
     if spec is None:
         return None
-    transform = extensions.create(
-        "transform",
-        spec.type,
-        Transform,  # type: ignore[type-abstract]
-        options=spec.options,
-        where=f"recipe.transform: {spec.type}",
-    )
+    loaded = extensions.load("transform", spec.type, Transform)  # type: ignore[type-abstract]
+    where = f"recipe.transform: {spec.type}"
+    transform = extensions.create("transform", spec.type, loaded, options=spec.options, where=where)
     return SampleTransform(spec.type, transform, num_classes)
 
 

@@ -144,13 +144,15 @@ class Extensions:
             raise ConfigError(f"{extension.where}: {loaded.__name__} does not define {', '.join(missing)}")
         return loaded
 
-    def create(self, kind: str, name: str, base: type[T], *arguments: Any, options: Mapping[str, Any], where: str) -> T:
-        """Import the class of an extension and create an object.
+    def create(
+        self, kind: str, name: str, loaded: type[T], *arguments: Any, options: Mapping[str, Any], where: str
+    ) -> T:
+        """Create an object of the class of an extension.
 
         Args:
             kind: `dataset`, `loss` or `transform`.
             name: the `type` of the configuration.
-            base: the class that it must be a subclass of.
+            loaded: the class, from `load`.
             arguments: positional arguments of the class.
             options: keyword arguments of the class.
             where: start of the error message about options.
@@ -159,15 +161,14 @@ class Extensions:
             The object.
 
         Raises:
-            ConfigError: as `load`, or the class does not take the options or cannot be created.
+            ConfigError: the class does not take the options or cannot be created.
         """
-        loaded: Any = self.load(kind, name, base)
         try:
             inspect.signature(loaded).bind(*arguments, **options)
         except TypeError as error:
             raise ConfigError(f"{where}: its class does not take the options: {error}") from None
         try:
-            created: T = loaded(*arguments, **options)
+            created = loaded(*arguments, **options)
         except FcnlabError:
             raise
         except Exception as error:

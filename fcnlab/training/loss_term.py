@@ -56,14 +56,8 @@ def create_loss_term(spec: CustomLoss, num_classes: int, extensions: Extensions)
             no optimizer would train.
     """
     where = f"recipe.loss.custom: {spec.type}"
-    term = extensions.create(
-        "loss",
-        spec.type,
-        LossTerm,  # type: ignore[type-abstract]
-        num_classes,
-        options=spec.options,
-        where=where,
-    )
+    loaded = extensions.load("loss", spec.type, LossTerm)  # type: ignore[type-abstract]
+    term = extensions.create("loss", spec.type, loaded, num_classes, options=spec.options, where=where)
     trainable = [name for name, parameter in term.named_parameters() if parameter.requires_grad]
     if trainable:
         raise ConfigError(f"{where}: its parameter '{trainable[0]}' would not be trained; register it as a buffer")
