@@ -11,7 +11,7 @@ import pytest
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
-from fcnlab.runner.plan import make_plan
+from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.runner.run import sync_grid
@@ -20,6 +20,14 @@ from fcnlab.tracking.fields import extract_columns, extract_final_metrics, extra
 from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
 from tests.builders import build_trial, finished_record
 from tests.conftest import SMOKE, write_grid
+
+
+def plan_first_trial(folder: Path) -> tuple[Grid, Lab, PlannedTrial]:
+    """Write a grid, and return it with its lab and its first trial."""
+    path = write_grid(folder, SMOKE)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    return grid, lab, make_plan(grid, lab).trials[0]
 
 
 def test_names_of_classes_are_valid_and_different() -> None:
@@ -54,10 +62,7 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_a
 ) -> None:
     from mlflow import MlflowClient
 
-    path = write_grid(tmp_path, SMOKE)
-    lab = Lab.find(path)
-    grid = lab.load_grid(path)
-    planned = make_plan(grid, lab).trials[0]
+    grid, lab, planned = plan_first_trial(tmp_path)
     axes = {f"dataset.options.extra{number}": "x" * 7000 for number in range(120)}
     record = finished_record(planned.trial)
     planned.folder.create()
@@ -104,10 +109,7 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_a
 def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    path = write_grid(tmp_path, SMOKE)
-    lab = Lab.find(path)
-    grid = lab.load_grid(path)
-    planned = make_plan(grid, lab).trials[0]
+    grid, lab, planned = plan_first_trial(tmp_path)
     record = finished_record(planned.trial)
     discarded = [epoch.model_copy(update={"loss": 9.0}) for epoch in record.epochs]
     planned.folder.create()
@@ -137,10 +139,7 @@ def test_a_driver_killed_between_two_requests_leaves_no_part_of_an_epoch(
 ) -> None:
     from mlflow import MlflowClient
 
-    path = write_grid(tmp_path, SMOKE)
-    lab = Lab.find(path)
-    grid = lab.load_grid(path)
-    planned = make_plan(grid, lab).trials[0]
+    grid, lab, planned = plan_first_trial(tmp_path)
     last = finished_record(planned.trial).epochs[-1].model_copy(update={"system": {"memory": 5.0}})
     epochs = [
         last.model_copy(update={"epoch": epoch, "step_losses": ((2 * epoch - 1, 1.0), (2 * epoch, 2.0))})
@@ -179,10 +178,7 @@ def test_a_driver_killed_between_two_requests_leaves_no_part_of_an_epoch(
 def test_closing_deletes_a_run_created_twice_but_no_run_of_another_lab(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    path = write_grid(tmp_path, SMOKE)
-    lab = Lab.find(path)
-    grid = lab.load_grid(path)
-    planned = make_plan(grid, lab).trials[0]
+    grid, lab, planned = plan_first_trial(tmp_path)
     planned.folder.create()
     trial = TrackedTrial(planned.trial, "fcn32s", "fcn32s, seed 0", {}, "fcnlab ...", planned.folder, time.time())
     trackers = [open_tracker(grid, lab) for _ in range(2)]
