@@ -7,6 +7,7 @@ With n_ij the pixels of class i predicted as j, t_i = sum_j n_ij and p_i = sum_j
     mean accuracy           mean of n_ii / t_i over the labeled classes
     mean IoU                mean of IoU_i = n_ii / (t_i + p_i - n_ii) over the labeled classes
     frequency-weighted IoU  sum_i t_i IoU_i / sum_i t_i
+    mean Dice               mean of Dice_i = 2 n_ii / (t_i + p_i) over the labeled classes; see `iou_to_dice`
 
 The labeled classes are those with a labeled pixel in the split, t_i > 0. They do not depend on the predictions, so the
 means of all trials that are evaluated on a split are over the same classes. A class without a labeled pixel has no IoU
@@ -88,6 +89,25 @@ def compute_class_iou(totals: Counts | Floats) -> Floats:
     """
     hit, predicted, target = np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0)
     return divide(hit, np.where(target > 0, predicted + target - hit, 0.0))
+
+
+def iou_to_dice(iou: Floats) -> Floats:
+    """Compute the Dice coefficient, which is the F1 score, from the IoU.
+
+    Both are functions of the same counts over all pixels of a split: Dice_i = 2 n_ii / (t_i + p_i) = 2 IoU_i / (1 +
+    IoU_i), without an approximation. A mean over classes is that of their Dice coefficients.
+
+    Args:
+        iou: IoU of classes, [...].
+
+    Returns:
+        Dice coefficients [...]; nan where the IoU is.
+
+    Example:
+        >>> iou_to_dice(np.array([0.5, 1.0, np.nan])).tolist()
+        [0.6666666666666666, 1.0, nan]
+    """
+    return 2 * iou / (1 + iou)
 
 
 def mean_over_classes(values: Floats) -> Floats:

@@ -77,6 +77,16 @@ class SplitMetrics(_Frozen):
     class_iou: tuple[float | None, ...]
     boundary_iou: float | None = None
 
+    @property
+    def dice(self) -> float | None:
+        """Mean Dice coefficient (F1 score) over the same classes; None if no class has an IoU."""
+        import numpy as np  # here, since commands that only list trials do not need it
+
+        from fcnlab.metrics.summary import iou_to_dice, mean_over_classes
+
+        mean = float(mean_over_classes(iou_to_dice(np.array(self.class_iou, dtype=float))))
+        return None if np.isnan(mean) else mean
+
 
 class Cost(_Frozen):
     """Cost of the model and of the trial.

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fcnlab.metrics.confusion import count_areas, count_joint
-from fcnlab.metrics.summary import Metrics, compute_metrics
+from fcnlab.metrics.summary import Metrics, compute_metrics, iou_to_dice
+from fcnlab.trial.evaluation.metrics import compute_split_metrics
+from fcnlab.trial.record import SplitMetrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
@@ -36,6 +38,11 @@ def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
 def counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
     predictions, labels = (torch.from_numpy(image.copy())[None] for image in (prediction, label))
     return count_areas(predictions, labels, num_classes)[0].numpy()
+
+
+def evaluate(pair: Pair) -> SplitMetrics:
+    """Compute the metrics of a split of one image, as they are recorded."""
+    return compute_split_metrics("test", "last", 1, counts(*pair)[None], None)
 
 
 def by_hand(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Metrics:
@@ -99,6 +106,32 @@ def test_metrics_equal_those_of_scikit_learn(pair: Pair) -> None:
         sklearn_metrics.jaccard_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
     )
     assert found.fw_iou == pytest.approx(sklearn_metrics.jaccard_score(t, p, average="weighted", zero_division=0))
+
+
+@given(images(ignored=False))
+@property_test
+def test_mean_dice_equals_the_f1_score_of_scikit_learn(pair: Pair) -> None:
+    prediction, label, _ = pair
+    p, t = prediction.ravel(), label.ravel()
+    expected = sklearn_metrics.f1_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
+    assert evaluate(pair).dice == pytest.approx(expected)
+
+
+@given(images(min_classes=2))
+@property_test
+def test_class_dice_equals_the_f1_score_of_torchmetrics(pair: Pair) -> None:
+    prediction, label, num_classes = pair
+    metric = torchmetrics_classification.MulticlassF1Score(num_classes, average="none", ignore_index=255)
+    theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
+    ours = iou_to_dice(np.array(compute_metrics(counts(*pair)).class_iou))
+    labeled = ~np.isnan(ours)
+    assert np.array_equal(labeled, np.isin(range(num_classes), label))
+    assert np.allclose(ours[labeled], theirs[labeled], atol=1e-6)
+
+
+def test_dice_of_a_split_without_labeled_pixels_is_missing() -> None:
+    ignored = np.full((2, 2), 255, dtype=np.uint8)
+    assert evaluate((np.zeros((2, 2), dtype=np.uint8), ignored, 3)).dice is None
 
 
 @given(images(min_classes=2))
