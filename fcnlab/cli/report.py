@@ -28,7 +28,8 @@ Format = Literal["terminal", "csv", "markdown", "latex", "html", "json"]
 def report(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Grid files", show_default=False)],
     columns: Annotated[
-        str, typer.Option("--columns", metavar="NAMES", help="Print these columns, such as n,miou,miou_best,delta")
+        str,
+        typer.Option("--columns", metavar="NAMES", help="Print these columns, such as n,miou,delta or miou,iou:*"),
     ] = "",
     sort: Annotated[
         str,
@@ -71,19 +72,21 @@ def report(
     output = "json" if as_json else output
     if wide and output != "latex":
         raise ConfigError("--wide: only for a table in LaTeX; add --format latex")
+    names = split_columns(columns)
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grids = [lab_.load_grid(file) for file in files]
 
     # pandas and Altair are imported now, so that an error of a file is reported quickly
     from fcnlab.report.report import report_plan
     from fcnlab.report.tables.cells import View
+    from fcnlab.report.tables.class_columns import add_class_columns
     from fcnlab.report.tables.seed_plan import make_seed_table
     from fcnlab.report.write import check_written_report, publish_report, write_combined, write_report
     from fcnlab.runner.changed_inputs import describe_changed_inputs
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
-    view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
+    view = View(names, sort, group_by, pivot)
     plans = [make_plan(grid, lab_) for grid in grids]
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
     reports = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
@@ -91,7 +94,8 @@ def report(
         check_written_report(one)
     if strict:
         refuse_flagged(reports)
-    tables = [view.make_table(one.cells, one.names) for one in reports]
+    shown = [add_class_columns(one, view) for one in reports]
+    tables = [own.make_table(one.cells, one.names) for one, own in shown]
     seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in reports]
     for one, tracker in zip(reports, trackers, strict=True):
@@ -103,7 +107,7 @@ def report(
     for plan in plans:
         for remark in describe_changed_inputs(plan, lab_):
             typer.echo(remark, err=True)
-    _print(reports, tables, view, output, wide=wide)
+    _print(shown, tables, output, wide=wide)
     for seed_table in seed_tables:
         _print_seed_table(seed_table, stderr=output != "terminal")
     for folder in folders:
@@ -123,14 +127,39 @@ def refuse_flagged(reports: list[Report]) -> None:
         raise RunError("\n".join([*lines, "these cells are not comparable; without --strict the table marks them"]))
 
 
-def _print(reports: list[Report], tables: list[Table], view: View, output: Format, *, wide: bool) -> None:
+def split_columns(text: str) -> tuple[str, ...]:
+    """Return the names in the value of `--columns`, which are separated by commas outside of double quotes.
+
+    Args:
+        text: the value; a backslash precedes a quote or a backslash that is part of a name.
+
+    Raises:
+        ConfigError: a quote is not closed.
+
+    Example:
+        >>> split_columns('n, miou,iou:"car, parked"')
+        ('n', 'miou', 'iou:car, parked')
+    """
+    from shlex import shlex
+
+    from fcnlab.errors import ConfigError
+
+    lexer = shlex(text, posix=True)
+    lexer.whitespace, lexer.whitespace_split, lexer.quotes, lexer.commenters = ",", True, '"', ""
+    try:
+        return tuple(name.strip() for name in lexer if name.strip())
+    except ValueError as error:
+        raise ConfigError(f"--columns: {str(error).lower()} in '{text}'") from None
+
+
+def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format, *, wide: bool) -> None:
     from fcnlab.report.tables.export import format_report, to_values
 
     if output == "json":
-        values = [to_values(one, view) for one in reports]
+        values = [to_values(one, view) for one, view in shown]
         print_json(values if len(values) > 1 else values[0])
         return
-    for one, table in zip(reports, tables, strict=True):
+    for (one, view), table in zip(shown, tables, strict=True):
         if output == "terminal":
             show_table(one, table, pivoted=view.pivot is not None)
         else:
@@ -157,10 +186,11 @@ def show_not_published(errors: Iterable[str], grid: Grid) -> None:
 
 
 def show_table(report: Report, table: Table, *, pivoted: bool = False) -> None:
-    """Print a table of a report with the footnotes of its columns; a pivoted table has the markers of Δ."""
+    """Print a table of a report with the footnotes of its columns; a pivoted table of mIoU has the markers of Δ."""
+    from fcnlab.report.tables.cells import MARKED
     from fcnlab.report.tables.formats import to_terminal
 
     terminal = create_console()
     terminal.print(to_terminal(table, report.grid.file.question, terminal.width))
-    columns = {*table.columns, "delta"} if pivoted else table.columns
+    columns = {*table.columns, "delta"} if pivoted and MARKED in table.columns else table.columns
     terminal.print("\n".join(report.write_footnotes(columns)), style="dim")

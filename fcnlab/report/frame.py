@@ -12,15 +12,14 @@ from fcnlab.config.grid.axes import format_name
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import extract_columns, extract_tags
-from fcnlab.tracking.names import COST_METRICS, read_columns
+from fcnlab.tracking.names import ACCURACIES, COST_METRICS, read_columns
 from fcnlab.tracking.tracker import MlflowTracker
 
-METRICS = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 COMPONENTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
 NUMBERS = (
-    *("miou", "pixel_acc"),
-    *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
-    *(f"{split}_{metric}_best" for split in ("val", "test") for metric in METRICS),
+    *ACCURACIES,
+    *(f"{split}_{metric}" for split in ("val", "test") for metric in ACCURACIES),
+    *(f"{split}_{metric}_best" for split in ("val", "test") for metric in ACCURACIES),
     *("best_epoch", "pruned_after", *COST_METRICS, "device_hours"),
 )
 """Numeric columns of a trial; missing values are NaN."""
@@ -61,6 +60,7 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
     row["commit"] = tags.get("mlflow.source.git.commit", "") if finished else ""
     row["run_id"] = run["run_id"] if run is not None else ""
     if finished:
+        row |= _reported_metrics(metrics, row["report_split"], checkpoint)
         row |= {name: value for name, value in metrics.items() if name in NUMBERS}
         seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
         devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.trials_per_device", 1))
@@ -69,6 +69,13 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
         epoch = planned.pruned_after
         row["pruned_after"] = epoch if epoch is not None else float(tags["fcnlab.pruned_after"])
     return row
+
+
+def _reported_metrics(metrics: Mapping[str, float], split: str, checkpoint: str) -> dict[str, float]:
+    """Return the metrics of the reported split at the grid's checkpoint, from the columns of each split."""
+    suffix = "_best" if checkpoint == "best" else ""
+    columns = {name: f"{split}_{name}{suffix}" for name in ACCURACIES}
+    return {name: metrics[column] for name, column in columns.items() if column in metrics}
 
 
 def curves_frame(plan: Plan, records: TrialRecords) -> pd.DataFrame:
@@ -168,7 +175,8 @@ def _summarize(finished: pd.DataFrame) -> dict[str, float]:
     miou = finished["miou"]
     summary = {"miou": miou.mean(), "miou_std": miou.std(), "miou_median": miou.median()}
     summary |= {"miou_min": miou.min(), "miou_max": miou.max()}
-    summary |= {"pixel_acc": finished["pixel_acc"].mean(), "pixel_acc_std": finished["pixel_acc"].std()}
+    for name in ACCURACIES[1:]:
+        summary |= {name: finished[name].mean(), f"{name}_std": finished[name].std()}
     on_test = (finished["report_split"] == "test").all()
     for epoch, suffix in (("last", ""), ("best", "_best")):
         values = finished[f"{'test' if on_test else 'val'}_miou{suffix}"]

@@ -137,7 +137,8 @@ class Report:
         """Return the table of cells, as `fcnlab report` prints it.
 
         Args:
-            columns: names of columns, such as `["n", "miou", "delta"]`; by default those of `cell_table`.
+            columns: names of columns, such as `["n", "miou", "iou:car"]` or `["dice:*"]`; by default those of
+                `cell_table`.
             sort: column or axis by which the cells are sorted; descending with a minus, such as `-miou`.
             group_by: axis whose cells of one value are put together.
             pivot: axis of the rows and axis of the columns of a table of one metric.
@@ -147,15 +148,16 @@ class Report:
             The Styler, or the text.
 
         Raises:
-            ConfigError: there is no such column, axis or format; the message names the nearest.
+            ConfigError: there is no such column, class, axis or format; the message names the nearest.
         """
+        from fcnlab.report.tables.class_columns import add_class_columns
         from fcnlab.report.tables.export import format_report
         from fcnlab.report.tables.styled import to_styler
 
-        view = View(tuple(columns), sort, group_by, pivot)
+        shown, view = add_class_columns(self, View(tuple(columns), sort, group_by, pivot))
         if format is not None:
-            return format_report(self, view, format)
-        return to_styler(view.make_table(self.cells, self.names), self.grid.file.question)
+            return format_report(shown, view, format)
+        return to_styler(view.make_table(shown.cells, shown.names), self.grid.file.question)
 
     def plot(self, name: str = "", *, x: str = "", y: str = "") -> LayerChart:
         """Return a chart of the report, or of two columns of `cells`.

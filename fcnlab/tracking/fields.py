@@ -12,8 +12,9 @@ from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISH
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
 NOTE = (
-    "Metrics of accuracy (miou, iou, pixel_acc, mean_acc, fw_iou, boundary_iou) are fractions of 1; tables of fcnlab "
-    "show them in percent. Times are in seconds, cost/peak_memory in bytes, system/ metrics in percent and megabytes."
+    "Metrics of accuracy (miou, iou, pixel_acc, mean_acc, fw_iou, boundary_iou, dice) are fractions of 1; tables of "
+    "fcnlab show them in percent. Times are in seconds, cost/peak_memory in bytes, system/ metrics in percent and "
+    "megabytes."
 )
 """Description of the units on the page of a run."""
 
@@ -66,8 +67,8 @@ def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:
 def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
     """Return the metrics that a trial has at its end and that are not the last point of a curve over epochs.
 
-    They are the columns, the boundary IoU, and for datasets with few classes the IoU of each class: of the last epoch
-    as `val/iou/<class>`, and where the grid reports the best epoch, of that as `val/iou_best/<class>`.
+    They are the columns, and for datasets with few classes the IoU of each class: of the last epoch as
+    `val/iou/<class>`, and where the grid reports the best epoch, of that as `val/iou_best/<class>`.
 
     Args:
         record: record of a trial.
@@ -79,10 +80,8 @@ def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
     columns = extract_columns(record, checkpoint)
     published = {PUBLISHED_NAMES[column]: value for column, value in columns.items()}
     for metrics in record.metrics:
-        suffix = "_best" if metrics.checkpoint == "best" else ""
-        if metrics.boundary_iou is not None:
-            published[f"{metrics.split}/boundary_iou{suffix}"] = metrics.boundary_iou
         if metrics.checkpoint in ("last", checkpoint):
+            suffix = "_best" if metrics.checkpoint == "best" else ""
             published |= _extract_class_iou(record, metrics, f"{metrics.split}/iou{suffix}")
     curves = {name for epoch in record.epochs for name in extract_epoch_metrics(epoch)}
     return {name: value for name, value in published.items() if name not in curves}

@@ -22,8 +22,8 @@ COST_METRICS = (
 )
 """Fields of a record's cost that are published as metrics."""
 
-ACCURACIES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
-"""Metrics of a split that are columns of the report's data frames."""
+ACCURACIES = ("miou", "pixel_acc", "mean_acc", "fw_iou", "boundary_iou", "dice")
+"""Metrics of a split that are columns of the report's data frames: fields and properties of `SplitMetrics`."""
 
 MAX_CLASSES = 30
 """Number of classes up to which the IoU of each class is published."""

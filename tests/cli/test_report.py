@@ -72,3 +72,24 @@ def test_two_cells_are_compared_overall_by_class_and_by_image(fcnlab: Call, grid
     wrong = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn9s")
     assert wrong.code == 2
     assert "no cell 'fcn9s'; the closest cells are 'fcn8s'; " in wrong.err
+
+
+def test_the_command_line_accepts_classes_with_commas_and_reports_errors_in_one_line(
+    fcnlab: Call, tmp_path: Path
+) -> None:
+    grid, lab = finished_lab(tmp_path / "lab")
+    for planned in make_plan(grid, lab).trials:
+        finish(planned, RIGHT[planned.trial.names["head"]], classes=("road", "car, parked", "sky"))
+    for names, message in {
+        "iou:cra": "no class 'cra'; valid: car, parked, road, sky",
+        'n,iou:"sky': "no closing quotation in 'n,iou:\"sky'",
+    }.items():
+        output = fcnlab("report", grid.path, "--columns", names)
+        assert (output.code, output.out, output.err.count("\n")) == (2, "", 1) and message in output.err
+        assert not lab.results.exists()
+    output = fcnlab("report", grid.path, "--columns", 'dice:"car, parked",iou:sky', "--sort", "-iou:car, parked")
+    assert output.code == 0
+    lines = output.out.splitlines()
+    assert "head" in lines[1] and "Dice car, parked" in lines[1] and "sky" in lines[1]
+    assert [line.split()[0] for line in lines[2:5]] == ["fcn8s", "fcn16s", "fcn32s"]
+    assert "iou:" not in (lab.results / "question" / "table.csv").read_text(encoding="utf-8")

@@ -85,6 +85,7 @@ def tables(long: Report) -> Iterator[str]:
     yield report_to_latex(long)
     yield report_to_latex(long, wide=True)
     yield report_to_latex(long, View(("n", "miou", "delta", "p_holm", "miou_range")))
+    yield report_to_latex(long, View(("n", "miou", "delta", "miou_range", "miou_last", "miou_best", "p_holm")))
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -94,7 +95,7 @@ def test_every_table_fits_a_two_column_paper(long: Report, tmp_path: Path, docum
     if not subprocess.run(["kpsewhich", class_file], capture_output=True, check=False).stdout:
         pytest.skip(f"{class_file} is not installed")
     body = "\n".join(f"{table}\\clearpage" for table in tables(long))
-    text = f"\\documentclass{document_class}\n\\usepackage{{booktabs,array}}\n\\begin{{document}}\n{body}\n"
+    text = f"\\documentclass{document_class}\n\\usepackage{{booktabs,array,graphicx}}\n\\begin{{document}}\n{body}\n"
     text += "\\end{document}\n"
     (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
@@ -131,7 +132,10 @@ def test_columns_are_chosen_to_fit_and_wide_has_all(long: Report) -> None:
         report
     )
     assert "Left out, since the table would be wider than the page: device-h." in report_to_latex(long, wide=True)
-    many = View(("n", "miou", "delta", "miou_range", "miou_last", "miou_best", "p_value", "p_holm", "delta_std"))
+    named = ("n", "miou", "delta", "miou_range", "miou_last", "miou_best", "p_value", "p_holm", "delta_std")
+    assert all(one in report_to_latex(long, View(named)) for one in (r"\rotatebox{90}{$\Delta$ std}", "{graphicx}"))
+    assert r"\rotatebox" not in report_to_latex(long, wide=True), "default columns are left out instead"
+    many = View((*named, "delta_mean", "params", "gmacs", "images_per_s", "peak_memory", "train_seconds"))
     assert "choose fewer columns" in report_to_latex(long, many), "columns that the user names are never dropped"
 
 

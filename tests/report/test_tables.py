@@ -17,6 +17,7 @@ from fcnlab.report.significance import Significance, add_differences
 from fcnlab.report.tables.cells import make_cell_table
 from fcnlab.report.tables.formats import to_markdown, to_terminal
 from fcnlab.report.trial_records import TrialRecords
+from fcnlab.tracking.names import ACCURACIES
 from tests.report.finished_grid import plain_latex, raw_names
 
 
@@ -35,7 +36,7 @@ def trials(**values_by_cell: list[float]) -> pd.DataFrame:
             "pruned_after": math.nan,
             "peak_memory": math.nan,
             "device_hours": 0.01,
-            "pixel_acc": value / 2,
+            **dict.fromkeys(ACCURACIES[1:], value / 2),
             "params": 1e6,
             "gmacs": 2.0,
             "train_seconds": 30.0,

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fcnlab.errors import ConfigError, nearest
-from fcnlab.report.tables.columns import COLUMNS, FLAGGED, default_columns, significance_marker
+from fcnlab.errors import ConfigError, list_some, nearest
+from fcnlab.report.tables.columns import (
+    CLASS_METRICS,
+    COLUMNS,
+    FLAGGED,
+    default_columns,
+    find_column,
+    significance_marker,
+    split_class_column,
+)
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 
@@ -21,7 +29,7 @@ class View:
     """Selection of columns and order of cells.
 
     Attributes:
-        columns: names of `COLUMNS`; empty for the default ones.
+        columns: names of columns, see `find_column`; empty for the default ones.
         sort: name of a column or axis, with a leading minus for descending order; empty for the order of the grid.
         group_by: axis whose equal values are put together; empty for none.
         pivot: axis of the rows and axis of the columns; None for one row per cell.
@@ -36,27 +44,32 @@ class View:
         """Return the table of a frame of cells.
 
         Args:
-            cells: frame with one row per cell.
+            cells: frame with one row per cell, and the fields of the view's class columns; see `add_class_columns`.
             names: display names.
 
         Raises:
-            ConfigError: there is no such column or axis; the message names the nearest. Or two cells of a pivoted table
-                have the same display names.
+            ConfigError: there is no such column or axis; the message names the nearest. Or a pivoted table has several
+                columns, or two cells with the same display names.
         """
-        self.check_columns()
+        self.check_columns(cells)
         cells = self.sort_cells(cells, names.axes)
         if self.pivot is not None:
+            if len(self.columns) > 1:
+                raise ConfigError(f"--pivot: shows one column, not {list_some(self.columns, 3)}; name one in --columns")
             return _make_pivot_table(cells, names, self.pivot, (self.columns or (MARKED,))[0])
         return make_cell_table(cells, names, self.columns, self._group_starts(cells))
 
-    def check_columns(self) -> None:
+    def check_columns(self, cells: pd.DataFrame) -> None:
         """Check the names of the columns.
+
+        Args:
+            cells: frame with one row per cell.
 
         Raises:
             ConfigError: there is no such column; the message names the nearest.
         """
         for name in self.columns:
-            _check_name("--columns", name, COLUMNS)
+            _check_column("--columns", name, cells)
 
     def sort_cells(self, cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
         """Return the cells in the order of this view.
@@ -70,8 +83,8 @@ class View:
         """
         if self.sort:
             name = self.sort.removeprefix("-")
-            _check_name("--sort", name, [*COLUMNS, *axes])
-            by = COLUMNS[name].fields[0] if name in COLUMNS and name not in axes else name
+            _check_column("--sort", name, cells, axes)
+            by = name if name in axes else find_column(name).fields[0]
             cells = _sort(cells, by, ascending=not self.sort.startswith("-"))
         if self.group_by:
             _check_name("--group-by", self.group_by, axes)
@@ -93,10 +106,16 @@ def _sort(cells: pd.DataFrame, by: str, *, ascending: bool) -> pd.DataFrame:
     return cells.sort_values(by, ascending=ascending, kind="stable", key=(lambda c: c.astype(str)) if mixed else None)
 
 
-def _check_name(option: str, name: str, valid: Iterable[str]) -> None:
+def _check_column(option: str, name: str, cells: pd.DataFrame, axes: Iterable[str] = ()) -> None:
+    """Check the name of a column or axis; the frame of cells has the class columns that exist."""
+    if not (split_class_column(name)[0] and name in cells):
+        _check_name(option, name, [*COLUMNS, *axes], [f"{metric}:CLASS" for metric in CLASS_METRICS])
+
+
+def _check_name(option: str, name: str, valid: Iterable[str], patterns: Iterable[str] = ()) -> None:
     names = list(valid)
     if name not in names:
-        raise ConfigError(f"{option}: the table has no '{name}'; {nearest(name, names)}")
+        raise ConfigError(f"{option}: the table has no '{name}'; {nearest(name, [*names, *patterns])}")
 
 
 def make_cell_table(
@@ -107,15 +126,16 @@ def make_cell_table(
     Args:
         cells: frame with one row per cell.
         names: display names, the first columns.
-        columns: names of `COLUMNS`; empty for the default ones.
+        columns: names of columns; empty for the default ones.
         group_starts: indices of the rows that start another group.
     """
     selected = tuple(columns) or default_columns(cells)
+    shown = [find_column(name) for name in selected]
     first = len(names.headings)
     marked = first + selected.index(MARKED) if MARKED in selected else -1
     return Table(
-        headings=(*names.headings, *(COLUMNS[name].heading for name in selected)),
-        rows=tuple((*names.texts(row), *(COLUMNS[c].text(row) for c in selected)) for _, row in cells.iterrows()),
+        headings=(*names.headings, *(column.heading for column in shown)),
+        rows=tuple((*names.texts(row), *(column.text(row) for column in shown)) for _, row in cells.iterrows()),
         text_columns=first,
         baseline_rows=frozenset(row for row, is_baseline in enumerate(cells["baseline"]) if is_baseline),
         group_starts=group_starts,
@@ -151,7 +171,7 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
     return Table(
         headings=(
             *(names.axes[axis] for axis in left),
-            *(f"{names.axes[across]} {value}, {COLUMNS[column].heading}" for value in values),
+            *(f"{names.axes[across]} {value}, {find_column(column).heading}" for value in values),
         ),
         rows=tuple((*key, *(texts.get(value, "") for value in values)) for key, texts in texts_by_row.items()),
         text_columns=len(left),
@@ -162,5 +182,5 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
 
 def _pivot_text(row: pd.Series, column: str) -> str:
     """Return the text of a column; an mIoU has the markers of its difference and its cell, which are not shown here."""
-    text = COLUMNS[column].text(row) + (FLAGGED if row["flags"] else "")
+    text = find_column(column).text(row) + (FLAGGED if row["flags"] else "")
     return text + significance_marker(row) if column == MARKED and not row["baseline"] else text

@@ -11,6 +11,7 @@ import pandas as pd
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import format_mean_std
 from fcnlab.report.tables.table import Table
+from fcnlab.report.trial_records import TrialRecords
 
 MAX_CELLS = 12
 """Most columns of cells: the baseline and the best of the others."""
@@ -37,7 +38,7 @@ def collect_class_results(report: Report) -> ClassResults | None:
     Args:
         report: report of a grid.
     """
-    iou = _make_iou_frames(report, report.select_cells(MAX_CELLS))
+    iou = make_iou_frames(report.records, report.select_cells(MAX_CELLS))
     if not iou:
         return None
     listed = tuple(index for index in range(len(report.classes)) if all(index in frame for frame in iou.values()))
@@ -62,9 +63,17 @@ def make_class_table(report: Report, results: ClassResults) -> Table:
     return Table(("class", "images", *map(report.grid.display_name, results.iou)), rows, 1)
 
 
-def _make_iou_frames(report: Report, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return a frame of the IoU of each class for each cell, with one row per seed and one column per class."""
-    by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
+def make_iou_frames(records: TrialRecords, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the IoU of each class on the reported split for each cell.
+
+    Args:
+        records: records of the finished trials.
+        cells: labels of cells with finished trials.
+
+    Returns:
+        Label of a cell -> IoU as fractions of 1, with one row per seed and one column per class.
+    """
+    by_cell, checkpoint = records.by_cell, records.checkpoint
     by_trial = {
         cell: [one.find_metrics(one.report_split, checkpoint) for one in by_cell[cell].values()] for cell in cells
     }

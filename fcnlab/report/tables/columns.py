@@ -133,8 +133,10 @@ def significance_marker(row: pd.Series) -> str:
     return SIGNIFICANT if row["significant"] is True else ""
 
 
-def _mean_std(name: str) -> Callable[[pd.Series], str]:
-    return lambda row: format_mean_std(row[name], row[f"{name}_std"])
+def _percent_column(heading: str, name: str, std: str = "") -> Column:
+    """Return a column of a mean and its standard deviation."""
+    fields = (name, std or f"{name}_std")
+    return Column(heading, lambda row: format_mean_std(row[fields[0]], row[fields[1]]), fields)
 
 
 def _number(name: str, digits: int, factor: float = 1.0) -> Callable[[pd.Series], str]:
@@ -148,10 +150,14 @@ def _format_range(row: pd.Series) -> str:
 
 COLUMNS = {
     "n": Column("n", _format_trials, ("n", "planned", "failed", "pruned", "pruned_after")),
-    "miou": Column("mIoU %", _mean_std("miou"), ("miou", "miou_std")),
+    "miou": _percent_column("mIoU %", "miou"),
     "delta": Column("Δ mIoU [95 %]", _format_delta, ("delta", "delta_low", "delta_high", "delta_n", "significant")),
     "delta_mean": Column("Δ mIoU", _format_delta_mean, ("delta", "delta_low", "delta_n", "significant")),
-    "pixel_acc": Column("acc. %", _mean_std("pixel_acc"), ("pixel_acc", "pixel_acc_std")),
+    "pixel_acc": _percent_column("acc. %", "pixel_acc"),
+    "mean_acc": _percent_column("mean acc. %", "mean_acc"),
+    "fw_iou": _percent_column("f.w. IoU %", "fw_iou"),
+    "boundary_iou": _percent_column("boundary IoU %", "boundary_iou"),
+    "dice": _percent_column("Dice %", "dice"),
     "params": Column("params M", _number("params", 2, 1e-6), ("params",)),
     "gmacs": Column("GMACs", _number("gmacs", 2), ("gmacs",)),
     "images_per_s": Column("images/s", _number("images_per_s", 1), ("images_per_s",)),
@@ -160,16 +166,56 @@ COLUMNS = {
     "train_seconds": Column("train s", _number("train_seconds", 0), ("train_seconds",)),
     "miou_median": Column("median %", _number("miou_median", 1, 100), ("miou_median",)),
     "miou_range": Column("range %", _format_range, ("miou_min", "miou_max")),
-    "miou_last": Column("last epoch %", _mean_std("miou_last"), ("miou_last", "miou_last_std")),
-    "miou_best": Column("best epoch %", _mean_std("miou_best"), ("miou_best", "miou_best_std")),
+    "miou_last": _percent_column("last epoch %", "miou_last"),
+    "miou_best": _percent_column("best epoch %", "miou_best"),
     "delta_std": Column("Δ std", _number("delta_std", 1, 100), ("delta_std",)),
     "p_value": Column("p", _number("p_value", 4), ("p_value",)),
     "p_holm": Column("p (Holm)", _number("p_holm", 4), ("p_holm",)),
     "flags": Column("differs in", lambda row: row["flags"] or MISSING, ("flags",)),
 }
-"""All columns by the names that `--columns` and `--sort` take; `docs/reading-a-report.md` explains each."""
+"""Columns by the names that `--columns` and `--sort` take; `docs/reading-a-report.md` explains each.
+
+`find_column` also finds those of single classes.
+"""
+
+CLASS_METRICS = {"iou": "", "dice": "Dice "}
+"""Metrics of a single class, with what precedes the name of the class in the heading of its column."""
+
+ALL_CLASSES = "*"
+"""Name of a class in `--columns` that selects all classes."""
 
 DEFAULT = ("n", "miou", "delta", "pixel_acc", "params", "gmacs", "images_per_s", "peak_memory", "device_hours")
+
+
+def find_column(name: str) -> Column:
+    """Return a column by its name.
+
+    Args:
+        name: a name of `COLUMNS`, or metric and class of a class column, such as `iou:car`. The frame of cells has the
+            fields of a class column only after `add_class_columns`.
+
+    Example:
+        >>> find_column("dice:road").heading, find_column("dice:road").fields
+        ('Dice road', ('dice:road', 'dice_std:road'))
+    """
+    metric, class_name = split_class_column(name)
+    if not metric:
+        return COLUMNS[name]
+    return _percent_column(f"{CLASS_METRICS[metric]}{class_name}", name, f"{metric}_std:{class_name}")
+
+
+def split_class_column(name: str) -> tuple[str, str]:
+    """Return metric and class of the name of a class column; two empty texts for another name.
+
+    Args:
+        name: name of a column.
+
+    Example:
+        >>> split_class_column("iou:car"), split_class_column("miou")
+        (('iou', 'car'), ('', ''))
+    """
+    metric, colon, class_name = name.partition(":")
+    return (metric, class_name) if colon and metric in CLASS_METRICS else ("", "")
 
 
 def default_columns(cells: pd.DataFrame) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from fcnlab.console import UNLIMITED
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
-from fcnlab.report.tables.columns import COLUMNS
+from fcnlab.report.tables.columns import COLUMNS, find_column
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_html, to_markdown, to_terminal
 from fcnlab.report.tables.paper import report_to_latex
@@ -62,11 +62,11 @@ def select_cells(report: Report, view: View) -> pd.DataFrame:
     Raises:
         ConfigError: there is no such column or axis.
     """
-    view.check_columns()
+    view.check_columns(report.cells)
     cells = view.sort_cells(report.cells, report.grid.axes)
     if not view.columns:
         return cells
-    fields = [field for name in view.columns for field in COLUMNS[name].fields]
+    fields = [field for name in view.columns for field in find_column(name).fields]
     return cells[list(dict.fromkeys(["cell", *report.grid.axes, *fields, "baseline"]))]
 
 

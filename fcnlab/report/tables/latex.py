@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fcnlab.report.tables.latex_text import (
     BOLD,
@@ -26,12 +26,18 @@ LaTeX's size10.clo sets the width of the text to that of the paper minus two inc
 PAGE_WIDTH = 452.0
 """Width in points of the text of a two-column article on A4."""
 
-NAMES = {10: "normalsize", 9: "small", 8: "footnotesize", 7: "scriptsize"}
+NAMES = {10: "normalsize", 9: "small", 8: "footnotesize", 7: "scriptsize", 5: "tiny"}
 SIZES = ((10, 6.0, False), (9, 5.0, False), (8, 4.0, False), (8, 3.0, True))
 """Size of the font in points, `tabcolsep` in points, and whether headings are broken; the first that fits is used."""
 
 SMALLEST = (7, 3.0, True)
 """The last one for a table of the full page."""
+
+DENSE = ((8, 3.0, True), (7, 3.0, True), (7, 2.0, True))
+"""Those of a dense table of the full page."""
+
+STD_SIZE = 5
+"""Size in points of the standard deviations of a dense table: `tiny`."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +49,33 @@ class Layout:
         gap: `tabcolsep` in points.
         stacked: whether headings that are wider than their column are broken.
         name_widths: widths in points of the columns of names, whose texts are broken; empty to leave them whole.
+        dense: whether headings of numbers are rotated, and standard deviations are below the means.
     """
 
     size: int
     gap: float
     stacked: bool
     name_widths: tuple[float, ...] = ()
+    dense: bool = False
 
 
-def find_layout(table: Table, *, wide: bool, wrap: bool) -> Layout | None:
+def find_layout(table: Table, *, wide: bool, wrap: bool, dense: bool = False) -> Layout | None:
     """Return the largest layout in which a table fits, or None.
 
     Args:
         table: table of texts.
         wide: whether it may take the width of the page instead of that of a column.
         wrap: whether the names may be broken.
+        dense: whether it is a dense table, for many columns.
     """
     room = PAGE_WIDTH if wide else COLUMN_WIDTH
-    for size, gap, stacked in (*SIZES, *([SMALLEST] if wide else [])):
-        layout = Layout(size, gap, stacked)
+    for size, gap, stacked in DENSE if dense else (*SIZES, *([SMALLEST] if wide else [])):
+        layout = Layout(size, gap, stacked, dense=dense)
         left = room - 2 * gap * (len(table.headings) - 1) - sum(_widths(table, layout)[table.text_columns :])
         if left >= sum(_widths(table, layout)[: table.text_columns]):
             return layout
         if wrap and stacked and (widths := _share(table, layout, left)) is not None:
-            return Layout(size, gap, stacked, widths)
+            return replace(layout, name_widths=widths)
     return None
 
 
@@ -95,10 +104,10 @@ def to_latex(
     environment = "table*" if wide else "table"
     printed = "".join([caption, *notes, *table.headings, *(text for row in table.rows for text in row)])
     others, t1 = list_other_scripts(printed), list_t1_characters(printed)
-    packages = "\\usepackage{booktabs}" + (" and \\usepackage{array}" if layout.name_widths else "")
+    packages = ["booktabs", *(["array"] if layout.name_widths else []), *(["graphicx"] if layout.dense else [])]
     lines = [
         *(f"% {' '.join(line.split())}" for line in comments),
-        f"% needs {packages}",
+        "% needs " + " and ".join(f"\\usepackage{{{name}}}" for name in packages),
         *([f"% needs \\usepackage[T1]{{fontenc}} in pdfLaTeX, for: {t1}"] if t1 else []),
         *([f"% compile with LuaLaTeX or XeLaTeX and a font that has: {others}"] if others else []),
         f"\\begin{{{environment}}}",
@@ -134,7 +143,10 @@ def _columns(table: Table, layout: Layout) -> Iterator[str]:
 def _headings(table: Table, layout: Layout) -> Iterator[str]:
     for column, heading in enumerate(table.headings):
         lines = _break_heading(table, column, layout)
-        if len(lines) == 1 or (layout.name_widths and column < table.text_columns):
+        if layout.dense and column >= table.text_columns:
+            side = "c@{}" if column == len(table.headings) - 1 else "c"
+            yield f"\\multicolumn{{1}}{{{side}}}{{\\rotatebox{{90}}{{{escape_latex(heading)}}}}}"
+        elif len(lines) == 1 or (layout.name_widths and column < table.text_columns):
             yield escape_latex(heading, breakable=bool(layout.name_widths) and column < table.text_columns)
         else:
             side = "l" if column < table.text_columns else "r"
@@ -146,12 +158,23 @@ def _body(table: Table, layout: Layout) -> Iterator[str]:
     for index, row in enumerate(table.rows):
         if index in table.group_starts:
             yield "\\midrule"
+        lines = [_split_text(table, column, text, layout) for column, text in enumerate(row)]
         texts = [
-            escape_latex(text, breakable=bool(layout.name_widths) and column < table.text_columns)
-            for column, text in enumerate(row)
+            escape_latex(line[0], breakable=bool(layout.name_widths) and column < table.text_columns)
+            for column, line in enumerate(lines)
         ]
         marked = (f"\\textbf{{{text}}}" if (index, n) in table.marks else text for n, text in enumerate(texts))
-        yield " & ".join(marked) + (" \\\\[2pt]" if layout.name_widths else " \\\\")
+        yield " & ".join(marked) + (" \\\\[2pt]" if layout.name_widths and not layout.dense else " \\\\")
+        below = [escape_latex(line[1]) if len(line) > 1 else "" for line in lines]
+        if any(below):
+            small = (f"\\{NAMES[STD_SIZE]} {text}" if text else "" for text in below)
+            yield " & ".join(small) + " \\\\[2pt]"
+
+
+def _split_text(table: Table, column: int, text: str, layout: Layout) -> list[str]:
+    """Split a mean and its standard deviation, which is below it in a dense table."""
+    mean, sign, std = text.partition(" ± ")
+    return [mean, f"±{std}"] if layout.dense and sign and column >= table.text_columns else [text]
 
 
 def _below(notes: Sequence[str]) -> list[str]:
@@ -165,7 +188,7 @@ def _break_heading(table: Table, column: int, layout: Layout) -> list[str]:
     if not layout.stacked:
         return [heading]
     pieces = split_pieces(heading) if column < table.text_columns else re.findall(r"\S+\s*", heading)
-    most = max([_body_width(table, column, layout.size), *(measure(piece, layout.size) for piece in pieces)])
+    most = max([_body_width(table, column, layout), *(measure(piece, layout.size) for piece in pieces)])
     lines: list[str] = []
     for piece in pieces:
         if lines and measure(lines[-1] + piece, layout.size) <= most:
@@ -178,19 +201,25 @@ def _break_heading(table: Table, column: int, layout: Layout) -> list[str]:
 def _widths(table: Table, layout: Layout) -> list[float]:
     """Return the width of each column in points."""
     return [
-        max(
-            _body_width(table, column, layout.size),
-            *(measure(line, layout.size) for line in _break_heading(table, column, layout)),
-        )
+        max(_body_width(table, column, layout), _heading_width(table, column, layout))
         for column in range(len(table.headings))
     ]
 
 
-def _body_width(table: Table, column: int, size: int) -> float:
+def _heading_width(table: Table, column: int, layout: Layout) -> float:
+    if layout.dense and column >= table.text_columns:
+        return layout.size  # the height of a line
+    return max(measure(line, layout.size) for line in _break_heading(table, column, layout))
+
+
+def _body_width(table: Table, column: int, layout: Layout) -> float:
     return max(
         (
-            measure(row[column], size) * (BOLD if (index, column) in table.marks else 1.0)
+            measure(line, size) * (BOLD if size == layout.size and (index, column) in table.marks else 1.0)
             for index, row in enumerate(table.rows)
+            for line, size in zip(
+                _split_text(table, column, row[column], layout), (layout.size, STD_SIZE), strict=False
+            )
         ),
         default=0.0,
     )

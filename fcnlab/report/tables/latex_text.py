@@ -29,7 +29,7 @@ _WIDTHS = {
 _EM = {character: width for width, characters in _WIDTHS.items() for character in characters}
 """Width of characters of Computer Modern Roman in em at 10 pt; digits and other lower-case letters have 0.5."""
 
-RELATIVE = {10: 1.0, 9: 1.028, 8: 1.063, 7: 1.139}
+RELATIVE = {10: 1.0, 9: 1.028, 8: 1.063, 7: 1.139, 5: 1.361}
 """Width in em relative to that at 10 pt, by the size in points: small sizes are wider."""
 
 BOLD = 1.15

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,6 +20,24 @@ def quote_name(name: str) -> str:
         name: display name of a cell.
     """
     return f"“{name}”" if not name[:1].isalpha() or "," in name or " " in name else name
+
+
+def number_repeated(names: Sequence[str]) -> list[str]:
+    """Return a different name for each of some names: repeated ones get a number.
+
+    Args:
+        names: any names.
+
+    Example:
+        >>> number_repeated(["car", "sky", "car"])
+        ['car', 'sky', 'car (2)']
+    """
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return numbered
 
 
 @dataclass(frozen=True)

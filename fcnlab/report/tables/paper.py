@@ -10,8 +10,8 @@ import pandas as pd
 
 from fcnlab.report.footnotes import describe_class_sets, write_short_notes
 from fcnlab.report.report import Report
-from fcnlab.report.tables.cells import View
-from fcnlab.report.tables.columns import COLUMNS, default_columns
+from fcnlab.report.tables.cells import MARKED, View
+from fcnlab.report.tables.columns import COLUMNS, default_columns, find_column
 from fcnlab.report.tables.latex import Layout, find_layout, to_latex
 from fcnlab.report.tables.table import Table
 
@@ -40,7 +40,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     """
     view = view or View()
     table, layout, wide = _choose(report, view, wide)
-    columns = {*table.columns, "delta"} if view.pivot else set(table.columns)
+    columns = {*table.columns, "delta"} if view.pivot and MARKED in table.columns else set(table.columns)
     labels = report.grid.file.labels
     comments = [report.grid.file.question, *report.write_footnotes(columns)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
@@ -66,9 +66,9 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
 def _choose(report: Report, view: View, wide: bool) -> tuple[Table, Layout | None, bool]:
     """Return the table, its layout, and whether it takes the full width of the page."""
     first = None
-    for columns, broad, wrap in _attempts(report.cells, view, wide):
+    for columns, broad, wrap, dense in _attempts(report.cells, view, wide):
         table = _make_table(report, replace(view, columns=columns))
-        layout = find_layout(table, wide=broad, wrap=wrap)
+        layout = find_layout(table, wide=broad, wrap=wrap, dense=dense)
         if layout is not None:
             return table, layout, broad
         first = first or table
@@ -76,17 +76,22 @@ def _choose(report: Report, view: View, wide: bool) -> tuple[Table, Layout | Non
     return first, None, True
 
 
-def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tuple[str, ...], bool, bool]]:
-    """Yield columns, whether the table takes the full width, and whether names may be broken; the best choice first."""
+def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tuple[str, ...], bool, bool, bool]]:
+    """Yield columns, whether the table takes the full width, whether names may be broken, and whether it is dense.
+
+    The best choice comes first.
+    """
     everything = view.columns or (() if view.pivot else default_columns(cells))
     incomplete = ("n",) if (cells["n"] < cells["planned"]).any() else ()
     choices = [choice for choice in CHOICES if len(cells) > 1 or {"delta", "delta_mean"}.isdisjoint(choice)]
     narrow = [everything] if view.columns or view.pivot else [(*incomplete, *columns) for columns in choices]
     if not wide:
-        yield from ((columns, False, wrap) for wrap in (False, True) for columns in narrow)
-    yield from ((everything, True, wrap) for wrap in (False, True))
-    if not view.columns and not view.pivot:
-        yield from ((everything[:count], True, True) for count in range(len(everything) - 1, 0, -1))
+        yield from ((columns, False, wrap, False) for wrap in (False, True) for columns in narrow)
+    yield from ((everything, True, wrap, False) for wrap in (False, True))
+    if view.columns or view.pivot:
+        yield from ((everything, True, wrap, True) for wrap in (False, True))
+    else:
+        yield from ((everything[:count], True, True, False) for count in range(len(everything) - 1, 0, -1))
 
 
 def _make_table(report: Report, view: View) -> Table:
@@ -94,5 +99,5 @@ def _make_table(report: Report, view: View) -> Table:
     table = view.make_table(report.cells, report.names.shorten())
     if view.pivot is not None:
         return table
-    numbers = [SHORT.get(name, COLUMNS[name].heading) for name in table.columns]
+    numbers = [SHORT.get(name, find_column(name).heading) for name in table.columns]
     return replace(table, headings=(*table.headings[: table.text_columns], *numbers))

@@ -7,6 +7,7 @@ from html import escape
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from fcnlab.report.tables.names import number_repeated
 from fcnlab.report.tables.table import Table
 
 
@@ -19,7 +20,7 @@ def to_styler(table: Table, caption: str) -> Styler:
         table: table of texts.
         caption: caption of the table.
     """
-    headings = list(table.headings)
+    headings = number_repeated(table.headings)  # pandas formats only frames with different headings
     frame = pd.DataFrame(list(table.rows), columns=headings)
     bold = [
         ["font-weight: bold" if (row, column) in table.marks else "" for column in range(len(headings))]

@@ -16,7 +16,7 @@ class Table:
         baseline_rows: indices of the rows of baselines.
         group_starts: indices of the rows that start another group.
         marks: indices of row and column of the texts in bold: the best cell and those that do not differ from it.
-        columns: name in `COLUMNS` of each column of numbers; empty for a table of other columns.
+        columns: name of each column of numbers, see `find_column`; empty for a table of other columns.
     """
 
     headings: tuple[str, ...]
