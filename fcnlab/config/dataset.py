@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Tag, model_validator
 
 from fcnlab.config.base import BUILTIN, Config, Entry, Finite, Length, SameType, Whole, tag_by_type
 from fcnlab.config.mask_values import (
@@ -39,6 +39,20 @@ class Size(Config):
     height: Length
     width: Length
 
+
+def _check_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"'{value}' is not a regular expression: {error}") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+"""A regular expression."""
+
+Part = Annotated[float, Field(strict=True, gt=0, lt=1)]
+"""A part of all images, without none and all of them."""
 
 SceneCount = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 
@@ -75,25 +89,70 @@ class Fractions(Config):
         group_by: regular expression on the ids; images with the same match are in the same split.
     """
 
-    val: Annotated[float, Field(strict=True, gt=0, lt=1)]
+    val: Part
     test: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     seed: Whole = 0
-    group_by: str | None = None
-
-    @field_validator("group_by")
-    @classmethod
-    def _check_pattern(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"'{value}' is not a regular expression: {error}") from None
-        return value
+    group_by: Pattern | None = None
 
     @model_validator(mode="after")
     def _check_sum(self) -> Fractions:
         if self.val + self.test >= 1:
             raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
         return self
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return ("train", "val", "test") if self.test else ("train", "val")
+
+
+class CrossValidation(Config):
+    """Configuration of a cross-validation: all images are divided into folds, of which each trial holds out one.
+
+    The trial with seed s holds out the fold with the index s modulo `folds`, so that the cells of a grid hold out the
+    same images for the same seed. The same ids and `seed` give the same folds on every machine.
+
+    Attributes:
+        folds: number of folds.
+        val: fraction of all images that become `val`, sampled from the folds that are not held out; the fold that is
+            held out is then `test`. By default there is no `test`, and the fold that is held out is `val`.
+        seed: seed of the random order.
+        group_by: regular expression on the ids; images with the same match are in the same fold.
+        fold: index of the fold that all trials hold out, from 0; by default it follows from their seeds.
+    """
+
+    folds: Annotated[int, Field(strict=True, ge=2, le=1000)]
+    val: Part | None = None
+    seed: Whole = 0
+    group_by: Pattern | None = None
+    fold: Whole | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> CrossValidation:
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is not one of {self.folds} folds, 0 to {self.folds - 1}")
+        if self.val is not None and self.val + 1 / self.folds >= 1:
+            raise ValueError(f"val {self.val} and one of {self.folds} folds leave nothing to train on")
+        return self
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return ("train", "val", "test") if self.val is not None else ("train", "val")
+
+    @property
+    def test_ratio(self) -> float:
+        """The number of images that are held out, divided by the number of those that are trained on."""
+        held_out = 1 / self.folds
+        return held_out / (1 - held_out - (self.val or 0.0))
+
+    def find_fold(self, seed: int) -> int:
+        """Return the index of the fold that the trial with a seed holds out.
+
+        Args:
+            seed: seed of the trial.
+        """
+        return seed % self.folds if self.fold is None else self.fold
 
 
 class Dataset(Entry):
@@ -132,6 +191,19 @@ class Dataset(Entry):
         """Names of the text files with the ids of the splits."""
         return ()
 
+    @property
+    def folds_by_seed(self) -> CrossValidation | None:
+        """The cross-validation, if the seed of a trial selects its fold; None if all trials have the same splits."""
+        return None
+
+    def select_fold(self, seed: int) -> Self:  # noqa: ARG002 - used by datasets with a cross-validation
+        """Return the dataset of the trial with a seed: with the fold that it holds out, if there is a cross-validation.
+
+        Args:
+            seed: seed of the trial.
+        """
+        return self
+
 
 class ShapesDataset(Dataset):
     """Configuration of generated scenes.
@@ -167,7 +239,7 @@ class KnownDataset(Dataset):
 class FolderDataset(Dataset):
     """Configuration of a dataset of a folder of images and a folder of masks, paired by name.
 
-    The splits come from one of three: `{split}` in `images` and `masks`, `lists`, or `fractions`.
+    The splits come from one of four: `{split}` in `images` and `masks`, `lists`, `fractions`, or `cross_validation`.
 
     Attributes:
         images: folder, absolute or in the lab or below the data root; `{split}` is replaced by the name of a split.
@@ -182,6 +254,7 @@ class FolderDataset(Dataset):
         lists: text files with one id, or the paths of an image and its mask, per line, by split; in the lab or below
             the data root.
         fractions: a random split.
+        cross_validation: folds, of which each trial holds out another one.
         colors: colors of classes in pictures, such as '#804080'. Other classes have the colors of their color masks, or
             generated ones.
         channels: number of channels of the images: 3 (RGB), 1 (gray), or 4, the bands of the files. Images are
@@ -204,6 +277,7 @@ class FolderDataset(Dataset):
     ignore: Annotated[tuple[MaskValue, ...], BeforeValidator(parse_values)] = ()
     lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
     fractions: Fractions | None = None
+    cross_validation: CrossValidation | None = None
     colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 - pydantic copies defaults
     channels: Annotated[Literal[1, 3, 4], SameType] = 3
     value_range: tuple[Finite, Finite] | None = None
@@ -220,6 +294,18 @@ class FolderDataset(Dataset):
     def list_files(self) -> tuple[str, ...]:
         return tuple(self.lists.values())
 
+    @property
+    def folds_by_seed(self) -> CrossValidation | None:
+        parts = self.cross_validation
+        return parts if parts is not None and parts.fold is None else None
+
+    def select_fold(self, seed: int) -> Self:
+        parts = self.folds_by_seed
+        if parts is None:
+            return self
+        fixed = parts.model_copy(update={"fold": parts.find_fold(seed)})
+        return self.model_copy(update={"cross_validation": fixed})
+
     @model_validator(mode="after")
     def _check_values(self) -> FolderDataset:
         names = [name for name, _ in self.classes]
@@ -234,24 +320,24 @@ class FolderDataset(Dataset):
     @model_validator(mode="after")
     def _check_splits(self) -> FolderDataset:
         placeholders = [folder.count("{split}") for folder in (self.images, self.masks)]
-        sources = [any(placeholders), bool(self.lists), self.fractions is not None]
-        if sum(sources) != 1:
+        random = {"fractions": self.fractions, "cross_validation": self.cross_validation}
+        named = {"lists": tuple(self.lists)} if self.lists else {}
+        named |= {source: parts.split_names for source, parts in random.items() if parts is not None}
+        if any(placeholders) + len(named) != 1:
             raise ValueError(
-                f"{'no' if not any(sources) else 'more than one'} source of splits; give one of {{split}} in both "
-                "'images' and 'masks', 'lists', or 'fractions'"
+                f"{'more than one' if named else 'no'} source of splits; give one of {{split}} in both 'images' and "
+                "'masks', 'lists', 'fractions', or 'cross_validation'"
             )
         if any(placeholders):
             if placeholders != [1, 1]:
                 raise ValueError("{split} must appear once in 'images' and once in 'masks'")
             return self
-        source, names = "lists", set(self.lists)
-        if self.fractions is not None:
-            source, names = "fractions", {"train", "val"} | ({"test"} if self.fractions.test else set())
+        [(source, names)] = named.items()
         unknown = [split for split in self.used_splits if split not in names]
         if unknown:
             raise ValueError(f"splits: '{source}' has no split '{unknown[0]}'; it has {', '.join(sorted(names))}")
-        if self.fractions and self.fractions.test and self.splits.test is None:
-            raise ValueError("'fractions' sets a test split that is not used; add splits: {test: test}")
+        if source in random and "test" in names and self.splits.test is None:
+            raise ValueError(f"'{source}' sets a test split that is not used; add splits: {{test: test}}")
         return self
 
 

@@ -567,6 +567,33 @@ def test_groups_stay_together_in_random_splits(call: Call, mine: Path) -> None:
     assert refused_after_output.code == 2 and message in refused_after_output.err
 
 
+def test_folds_are_a_cross_validation_with_one_seed_per_fold(call: Call, mine: Path) -> None:
+    output = add(call, "--folds", "5")
+    assert (output.code, output.err) == (0, "") and "splits of fold 0 of 5: train 8, val 2" in output.out
+    assert entries()["mine"]["cross_validation"] == {"folds": 5} and "splits" not in entries()["mine"]
+    grid = Lab.find().load_grid(Path("experiments/mine.yaml"))
+    folds = [trial.dataset.content()["cross_validation"]["fold"] for _, trial in grid.trials(Lab.find().fingerprints)]
+    assert folds == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    output = add(call, "--folds", "2", "--val", "0.2", name="nested")
+    assert "splits of fold 0 of 2: train 3, val 2, test 5" in output.out
+    assert entries()["nested"]["cross_validation"] == {"folds": 2, "val": 0.2}
+    assert call("data", "check", "nested").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--folds", "3", "--test", "0.2"), "--folds and --test are mutually exclusive"),
+        (("--folds", "3", "--lists", "."), "--lists and --group-by, --val, --test or --folds are mutually exclusive"),
+        (("--folds", "2", "--val", "0.6"), "--folds, --val, --group-by: val 0.6 and one of 2 folds leave nothing"),
+        (("--folds", "11"), "10 images are too few for 11 folds"),
+    ],
+)
+def test_invalid_folds_are_an_error(call: Call, mine: Path, options: tuple[str, ...], message: str) -> None:
+    output = add(call, *options)
+    assert output.code == 2 and message in output.err and not Path("registry/datasets.yaml").exists()
+
+
 def test_folders_in_the_lab_are_written_as_relative_paths(call: Call, mine: Path) -> None:
     mine.rename("data")
     output = call("data", "add", "mine", "--images", "data/images", "--masks", "data/masks")

@@ -174,6 +174,12 @@ FOLDER: dict[str, Any] = {
 }
 """A dataset of folders, as overrides of `shapes`."""
 
+FOLDS: dict[str, Any] = {
+    **{key: value for key, value in FOLDER.items() if not key.startswith("dataset.fractions")},
+    "dataset.cross_validation.folds": 3,
+}
+"""The same with a cross-validation."""
+
 CHANGES: list[dict[str, Any]] = [
     {"recipe.epochs": 3},
     {"recipe.batch_size": 5},
@@ -297,6 +303,11 @@ CHANGES: list[dict[str, Any]] = [
     {**FOLDER, "dataset.fractions.val": 0.4},
     {**FOLDER, "dataset.fractions.seed": 1},
     {**FOLDER, "dataset.fractions.test": 0.1, "dataset.splits.test": "test"},
+    {**FOLDS},
+    {**FOLDS, "dataset.cross_validation.folds": 4},
+    {**FOLDS, "dataset.cross_validation.fold": 1},
+    {**FOLDS, "dataset.cross_validation.seed": 1},
+    {**FOLDS, "dataset.cross_validation.val": 0.1, "dataset.splits.test": "test"},
 ]
 
 

@@ -333,6 +333,9 @@ ENTRY: dict[str, Any] = {
 }
 
 
+FOLDS: dict[str, Any] = {"fractions": None, "cross_validation": {"folds": 3}}
+
+
 def entry(**output: Any) -> FolderDataset:
     merged = {key: value for key, value in (ENTRY | output).items() if value is not None}
     return validate(AnyDataset, merged, "datasets.yaml: mine")
@@ -353,7 +356,7 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
         ({"masks": None}, "masks: missing; this key is required with type: folder"),
         (
             {"folder": "mine"},
-            "folder: unknown key with type: folder; valid: channels, classes, colors, description, ",
+            "folder: unknown key with type: folder; valid: channels, classes, colors, cross_validation, ",
         ),
         ({"classes": ["a"]}, "classes: give 2 to 255 classes, not 1"),
         ({"classes": [f"c{n}" for n in range(256)]}, "classes: give 2 to 255 classes, not 256"),
@@ -381,6 +384,18 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
         ({"fractions": {"val": 0.1, "test": 0.1}}, "'fractions' sets a test split that is not used; add splits"),
         ({"fractions": {"val": 0.6, "test": 0.4}, "splits": {"test": "test"}}, "leave nothing to train on"),
         ({"fractions": {"vall": 0.1, "val": 0.1}}, "fractions.vall: unknown key; did you mean 'val'?"),
+        ({"cross_validation": {"folds": 3}}, "more than one source of splits; give one of"),
+        ({**FOLDS, "cross_validation": {"folds": 1}}, "folds: input should be greater than or equal to 2, not 1"),
+        ({**FOLDS, "cross_validation": {"folds": 3, "fold": 3}}, "fold 3 is not one of 3 folds, 0 to 2"),
+        (
+            {**FOLDS, "cross_validation": {"folds": 2, "val": 0.5}},
+            "val 0.5 and one of 2 folds leave nothing to train on",
+        ),
+        (
+            {**FOLDS, "cross_validation": {"folds": 3, "val": 0.1}},
+            "'cross_validation' sets a test split that is not used",
+        ),
+        ({**FOLDS, "splits": {"test": "test"}}, "splits: 'cross_validation' has no split 'test'; it has train, val"),
         ({"unpaired": "leave"}, 'unpaired: "leave" is not valid; valid: refuse, skip'),
         ({"clases": ["a"]}, "clases: unknown key with type: folder; did you mean 'classes'?"),
     ],
@@ -444,6 +459,8 @@ CONTENT: list[dict[str, Any]] = [
     {"fractions": {"val": 0.4}},
     {"fractions": {"val": 0.5, "seed": 1}},
     {"fractions": {"val": 0.5, "test": 0.1}, "splits": {"test": "test"}},
+    {"fractions": None, "cross_validation": {"folds": 2}},
+    {"fractions": None, "cross_validation": {"folds": 2, "fold": 1}},
     {"splits": {"val": "train"}},
     {"value_range": [0, 4095]},
     {"channels": 1},
@@ -468,6 +485,18 @@ def test_fields_that_change_labels_or_splits_are_part_of_the_identity() -> None:
 def test_ids_of_lists_are_part_of_the_fingerprint() -> None:
     one, other = ({"train": f"{where}/t.txt", "val": f"{where}/v.txt"} for where in ("a", "b"))
     assert identity(fractions=None, lists=one) == identity(fractions=None, lists=other)
+
+
+def test_the_seed_of_a_trial_selects_the_fold_that_it_holds_out(tmp_path: Path) -> None:
+    put(tmp_path / "mine", "a b c d e f g")
+    lab, spec = Lab.find(root=tmp_path), entry(**FOLDS)
+    held_out = [lab.open_dataset(spec.select_fold(seed)).split("val").ids for seed in range(4)]
+    assert sorted(id_ for ids in held_out[:3] for id_ in ids) == list("abcdefg")
+    assert held_out[3] == held_out[0] and spec.select_fold(3) == spec.select_fold(0) != spec
+    fixed = entry(fractions=None, cross_validation={"folds": 3, "fold": 1})
+    assert fixed.select_fold(2) == fixed and lab.open_dataset(fixed).split("val").ids == held_out[1]
+    assert (spec.folds_by_seed, fixed.folds_by_seed) == (spec.cross_validation, None)
+    assert entry().select_fold(1) == entry() and entry().folds_by_seed is None
 
 
 # --- in a lab --------------------------------------------------------------------------------------------------------

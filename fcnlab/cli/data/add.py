@@ -72,6 +72,15 @@ def add(
             metavar="FRACTION", min=0, max=1, help="Fraction of the images for testing", show_default=RANDOM_SHARE
         ),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Cross-validation with N folds: each seed holds out another fold, as test with --val, or else as val",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random splits")] = 0,
     group_by: Annotated[
         str | None,
@@ -110,7 +119,7 @@ def add(
         find_warnings,
         list_splits,
     )
-    from fcnlab.config.dataset import AnyDataset, Fractions
+    from fcnlab.config.dataset import AnyDataset, CrossValidation, Fractions
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
     from fcnlab.data.datasets.splits import SPLIT
@@ -120,9 +129,11 @@ def add(
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     file = _registry(lab_, name, force)
-    random_splits = any(option is not None for option in (val, test, group_by))
+    random_splits = any(option is not None for option in (val, test, folds, group_by))
     if lists is not None and random_splits:
-        raise ConfigError("--lists and --group-by, --val or --test are mutually exclusive; pass one of them")
+        raise ConfigError("--lists and --group-by, --val, --test or --folds are mutually exclusive; pass one of them")
+    if folds is not None and test is not None:
+        raise ConfigError("--folds and --test are mutually exclusive: with --folds and --val, each fold is test once")
     if channels not in (1, 3, 4):
         raise ConfigError(f"--channels {channels}: valid: 1, 3, 4")
     given = folders = (_absolute(images), _absolute(masks))
@@ -131,9 +142,11 @@ def add(
     files = find_lists(lists) if lists is not None else {}
     try:
         pairing = _pair(folders, files.values())
-        splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
+        splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, folds, seed, group_by)
         if "fractions" in splits:  # before the masks are read, which may take minutes
             validate(Fractions, splits["fractions"], "--val, --test, --group-by")
+        if "cross_validation" in splits:
+            validate(CrossValidation, splits["cross_validation"], "--folds, --val, --group-by")
         contents = _read_contents(pairing, channels)
     except DataError as error:
         _refuse_swapped(folders, files.values(), channels, str(error).splitlines()[0])
@@ -156,7 +169,8 @@ def add(
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
     sizes = {split: len(dataset.split(split)) for split in spec.used_splits}
-    typer.echo("splits: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
+    of_fold = f" of fold 0 of {folds}" if folds is not None else ""
+    typer.echo(f"splits{of_fold}: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
     typer.echo(f"\n{to_yaml(name, entry)}")
     whole = given[0] if folders != given else None
     warnings = find_warnings(dataset, spec, contents, choice, whole)

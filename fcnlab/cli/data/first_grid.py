@@ -16,7 +16,7 @@ _GRID = """\
 question: Do skip connections improve mIoU on {name}?
 base: {{backbone: tiny-scratch, dataset: {name}, recipe: quick{length}}}
 product: {{head: [fcn32s, fcn8s]}}
-seeds: 3
+seeds: {seeds}
 """
 
 _SMALL = 1000
@@ -45,10 +45,12 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
     file = lab.root / "experiments" / f"{name}.yaml"
     dataset = lab.registry.get("dataset", name)
     images = len(lab.open_dataset(dataset).split(dataset.splits.train))
+    folds = dataset.folds_by_seed
     recipe = "small-data" if images < _SMALL else "standard"
     text = _GRID.format(
         name=name,
         recipe=recipe,
+        seeds=f"{folds.folds}  # each seed holds out another fold" if folds is not None else "3",
         length=_lengthen(lab.registry.get("recipe", "quick"), images),
         accurate_batch=_limit_batch(lab.registry.get("recipe", recipe), images),
     )

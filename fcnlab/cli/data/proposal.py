@@ -162,19 +162,28 @@ def list_splits(lab: Lab, files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def choose_splits(
-    folders: tuple[str, str], val: float | None, test: float | None, seed: int, group_by: str | None
+    folders: tuple[str, str],
+    val: float | None,
+    test: float | None,
+    folds: int | None,
+    seed: int,
+    group_by: str | None,
 ) -> dict[str, Any]:
-    """Return splits by sub-folders if the folders contain `{split}`, and random splits otherwise.
+    """Return splits by sub-folders if the folders contain `{split}`, and random splits or folds otherwise.
 
     Raises:
         ConfigError: `val` is 0.
         DataError: no two sub-folders are known as training and evaluation splits.
     """
     if SPLIT not in folders[0]:
-        if val is None and test is None:
-            test = 0.15
         if val == 0:
             raise ConfigError("--val 0: the validation fraction must be above 0, such as --val 0.1")
+        if folds is not None:
+            parts = {"folds": folds, "val": val, "seed": seed, "group_by": group_by}
+            division = {"cross_validation": {key: value for key, value in parts.items() if value}}
+            return division | ({"splits": {"test": "test"}} if val else {})
+        if val is None and test is None:
+            test = 0.15
         shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed, "group_by": group_by}
         return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
     named = match_purposes(common_splits(*folders))

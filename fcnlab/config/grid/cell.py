@@ -54,7 +54,7 @@ class Cell:
         return ", ".join(format_name(value) for value in self.axes.values()) or self.names["variant"]
 
     def trials(self, seeds: Iterable[int], fingerprints: Fingerprints) -> list[Trial]:
-        """Return the trials of this cell, one per seed.
+        """Return the trials of this cell, one per seed; with a cross-validation, each with the fold of its seed.
 
         Args:
             seeds: seeds of the trials.
@@ -64,25 +64,32 @@ class Cell:
             The trials in the order of the seeds.
         """
         seeds = list(seeds)
-        data, weights, extensions = fingerprints(self.variant, self.dataset, self.recipe)
+        datasets = [self.dataset.select_fold(seed) for seed in seeds]
+        inputs = {
+            text: (dataset, fingerprints(self.variant, dataset, self.recipe))
+            for text, dataset in {repr(dataset): dataset for dataset in datasets}.items()
+        }
         if isinstance(self.init_from, Cell):
             earlier: list[str | None] = [trial.key for trial in self.init_from.trials(seeds, fingerprints)]
         else:
             earlier = [self.init_from] * len(seeds)
-        return [
-            Trial(
-                variant=self.variant,
-                dataset=self.dataset,
-                recipe=self.recipe,
-                seed=seed,
-                names=dict(self.names),
-                data=data,
-                weights=weights,
-                init_from=key,
-                extensions=extensions,
+        trials = []
+        for seed, text, key in zip(seeds, map(repr, datasets), earlier, strict=True):
+            dataset, (data, weights, extensions) = inputs[text]
+            trials.append(
+                Trial(
+                    variant=self.variant,
+                    dataset=dataset,
+                    recipe=self.recipe,
+                    seed=seed,
+                    names=dict(self.names),
+                    data=data,
+                    weights=weights,
+                    init_from=key,
+                    extensions=extensions,
+                )
             )
-            for seed, key in zip(seeds, earlier, strict=True)
-        ]
+        return trials
 
     def content(self) -> dict[str, Any]:
         """Return the identifying content of the cell as plain values.

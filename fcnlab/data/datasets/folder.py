@@ -16,8 +16,10 @@ from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.data.datasets.splits import (
     SPLIT,
+    Folds,
     common_splits,
     divide_ids,
+    divide_into_folds,
     find_split_names,
     read_list,
     read_pairs,
@@ -43,8 +45,9 @@ class FolderLayout:
         mask_suffix: suffix of the masks' names before the extension.
         lists: text files with one id, or an image and its mask, per line, by split.
         fractions: fraction of all images in each random split; the first split gets the remaining images.
-        seed: seed of the random division.
-        group_by: regular expression; ids with the same match are in the same random split.
+        folds: division of all images into folds.
+        seed: seed of the random division, also into folds.
+        group_by: regular expression; ids with the same match are in the same random split or fold.
         skip_unpaired: leave out images without a mask.
     """
 
@@ -54,13 +57,36 @@ class FolderLayout:
     mask_suffix: str = ""
     lists: Mapping[str, Path] = field(default_factory=dict)
     fractions: Mapping[str, float] = field(default_factory=dict)
+    folds: Folds | None = None
     seed: int = 0
     group_by: str | None = None
     skip_unpaired: bool = False
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits."""
-        return tuple(self.lists) or tuple(self.fractions) or common_splits(self.images, self.masks)
+        named = tuple(self.lists) or tuple(self.fractions) or (self.folds.names if self.folds is not None else ())
+        return named or common_splits(self.images, self.masks)
+
+    @property
+    def is_random(self) -> bool:
+        """True if the splits are a random division of all images."""
+        return bool(self.fractions) or self.folds is not None
+
+    def divide(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Divide ids into random splits or folds.
+
+        Args:
+            ids: ids of all images.
+
+        Returns:
+            The ids of each split.
+
+        Raises:
+            DataError: there are too few images.
+        """
+        if self.folds is not None:
+            return divide_into_folds(ids, self.folds, self.seed, self.group_by)
+        return divide_ids(ids, self.fractions, self.seed, self.group_by)
 
 
 class Folder(FileDataset):
@@ -133,10 +159,10 @@ class Folder(FileDataset):
         ids = sorted(images)
         if files.lists:
             ids = _read_ids(files.lists[split], images, files)
-        elif files.fractions:
+        elif files.is_random:
             if not ids:
                 raise EmptySplitError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
-            ids = divide_ids(ids, files.fractions, files.seed, files.group_by)[split]
+            ids = files.divide(ids)[split]
         ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
 

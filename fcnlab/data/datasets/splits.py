@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -154,22 +155,98 @@ def divide_ids(
     Raises:
         DataError: there are too few ids or groups, or an id has no group.
     """
-    groups: dict[str, list[str]] = {}
-    for id_ in sorted(ids):
-        groups.setdefault(id_ if group_by is None else find_group(id_, group_by), []).append(id_)
-    order = np.random.RandomState(derive_seed(seed, "split") % 2**32).permutation(len(groups))
-    shuffled = iter([groups[name] for name in (sorted(groups)[i] for i in order)])
+    shuffled = _shuffle_groups(ids, seed, group_by)
+    remaining = iter(shuffled)
     first, *others = fractions
     divided: dict[str, list[str]] = {first: []}
     for name in others:
-        divided[name] = sorted(_take(shuffled, max(1, round(fractions[name] * len(ids)))))
-    divided[first] = sorted(id_ for group in shuffled for id_ in group)
+        divided[name] = sorted(_take(remaining, max(1, round(fractions[name] * len(ids)))))
+    divided[first] = sorted(id_ for group in remaining for id_ in group)
     if not divided[first]:
-        noun, verb = ("image", "is") if len(groups) == 1 else ("images", "are")
-        if group_by is not None:
-            noun = f"{'group' if len(groups) == 1 else 'groups'} of images ('{group_by}')"
-        raise DataError(f"{len(groups)} {noun} {verb} too few for the splits {', '.join(fractions)}")
+        raise DataError(_describe_too_few(shuffled, group_by, f"the splits {', '.join(fractions)}"))
     return divided
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Division of all images into folds, of which one is held out.
+
+    Attributes:
+        count: number of folds.
+        held_out: index of the fold that is held out, from 0.
+        val: fraction of all images that become `val`, sampled from the other folds; the fold that is held out is then
+            `test`. None if it is `val`.
+    """
+
+    count: int
+    held_out: int
+    val: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return ("train", "val") if self.val is None else ("train", "val", "test")
+
+
+def divide_into_folds(ids: Sequence[str], folds: Folds, seed: int, group_by: str | None = None) -> dict[str, list[str]]:
+    """Divide ids into folds, and these into the splits of the fold that is held out.
+
+    The folds do not depend on the order of the ids, nor on the fold that is held out. Their sizes differ by one id at
+    most; with groups, each group in order of size is added to the smallest fold.
+
+    Args:
+        ids: unique ids.
+        folds: the number of folds, the one that is held out, and the fraction of `val`.
+        seed: seed of the division.
+        group_by: regular expression; ids with the same match are in the same fold. See `find_group`.
+
+    Returns:
+        The sorted ids of each split.
+
+    Raises:
+        DataError: there are too few ids or groups, or an id has no group.
+    """
+    shuffled = _shuffle_groups(ids, seed, group_by)
+    divided: list[list[list[str]]] = [[] for _ in range(folds.count)]
+    sizes = [0] * folds.count
+    for group in sorted(shuffled, key=len, reverse=True):
+        smallest = sizes.index(min(sizes))
+        divided[smallest].append(group)
+        sizes[smallest] += len(group)
+    held_out = divided.pop(folds.held_out)
+    others = [group for fold in divided for group in fold]
+    splits = {"val" if folds.val is None else "test": held_out}
+    if folds.val is not None:
+        order = _permute(len(others), seed, f"val of fold {folds.held_out}")
+        remaining = iter([others[i] for i in order])
+        splits["val"] = [_take(remaining, max(1, round(folds.val * len(ids))))]
+        others = list(remaining)
+    splits["train"] = others
+    result = {name: sorted(id_ for group in splits[name] for id_ in group) for name in folds.names}
+    if not all(result.values()) or not all(divided):
+        raise DataError(_describe_too_few(shuffled, group_by, f"{folds.count} folds"))
+    return result
+
+
+def _shuffle_groups(ids: Sequence[str], seed: int, group_by: str | None) -> list[list[str]]:
+    """Return the sorted ids of each group, or each id by itself, in a random order."""
+    groups: dict[str, list[str]] = {}
+    for id_ in sorted(ids):
+        groups.setdefault(id_ if group_by is None else find_group(id_, group_by), []).append(id_)
+    names = sorted(groups)
+    return [groups[names[i]] for i in _permute(len(groups), seed, "split")]
+
+
+def _permute(count: int, seed: int, name: str) -> list[int]:
+    order: list[int] = np.random.RandomState(derive_seed(seed, name) % 2**32).permutation(count).tolist()
+    return order
+
+
+def _describe_too_few(groups: Sequence[Sequence[str]], group_by: str | None, parts: str) -> str:
+    noun, verb = ("image", "is") if len(groups) == 1 else ("images", "are")
+    if group_by is not None:
+        noun = f"{'group' if len(groups) == 1 else 'groups'} of images ('{group_by}')"
+    return f"{len(groups)} {noun} {verb} too few for {parts}"
 
 
 def _take(groups: Iterator[list[str]], count: int) -> list[str]:
