@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.analysis.holm import adjust_p_values
-from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS, compute_interval
+from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval, compute_fold_interval, compute_interval
 from fcnlab.analysis.resampling import BootstrapSample, CellCounts
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.errors import RunError
-from fcnlab.metrics.summary import Counts, Floats
+from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, mean_over_classes
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Difference:
         std_error: standard error of `value`.
         p_value: two-sided p-value of this comparison, without correction.
         images: number of images.
-        effective_images: number of images with equal influence that would determine `value` as well.
+        effective_images: number of images with equal influence that would determine `value` as well; NaN in a
+            cross-validation.
         by_seed: difference for each seed.
-        image_variance: variance of `value` by the choice of images, which more seeds do not lower.
+        image_variance: variance of `value` by the choice of images, which more seeds do not lower; NaN in a
+            cross-validation.
         seed_variance: variance between seeds; NaN for one seed. Divided by the number of seeds in that of `value`.
         classes: differences of each class.
     """
@@ -100,7 +103,12 @@ class Comparison:
 
 
 def estimate_difference(
-    cell: CellCounts, baseline: CellCounts, *, resamples: int = 10_000, seed: int = 0
+    cell: CellCounts,
+    baseline: CellCounts,
+    *,
+    folds: CrossValidation | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Difference:
     """Estimate the difference in mIoU of two cells, paired by seed and by image.
 
@@ -108,9 +116,13 @@ def estimate_difference(
     the mean difference over seeds; `fcnlab.analysis.intervals` describes its variance and interval. With one seed the
     interval is about these two trained models on other images, as `note` reports.
 
+    In a cross-validation, each seed has the images of the fold that it holds out, and images are resampled only if
+    there is one seed.
+
     Args:
         cell: counts by seed, each [images, num_classes, 3].
         baseline: counts by seed of the same images.
+        folds: the cross-validation, whose folds have other images; None if all seeds have the same images.
         resamples: number of bootstrap resamples; 10,000 give the standard error to 0.7 %.
         seed: seed of the resampling.
 
@@ -118,34 +130,94 @@ def estimate_difference(
         RunError: the cells have no seed in common, or were evaluated on different images or classes.
     """
     seeds = _common_seeds(cell, baseline)
+    if folds is not None and len(seeds) > 1:
+        return _estimate_over_folds(cell, baseline, seeds, folds)
     _check_labels(cell[seeds[0]], baseline[seeds[0]])
     sample, reference = (BootstrapSample.from_counts(one, seeds, resamples, seed) for one in (cell, baseline))
     miou = sample.mean_over_classes() - reference.mean_over_classes()
-    interval, classes = compute_interval(miou), compute_interval(sample - reference)
-    labeled = np.count_nonzero(cell[seeds[0]][:, :, 2], axis=0)
-    return Difference(
-        value=float(interval.value),
-        low=float(interval.low),
-        high=float(interval.high),
-        std_error=float(interval.std_error),
-        p_value=float(interval.p_value),
-        images=len(miou.counted),
-        effective_images=float(interval.effective_images),
-        by_seed=dict(zip(seeds, miou.values.tolist(), strict=True)),
-        image_variance=float(interval.image_variance),
-        seed_variance=float(interval.seed_variance),
-        classes=ClassDifferences(classes.value, classes.low, classes.high, classes.p_value, labeled),
+    return _describe(
+        dict(zip(seeds, miou.values.tolist(), strict=True)),
+        compute_interval(miou),
+        compute_interval(sample - reference),
+        len(miou.counted),
+        count_class_images(cell, seeds[:1]),
     )
 
 
+def _estimate_over_folds(
+    cell: CellCounts, baseline: CellCounts, seeds: list[int], folds: CrossValidation
+) -> Difference:
+    """Estimate a difference from the values of each seed on the images of its fold."""
+    for seed in seeds:
+        _check_labels(cell[seed], baseline[seed])
+    iou, reference = (np.stack([compute_class_iou(one[seed].sum(0)) for seed in seeds]) for one in (cell, baseline))
+    miou = mean_over_classes(iou) - mean_over_classes(reference)
+    distinct = select_folds(seeds, folds)
+    return _describe(
+        dict(zip(seeds, miou.tolist(), strict=True)),
+        compute_fold_interval(miou, folds.test_ratio),
+        compute_fold_interval(iou - reference, folds.test_ratio),
+        sum(len(cell[seed]) for seed in distinct),
+        count_class_images(cell, distinct),
+    )
+
+
+def _describe(
+    by_seed: dict[int, float], miou: Interval, classes: Interval, images: int, class_images: NDArray[np.int64]
+) -> Difference:
+    return Difference(
+        value=float(miou.value),
+        low=float(miou.low),
+        high=float(miou.high),
+        std_error=float(miou.std_error),
+        p_value=float(miou.p_value),
+        images=images,
+        effective_images=float(miou.effective_images),
+        by_seed=by_seed,
+        image_variance=float(miou.image_variance),
+        seed_variance=float(miou.seed_variance),
+        classes=ClassDifferences(classes.value, classes.low, classes.high, classes.p_value, class_images),
+    )
+
+
+def select_folds(seeds: Iterable[int], folds: CrossValidation | None) -> list[int]:
+    """Select one seed for each distinct set of images: the first seed of each fold.
+
+    Args:
+        seeds: seeds of trials.
+        folds: the cross-validation; None if all seeds have the same images.
+
+    Returns:
+        The seeds, in ascending order.
+    """
+    first: dict[int, int] = {}
+    for seed in sorted(seeds):
+        first.setdefault(folds.find_fold(seed) if folds is not None else 0, seed)
+    return sorted(first.values())
+
+
+def count_class_images(cell: CellCounts, seeds: Iterable[int]) -> NDArray[np.int64]:
+    """Count the images in which each class is labeled.
+
+    Args:
+        cell: counts by seed, each [images, num_classes, 3].
+        seeds: seeds with different images.
+
+    Returns:
+        [num_classes].
+    """
+    return np.asarray(sum(np.count_nonzero(cell[seed][:, :, 2], axis=0) for seed in seeds))
+
+
 def estimate_differences(
-    cells: Mapping[str, CellCounts], baseline: str, *, resamples: int = 10_000
+    cells: Mapping[str, CellCounts], baseline: str, *, folds: CrossValidation | None = None, resamples: int = 10_000
 ) -> dict[str, Difference]:
     """Estimate the difference of every cell to the baseline.
 
     Args:
         cells: cell label -> counts by seed.
         baseline: label of the baseline.
+        folds: see `estimate_difference`.
         resamples: number of bootstrap resamples.
 
     Returns:
@@ -157,7 +229,7 @@ def estimate_differences(
     """
     reference = cells.get(baseline, {})
     return {
-        label: estimate_difference(cell, reference, resamples=resamples)
+        label: estimate_difference(cell, reference, folds=folds, resamples=resamples)
         for label, cell in cells.items()
         if label != baseline and cell.keys() & reference.keys()
     }

@@ -32,6 +32,15 @@ first-order effect psi_i of image i, the *effective images* are n = (sum psi**2)
 with equal effects that would determine the variance as well (N / 3 for N normal effects). It is the degrees of freedom
 of Satterthwaite's formula for sum psi**2 with one degree per term, as for few and unequal clusters (Bell and McCaffrey,
 Survey Methodology 28, 2002; Carter, Schnepel and Steigerwald, Review of Economics and Statistics 99, 2017).
+
+In a cross-validation, each seed is evaluated on other images, so the variance over S seeds contains that of the images.
+Their training images overlap, so that the values of two seeds are correlated, and s**2 / S is too small. The variance
+is that of Nadeau and Bengio (Inference for the generalization error, Machine Learning 52, 2003),
+
+    variance = (1 / S + held-out images / training images) * s**2,
+
+with S - 1 degrees of freedom. Bouckaert and Frank (PAKDD 2004) use it for repeated cross-validation, where a fold is
+held out by several seeds.
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ from scipy.special import stdtr, stdtrit
 
 from fcnlab.analysis.resampling import BootstrapSample
 from fcnlab.errors import RunError
-from fcnlab.metrics.summary import Floats
+from fcnlab.metrics.summary import Floats, divide
 
 CONFIDENCE = 0.95
 """Confidence level of the intervals; 1 - `CONFIDENCE` is the level of the tests."""
@@ -62,8 +71,10 @@ class Interval:
         high: upper end of the interval.
         std_error: standard error of `value`.
         p_value: two-sided p-value for a true value of zero.
-        effective_images: number of images with equal influence that would determine `value` as well.
-        image_variance: variance of `value` by the choice of images, which more seeds do not lower.
+        effective_images: number of images with equal influence that would determine `value` as well; NaN in a
+            cross-validation.
+        image_variance: variance of `value` by the choice of images, which more seeds do not lower; NaN in a
+            cross-validation, which cannot separate it.
         seed_variance: variance between seeds; NaN for one seed.
     """
 
@@ -109,6 +120,44 @@ def compute_interval(sample: BootstrapSample) -> Interval:
         effective_images=effective,
         image_variance=image_variance,
         seed_variance=seed_variance,
+    )
+
+
+def compute_fold_interval(values: Floats, test_ratio: float) -> Interval:
+    """Compute intervals and p-values of means over the seeds of a cross-validation.
+
+    A p-value is below 1 - `CONFIDENCE` if and only if the interval excludes zero. Seeds whose value is NaN, as the IoU
+    of a class that is not labeled in their images, do not count. A value of fewer than two seeds has no interval.
+
+    Args:
+        values: [seeds, ...].
+        test_ratio: number of images that are held out, divided by the number of those that are trained on.
+
+    Returns:
+        Intervals of shape [...].
+
+    Example:
+        >>> interval = compute_fold_interval(np.array([0.01, 0.02, 0.03]), test_ratio=0.5)
+        >>> round(float(interval.value), 4), round(float(interval.std_error), 4)
+        (0.02, 0.0091)
+    """
+    valid = ~np.isnan(values)
+    seeds = valid.sum(0).astype(np.float64)
+    value = divide(np.where(valid, values, 0.0).sum(0), seeds)
+    variance = _variance(values)
+    dof = np.maximum(seeds - 1, 1)
+    error = np.sqrt(variance * (1 / np.maximum(seeds, 1) + test_ratio))
+    margin = stdtrit(dof, (1 + CONFIDENCE) / 2) * error
+    unknown = np.full_like(value, np.nan)
+    return Interval(
+        value=value,
+        low=value - margin,
+        high=value + margin,
+        std_error=error,
+        p_value=np.where(np.isnan(error), np.nan, _p_value(value, error, dof)),
+        effective_images=unknown,
+        image_variance=unknown,
+        seed_variance=variance,
     )
 
 

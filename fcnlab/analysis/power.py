@@ -47,7 +47,9 @@ class SeedPlan:
         if self.seeds is not None:
             return ""
         if np.isnan(self.smallest):
-            return "nothing can be planned from one seed or one image: run at least two seeds"
+            if self.have < 2:
+                return "nothing can be planned from one seed: run at least two seeds"
+            return "nothing can be planned from one image, nor from a cross-validation"
         return (
             "no number of seeds is enough: the variance of images hides a difference below "
             f"{100 * self.smallest:.2f} points; evaluate on more images"
@@ -71,7 +73,7 @@ def plan_seeds(observed: Difference, difference: float) -> SeedPlan:
     """
     if not difference > 0:
         raise RunError(f"difference is {difference}; valid: a difference above 0, such as 0.005 for half a point")
-    if observed.seeds < 2 or not np.isfinite(observed.std_error):
+    if observed.seeds < 2 or not np.isfinite(observed.std_error + observed.image_variance):
         return SeedPlan(observed.seeds, None, None, float("nan"))
     free = observed.seeds - 1
     upper = observed.seed_variance * free / float(chdtri(free, 0.8))

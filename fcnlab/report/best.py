@@ -109,7 +109,7 @@ def find_best(
         if len(means) < 2:
             continue
         best = str(means.idxmax())
-        same = group.same if best in group.same else find_same_images(records, best, group.cells)
+        same = group.same if best in group.same else find_same_images(records, best, group.cells, group.folds)
         if best == group.baseline:
             comparisons = significance.comparisons
             differences = {cell: comparisons[cell].difference for cell in group.cells if cell in comparisons}
@@ -117,7 +117,7 @@ def find_best(
             counts = load_counts(records, (cell for cell in group.cells if cell in same))
             seeds = counts.get(best, {}).keys()
             enough = {cell: one for cell, one in counts.items() if len(one.keys() & seeds) >= MIN_SEEDS}
-            differences = estimate_differences(enough, best, resamples=RESAMPLES)
+            differences = estimate_differences(enough, best, folds=group.folds, resamples=RESAMPLES)
         claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
         level |= {*means.index[means == means.max()], *(cell for cell, clear in claims.items() if not clear)}
         other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)

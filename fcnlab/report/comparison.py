@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, CellCounts, Difference, estimate_difference
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
@@ -34,15 +35,25 @@ class Side:
         name: name of the trial or cell.
         source: name of the grid of the cell, or first digits of the key of the trial.
         counts: counts by seed, each [images, num_classes, 3].
-        ids: ids of the images.
+        ids: ids of the images by seed.
         classes: names of the classes.
+        folds: the cross-validation, in which each seed has the images of another fold; None if all seeds have the same.
     """
 
     name: str
     source: str
     counts: CellCounts
-    ids: tuple[str, ...]
+    ids: Mapping[int, tuple[str, ...]]
     classes: tuple[str, ...]
+    folds: CrossValidation | None = None
+
+    @property
+    def image_miou(self) -> pd.Series[float]:
+        """The mIoU of each image by its id, the mean over the seeds that were evaluated on it."""
+        by_seed = [
+            pd.Series(compute_image_miou(counts), index=list(self.ids[seed])) for seed, counts in self.counts.items()
+        ]
+        return pd.concat(by_seed).groupby(level=0, sort=False).mean()
 
 
 @dataclass(frozen=True)
@@ -81,11 +92,10 @@ class CellComparison:
     @property
     def images(self) -> pd.DataFrame:
         """The mIoU of each image on both sides, means over the seeds: `image`, `a`, `b` and `delta`, fractions of 1."""
-        a, b = (
-            np.mean([compute_image_miou(counts) for counts in side.counts.values()], axis=0)
-            for side in (self.a, self.b)
-        )
-        return pd.DataFrame({"image": self.a.ids, "a": a, "b": b, "delta": b - a})
+        a, b = self.a.image_miou, self.b.image_miou
+        images = a.index[a.index.isin(b.index)]
+        a, b = a[images], b[images]
+        return pd.DataFrame({"image": images, "a": a.to_numpy(), "b": b.to_numpy(), "delta": (b - a).to_numpy()})
 
 
 def load_side(reference: Reference, lab: Lab) -> Side:
@@ -109,17 +119,25 @@ def load_side(reference: Reference, lab: Lab) -> Side:
         lambda tracker: load_records(trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", checkpoint)
     )
     name, grid = plan.grid.display_name(label), plan.grid.name
-    return _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed)
+    folds = reference.planned.cell.dataset.folds_by_seed if seed is None else None
+    return _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed, folds)
 
 
-def _side(name: str, source: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
+def _side(
+    name: str,
+    source: str,
+    cell: str,
+    records: TrialRecords,
+    seed: int | None = None,
+    folds: CrossValidation | None = None,
+) -> Side:
     counts: Mapping[int, np.ndarray] = {
         number: array for number, array in records.counts(cell).items() if seed in (None, number)
     }
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts")
-    first = min(counts)
-    return Side(name, source, counts, records.ids(cell, first), records.by_cell[cell][first].classes)
+    ids = {number: records.ids(cell, number) for number in counts}
+    return Side(name, source, counts, ids, records.by_cell[cell][min(counts)].classes, folds)
 
 
 def compare(a: Side, b: Side) -> CellComparison:
@@ -134,13 +152,17 @@ def compare(a: Side, b: Side) -> CellComparison:
     """
     if a.name == b.name and a.source != b.source:
         a, b = (replace(side, name=f"{side.name} ({side.source})") for side in (a, b))
-    if a.ids != b.ids or a.classes != b.classes:
+    pairs = {seed: seed for seed in a.ids.keys() & b.ids.keys()}
+    single = len(a.counts) == len(b.counts) == 1
+    if single:  # also of two seeds
+        pairs = {next(iter(a.ids)): next(iter(b.ids))}
+    if a.classes != b.classes or any(a.ids[one] != b.ids[other] for one, other in pairs.items()):
         names = f"{quote_name(a.name)} and {quote_name(b.name)}"
         raise RunError(f"{names} were evaluated on different images or classes and cannot be compared")
-    one, other = a.counts, b.counts
-    if len(one) == len(other) == 1:
-        one, other = ({0: next(iter(side.values()))} for side in (one, other))
-    return CellComparison(a, b, estimate_difference(other, one))
+    if single:
+        one, other = ({0: next(iter(side.counts.values()))} for side in (a, b))
+        return CellComparison(a, b, estimate_difference(other, one))
+    return CellComparison(a, b, estimate_difference(b.counts, a.counts, folds=a.folds))
 
 
 def to_values(comparison: CellComparison) -> dict[str, object]:

@@ -8,7 +8,10 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from fcnlab.analysis import CellCounts, select_folds
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.record import Record
@@ -26,6 +29,7 @@ class DatasetGroup:
             empty where no trial has finished.
         same: labels of the cells that were evaluated on the same images, labels and classes as the reference.
         others: labels of the other cells with finished trials.
+        folds: the cross-validation, in which each seed has the images of another fold; None if all seeds have the same.
     """
 
     name: str
@@ -34,6 +38,7 @@ class DatasetGroup:
     reference: str
     same: frozenset[str]
     others: tuple[str, ...]
+    folds: CrossValidation | None = None
 
 
 def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tuple[DatasetGroup, ...]:
@@ -59,7 +64,8 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
         ranked = mean_miou[mean_miou.index.isin(records.by_cell.keys() & set(by_dataset[name]))]
         best = "" if ranked.empty else str(ranked.idxmax())
         reference = baseline if baseline in records.by_cell else best
-        same = find_same_images(records, reference, list(chain.from_iterable(by_dataset.values())))
+        folds = grid.baselines[name].dataset.folds_by_seed
+        same = find_same_images(records, reference, list(chain.from_iterable(by_dataset.values())), folds)
         names = [other for other, cells in by_dataset.items() if other == name or not same.isdisjoint(cells)]
         labels = {cell for other in names for cell in by_dataset.pop(other)}
         groups.append(
@@ -70,20 +76,25 @@ def find_groups(grid: Grid, trials: pd.DataFrame, records: TrialRecords) -> tupl
                 reference=reference,
                 same=same,
                 others=tuple(cell for cell in records.by_cell if cell in labels - same),
+                folds=folds,
             )
         )
     return tuple(groups)
 
 
-def find_same_images(records: TrialRecords, reference: str, cells: Collection[str]) -> frozenset[str]:
+def find_same_images(
+    records: TrialRecords, reference: str, cells: Collection[str], folds: CrossValidation | None = None
+) -> frozenset[str]:
     """Find the cells whose trials were all evaluated on the same images, labels and classes as a reference.
 
-    Trials without counts are compared by the fingerprint of their data and by their split.
+    In a cross-validation, trials that hold out the same fold are compared. Trials without counts are compared by the
+    fingerprint of their data and by their split.
 
     Args:
         records: records of the finished trials.
         reference: label of the cell that the others are compared with.
         cells: labels of the cells to compare.
+        folds: the cross-validation; None if all seeds have the same images.
 
     Returns:
         The labels, including the reference; none if the reference has no finished trial.
@@ -93,24 +104,53 @@ def find_same_images(records: TrialRecords, reference: str, cells: Collection[st
     """
     if reference not in records.by_cell:
         return frozenset()
-    counts = records.counts(reference)
-    first = min(counts or records.by_cell[reference])
-    record = records.by_cell[reference][first]
-    ids, labels = (records.ids(reference, first), counts[first][..., 2]) if counts else (None, None)
+
+    def find_fold(seed: int) -> int:
+        return folds.find_fold(seed) if folds is not None else 0
+
+    counted, finished = records.counts(reference), records.by_cell[reference]
+    seeds = {find_fold(seed): seed for seed in [*select_folds(finished, folds), *select_folds(counted, folds)]}
+    expected = {fold: _read_images(records, reference, seed, counted) for fold, seed in seeds.items()}
 
     def is_same(cell: str) -> bool:
         counts = records.counts(cell)
-        for seed, other in records.by_cell[cell].items():
-            if other.classes != record.classes:
-                return False
-            if labels is None or seed not in counts:
-                if _describe_split(other) != _describe_split(record):
-                    return False
-            elif records.ids(cell, seed) != ids or not np.array_equal(counts[seed][..., 2], labels):
-                return False
-        return True
+        return all(
+            _are_same(_read_images(records, cell, seed, counts), expected[fold])
+            for seed in records.by_cell[cell]
+            if (fold := find_fold(seed)) in expected
+        )
 
     return frozenset(cell for cell in cells if cell in records.by_cell and (cell == reference or is_same(cell)))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images on which a trial was evaluated.
+
+    Attributes:
+        record: the record of the trial.
+        ids: ids of the images; None without counts.
+        labels: labeled pixels, [images, num_classes]; None without counts.
+    """
+
+    record: Record
+    ids: tuple[str, ...] | None
+    labels: NDArray[np.int64] | None
+
+
+def _read_images(records: TrialRecords, cell: str, seed: int, counts: CellCounts) -> _Images:
+    record = records.by_cell[cell][seed]
+    if seed not in counts:
+        return _Images(record, None, None)
+    return _Images(record, records.ids(cell, seed), counts[seed][..., 2])
+
+
+def _are_same(one: _Images, other: _Images) -> bool:
+    if one.record.classes != other.record.classes:
+        return False
+    if one.labels is None or other.labels is None:
+        return _describe_split(one.record) == _describe_split(other.record)
+    return one.ids == other.ids and np.array_equal(one.labels, other.labels)
 
 
 def _describe_split(record: Record) -> tuple[object, ...]:

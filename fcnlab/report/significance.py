@@ -65,7 +65,7 @@ def compute_significance(grid: Grid, records: TrialRecords, groups: Collection[D
     flags: dict[str, list[Flag]] = {}
     for group in groups:
         counts = load_counts(records, (cell for cell in group.cells if cell in group.same))
-        differences |= estimate_differences(counts, group.baseline, resamples=resamples)
+        differences |= estimate_differences(counts, group.baseline, folds=group.folds, resamples=resamples)
         finished = {cell: list(records.by_cell[cell].values()) for cell in group.cells if cell in records.by_cell}
         flags |= check_comparability(finished, group.baseline, grid.axes)
     return Significance(apply_holm(differences), flags, resamples)

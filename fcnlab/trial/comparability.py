@@ -31,11 +31,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A property that all trials of a grid share, unless one of the axes varies it."""
+    """A property that all trials of a grid share, or those with the same fold, unless one of the axes varies it."""
 
     name: str
     axes: tuple[str, ...]
     read: Callable[[Record], str | None]
+    by_fold: bool = False
 
 
 def check_comparability(
@@ -45,7 +46,8 @@ def check_comparability(
 
     A cell is flagged if its trials differ among each other or from those of the baseline in the data, the protocol, the
     number of epochs, the precision, the version of the numerics, or the type and number of devices; and if memory ran
-    out so that a trial used more micro-batches than its recipe sets. A property that an axis varies is not compared.
+    out so that a trial used more micro-batches than its recipe sets. A property that an axis varies is not compared. In
+    a cross-validation, only trials that hold out the same fold have the same data.
 
     Args:
         records: records of the finished trials of each cell, by the cell's label.
@@ -56,12 +58,13 @@ def check_comparability(
         The flags of each cell that has any, by its label.
     """
     facts = [fact for fact in _FACTS if not any(overlap(a, b) for a in axes for b in fact.axes)]
-    reference = {fact.name: _list_values(fact, records.get(baseline, ())) for fact in facts}
+    reference = records.get(baseline, ())
     flags: dict[str, list[Flag]] = {}
     for cell, trials in records.items():
         of_facts = [
-            _flag_values(fact, _list_values(fact, trials), reference[fact.name], is_baseline=cell == baseline)
+            _flag_values(fact, _list_values(fact, own), _list_values(fact, others), is_baseline=cell == baseline)
             for fact in facts
+            for own, others in _pair_by_fold(fact, trials, reference)
         ]
         of_cell = [flag for flag in (*of_facts, _flag_micro_batches(trials)) if flag is not None]
         if of_cell:
@@ -84,6 +87,19 @@ def find_numerics(record: Record) -> int | None:
         return None
     versions = range(NUMERICS, 0, -1)
     return next((version for version in versions if compute_key({**identity, "numerics": version}) == record.key), None)
+
+
+def find_fold(record: Record) -> int | None:
+    """Return the index of the fold that a trial holds out.
+
+    Args:
+        record: record of the trial.
+
+    Returns:
+        The index; None without a cross-validation.
+    """
+    parts = record.trial["dataset"].get("cross_validation")
+    return parts["fold"] if parts else None
 
 
 def describe_protocol(record: Record) -> str:
@@ -135,13 +151,27 @@ def _describe_numerics(record: Record) -> str | None:
 
 
 _FACTS = (
-    _Fact("data", ("dataset",), _describe_data),
+    _Fact("data", ("dataset",), _describe_data, by_fold=True),
     _Fact("protocol", ("recipe.score_scale", "dataset.splits"), describe_protocol),
     _Fact("epochs", ("recipe.epochs", "recipe.stop_on_plateau"), _describe_epochs),
     _Fact("precision", ("recipe.precision",), _describe_precision),
     _Fact("numerics", (), _describe_numerics),
     _Fact("hardware", (), describe_hardware),
 )
+
+
+def _pair_by_fold(
+    fact: _Fact, trials: Sequence[Record], reference: Sequence[Record]
+) -> list[tuple[list[Record], list[Record]]]:
+    """Pair the trials of a cell and of the baseline that hold out the same fold, if the property depends on it."""
+    if not fact.by_fold:
+        return [(list(trials), list(reference))]
+    folds = dict.fromkeys(map(find_fold, trials))
+
+    def select(records: Sequence[Record], fold: int | None) -> list[Record]:
+        return [record for record in records if find_fold(record) == fold]
+
+    return [(select(trials, fold), select(reference, fold)) for fold in folds]
 
 
 def _list_values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:

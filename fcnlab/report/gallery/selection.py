@@ -1,7 +1,8 @@
 """Selection of the gallery's images: those on which cells disagree most, and the best and worst of each cell.
 
-The per-image counts of each cell's first seed select the images. They are predicted with the saved weights and cached
-in `.fcnlab/predictions/`; if the weights or the dataset are missing, the images are selected from the saved samples.
+The per-image counts of one seed select the images: the first seed that all shown cells have, or the first of each
+cell. The images are predicted with the saved weights and cached in `.fcnlab/predictions/`; if the weights or the
+dataset are missing, the images are selected from the saved samples.
 """
 
 from __future__ import annotations
@@ -95,9 +96,11 @@ def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None
         The gallery, or None where no cell has counts and pictures.
     """
     selected, records = report.select_cells(MAX_CELLS), report.records
-    candidates = [_first_seed(cell, report, lab) for cell in selected if records.counts(cell)]
-    if not candidates:
+    counts = {cell: found for cell in selected if (found := records.counts(cell))}
+    if not counts:
         return None
+    shared = set.intersection(*map(set, counts.values()))
+    candidates = [_show_cell(cell, min(shared or found), report, lab) for cell, found in counts.items()]
     why = (
         _predict_missing(candidates, report.plan, records, lab)
         if predict
@@ -110,11 +113,10 @@ def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None
     return _gallery(candidates, known, why) if known else None
 
 
-def _first_seed(cell: str, report: Report, lab: Lab) -> GalleryCell:
-    records, counts = report.records, report.records.counts(cell)
-    seed = min(counts)
+def _show_cell(cell: str, seed: int, report: Report, lab: Lab) -> GalleryCell:
+    records = report.records
     folder = records.folders[cell][seed]
-    miou = compute_image_miou(counts[seed])
+    miou = compute_image_miou(records.counts(cell)[seed])
     cache = lab.root / ".fcnlab" / "predictions" / f"{folder.key}-{records.checkpoint}"
     miou_by_id = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
     return GalleryCell(cell, report.grid.display_name(cell), seed, miou_by_id, (cache, folder.samples))

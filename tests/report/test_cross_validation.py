@@ -1,0 +1,152 @@
+"""Reports of a grid with a cross-validation: each seed has the images of the fold that it holds out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.config.grid.grid import Grid
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.report.comparison import compare, load_side
+from fcnlab.report.gallery.selection import select_gallery
+from fcnlab.report.report import Report, make_report
+from fcnlab.report.write import write_report
+from fcnlab.runner.find import find_reference
+from fcnlab.runner.plan import make_plan
+from tests.conftest import write_grid
+from tests.report.finished_grid import IMAGES, RIGHT, counted, finish
+
+REGISTRY = """
+mine:
+  type: folder
+  images: mine/images
+  masks: mine/masks
+  classes: [background, disc, box]
+  cross_validation: {folds: 3, val: 0.2}
+  splits: {test: test}
+  nominal: {height: 64, width: 64}
+"""
+GRID = """
+question: Do skips help?
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: mine, recipe: smoke}
+product: {head: [fcn32s, fcn16s, fcn8s]}
+seeds: 4
+baseline: {head: fcn32s}
+"""
+
+
+def make_lab(root: Path, finished: Callable[[str, int], bool] = lambda _head, _seed: True) -> tuple[Grid, Lab]:
+    """A lab with a dataset in three folds, whose trials have counts of different images for each fold."""
+    for index in range(9):
+        for name, mode in (("images", "RGB"), ("masks", "L")):
+            (root / "mine" / name).mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (16, 16), color=index if mode == "RGB" else index % 3).save(
+                root / f"mine/{name}/{index}.png"
+            )
+    (root / "registry").mkdir()
+    (root / "registry/datasets.yaml").write_text(REGISTRY, encoding="utf-8")
+    path = write_grid(root, GRID)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    for planned in make_plan(grid, lab).trials:
+        head, seed = planned.trial.names["head"], planned.trial.seed
+        if finished(head, seed):
+            counts = np.roll(counted(RIGHT[head], seed), seed % 3, axis=0)
+            finish(planned, RIGHT[head], counts, image=f"fold{seed % 3}")
+    return grid, lab
+
+
+def report_of(grid: Grid, lab: Lab) -> Report:
+    return make_report(make_plan(grid, lab), lab, None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, Lab]:
+    return make_lab(tmp_path_factory.mktemp("lab"))
+
+
+def test_each_seed_trains_on_its_fold_with_other_data(finished: tuple[Grid, Lab]) -> None:
+    grid, lab = finished
+    by_cell: dict[str, list[str]] = {}
+    for planned in make_plan(grid, lab).trials:
+        by_cell.setdefault(planned.cell.label, []).append(planned.trial.data)
+    assert len({tuple(data) for data in by_cell.values()}) == 1, "cells are paired by fold"
+    [data, *_] = by_cell.values()
+    assert len(set(data)) == 3 and data[3] == data[0]
+
+
+def test_the_difference_is_over_folds_and_no_cell_is_flagged(finished: tuple[Grid, Lab]) -> None:
+    report = report_of(*finished)
+    assert report.flags == [] and report.groups[0].others == ()
+    row = report.cells.set_index("cell").loc["fcn8s"]
+    values = report.trials.pivot(index="seed", columns="cell", values="miou")
+    difference = values["fcn8s"] - values["fcn32s"]
+    assert (row["delta"], row["delta_n"]) == (pytest.approx(difference.mean()), 4)
+    error = difference.std() * np.sqrt(1 / 4 + (1 / 3) / (1 - 1 / 3 - 0.2))
+    assert row["delta_high"] - row["delta_low"] == pytest.approx(2 * 3.182446 * error)
+    assert row["significant"] is True or bool(row["significant"])
+    comparison = report.significance.comparisons["fcn8s"]
+    assert comparison.difference.images == 3 * IMAGES, "the fold of seeds 0 and 3 counts once"
+
+
+def test_footnotes_describe_the_folds_and_the_interval(finished: tuple[Grid, Lab]) -> None:
+    footnotes = "\n".join(report_of(*finished).footnotes)
+    assert "Cross-validation: each seed holds out another of 3 folds, on which it is evaluated." in footnotes
+    assert "Student's t, variance of folds corrected for their common training images" in footnotes
+    assert "bootstrap" not in footnotes
+
+
+def test_cells_of_other_data_in_the_same_fold_are_flagged(tmp_path: Path) -> None:
+    grid, lab = make_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        if planned.trial.names["head"] == "fcn8s" and planned.trial.seed == 1:
+            record = planned.record
+            assert record is not None
+            changed = {**record.trial, "data": "sha256:" + "0" * 64}
+            planned.folder.finish(record.model_copy(update={"trial": changed}))
+    flags = report_of(grid, lab).flags
+    assert len(flags) == 1 and flags[0].startswith("fcn8s: data: sha256:000000000000; the baseline has sha256:")
+
+
+def test_missing_folds_are_stated_and_one_seed_has_the_interval_of_its_images(tmp_path: Path) -> None:
+    grid, lab = make_lab(tmp_path, lambda _head, seed: seed == 1)
+    report = report_of(grid, lab)
+    row = report.cells.set_index("cell").loc["fcn8s"]
+    assert row["delta_low"] < row["delta"] < row["delta_high"]
+    footnotes = "\n".join(report.footnotes)
+    assert "another of 3 folds, on which it is evaluated; held out so far: 1." in footnotes
+    assert "variance of images" in footnotes and "variance of folds" not in footnotes
+    write_report(report, lab, predict=False)
+
+
+def test_the_images_of_the_gallery_are_those_of_one_fold(tmp_path: Path) -> None:
+    grid, lab = make_lab(tmp_path, lambda head, seed: (head, seed) != ("fcn8s", 0))
+    gallery = select_gallery(report_of(grid, lab), lab, predict=False)
+    assert gallery is not None and {cell.seed for cell in gallery.cells} == {1}
+    assert gallery.disagreements and all(id_.startswith("fold1_") for id_ in gallery.disagreements)
+
+
+def test_cells_are_compared_over_the_images_of_all_folds(finished: tuple[Grid, Lab]) -> None:
+    grid, lab = finished
+    sides = [load_side(find_reference(f"{grid.path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")]
+    comparison = compare(*sides)
+    difference = report_of(grid, lab).significance.comparisons["fcn8s"].difference
+    assert (comparison.difference.low, comparison.difference.high) == (difference.low, difference.high)
+    assert len(comparison.images) == comparison.images["image"].nunique() == 3 * IMAGES
+
+
+def test_trials_of_two_folds_are_not_compared(finished: tuple[Grid, Lab]) -> None:
+    grid, lab = finished
+
+    def load(name: str) -> object:
+        return load_side(find_reference(f"{grid.path}:{name}", lab), lab)
+
+    assert compare(load("fcn32s:1"), load("fcn8s:1")).difference.seeds == 1
+    assert compare(load("fcn32s:0"), load("fcn8s:3")).difference.images == IMAGES, "seeds of one fold"
+    with pytest.raises(RunError, match="different images or classes"):
+        compare(load("fcn32s:1"), load("fcn8s:2"))
