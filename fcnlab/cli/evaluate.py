@@ -194,6 +194,7 @@ _METRICS = {
     "pixel accuracy": "pixel_acc",
     "mean class accuracy": "mean_acc",
     "frequency-weighted IoU": "fw_iou",
+    "Dice (F1)": "dice",
     "boundary IoU": "boundary_iou",
 }
 

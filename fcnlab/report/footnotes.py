@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fcnlab.analysis import CONFIDENCE, MIN_SEEDS
+from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, select_folds
 from fcnlab.config.grid.grid import Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, format_points
+from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, find_column, format_points
 from fcnlab.report.tables.names import quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
+from fcnlab.trial.comparability import find_fold
 from fcnlab.trial.record import Record, SplitMetrics
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 MAX_NAMES = 6
 """Most classes without a labeled pixel, and most cells with the same flag, that are named in a footnote."""
 
-SPREAD = frozenset({"miou", "delta", "delta_mean", "pixel_acc", "miou_last", "miou_best"})
-"""Columns with a standard deviation or an interval over seeds."""
+DELTAS = frozenset({"delta", "delta_mean"})
+"""Columns of the mean difference to the baseline over seeds."""
+
+CLASS_MEANS = frozenset({"mean_acc", "boundary_iou", "dice"})
+"""Columns of means over the same classes as mIoU."""
 
 TESTED = frozenset({"delta", "delta_mean", "delta_std", "p_value", "p_holm"})
 """Columns of the difference to the baseline."""
@@ -57,15 +61,16 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
     """
     grid, trials, records, significance = report.grid, report.trials, report.records, report.significance
     finished = trials[trials["status"] == "finished"]
-    miou = any(name.startswith("miou") or name in TESTED for name in columns)
+    miou, metrics = any(name.startswith("miou") or name in TESTED for name in columns), list_metrics(columns)
     unchanged = [grid.file.labels.describe_unchanged(grid.unchanged) + "."] if grid.unchanged is not None else []
     if finished.empty:
         return [*unchanged, "No trial has finished yet.", *_early(trials), *_damaged(trials)]
     lines = [
         *unchanged,
-        *(_evaluation(grid, finished, records, columns) if miou or "pixel_acc" in columns else ()),
-        *(describe_class_sets(records) if miou else ()),
-        *(_spread(grid, trials) if SPREAD & set(columns) else ()),
+        *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
+        *_describe_means(records, columns, miou=miou),
+        *_describe_folds(report.groups, finished),
+        *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
         *(_test(report, finished, columns) if TESTED & set(columns) else ()),
         *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
@@ -77,6 +82,16 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
     return lines + _flags(grid, significance)
+
+
+def list_metrics(columns: Collection[str]) -> list[str]:
+    """Return the descriptions of the metrics of which columns have the mean and standard deviation; mIoU is the first.
+
+    Args:
+        columns: names of the columns.
+    """
+    metrics = [metric for name in columns if (metric := find_column(name).metric)]
+    return list(dict.fromkeys(["mIoU"] * (not TESTED.isdisjoint(columns)) + sorted(metrics, key=lambda m: m != "mIoU")))
 
 
 def _flags(grid: Grid, significance: Significance) -> list[str]:
@@ -127,12 +142,12 @@ def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
     return _name_cell(grid, grid.baseline.label) if len(groups) == 1 else "the baseline of the dataset"
 
 
-def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: Collection[str]) -> list[str]:
+def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metrics: Sequence[str]) -> list[str]:
     """Describe the split, the checkpoint and the metrics."""
     splits = " and ".join(distinct_texts(finished["report_split"]))
     sizes = sorted({metrics.images for _, metrics in _reported_metrics(records)})
     number = f" ({' or '.join([*map(str, sizes[:-1]), format_count(sizes[-1], 'image')])})" if sizes else ""
-    metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
+    named = " and ".join(filter(None, (", ".join(metrics[:-1]), metrics[-1])))
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last":
         varies = any(recipe.stop_on_plateau is not None for recipe in grid.recipes)
@@ -140,16 +155,24 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, colum
     elif "val" in splits:
         epoch += ", which is optimistic on val itself"
     return [
-        f"Evaluated on {splits}{number} at native size, at {epoch}; {metrics} from the summed counts of "
+        f"Evaluated on {splits}{number} at native size, at {epoch}; {named} from the summed counts of "
         "the split, without ignored pixels."
     ]
 
 
-def describe_class_sets(records: TrialRecords) -> list[str]:
+def _describe_means(records: TrialRecords, columns: Collection[str], *, miou: bool) -> list[str]:
+    """Name the classes without a labeled pixel if a column is a mean over classes."""
+    if miou:
+        return describe_class_sets(records)
+    return [] if CLASS_MEANS.isdisjoint(columns) else describe_class_sets(records, "Means of classes are")
+
+
+def describe_class_sets(records: TrialRecords, subject: str = "mIoU is the mean") -> list[str]:
     """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes.
 
     Args:
         records: records of the trials.
+        subject: the beginning of the sentence.
 
     Returns:
         One sentence per set of classes; none if all classes have labeled pixels.
@@ -163,10 +186,11 @@ def describe_class_sets(records: TrialRecords) -> list[str]:
             absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
         )
         text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        num_classes = len(record.classes)
+        num_classes, fold = len(record.classes), find_fold(record)
+        where = record.report_split if fold is None else f"{record.report_split} of fold {fold}"
         lines.append(
-            f"mIoU is the mean over {num_classes - len(absent)} of {num_classes} classes: {text} "
-            f"{'has' if len(absent) == 1 else 'have'} no pixel in {record.report_split}."
+            f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {text} "
+            f"{'has' if len(absent) == 1 else 'have'} no pixel in {where}."
         )
     return list(dict.fromkeys(lines))
 
@@ -177,6 +201,23 @@ def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetr
         metrics = record.find_metrics(record.report_split, records.checkpoint)
         if metrics is not None:
             yield record, metrics
+
+
+def _describe_folds(groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:
+    """Describe the cross-validation of each dataset that has one."""
+    lines = []
+    for group in groups:
+        if group.folds is None:
+            continue
+        seeds = finished["seed"][finished["cell"].isin(group.cells)].unique()
+        held_out, number = len(select_folds(map(int, seeds), group.folds)), group.folds.folds
+        where = f" on {group.name}" if len(groups) > 1 else ""
+        missing = "" if held_out == number else f"; held out so far: {held_out}"
+        lines.append(
+            f"Cross-validation{where}: each seed holds out another of {number} folds, on which it is evaluated"
+            f"{missing}."
+        )
+    return lines
 
 
 def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:
@@ -230,13 +271,17 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
     claims = significance.num_claims
     seeds = {one.difference.seeds for one in significance.comparisons.values()}
     parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
+    methods = []
+    if min(seeds) == 1 or any(group.folds is None for group in report.groups):
+        methods.append(f"variance of images ({significance.resamples:,} bootstrap resamples){parts}")
+    if max(seeds) > 1 and any(group.folds is not None for group in report.groups):
+        methods.append("variance of folds corrected for their common training images (Nadeau and Bengio, 2003)")
     lines = [
         f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
-        f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
-        f"resamples){parts}.",
+        f"{100 * CONFIDENCE:.0f} % interval: Student's t, {'; in a cross-validation '.join(methods)}.",
         *of_datasets,
     ]
-    if claims and not {"delta", "delta_mean"}.isdisjoint(columns):
+    if claims and not DELTAS.isdisjoint(columns):
         several = f" after Holm's correction over {claims} comparisons; the intervals are not corrected"
         lines.append(f"{SIGNIFICANT}: significant at 5 %{several if claims > 1 else ''}.")
     if min(seeds) < MIN_SEEDS:
@@ -367,10 +412,12 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
     grid, significance = report.grid, report.significance
     text = "".join(text for row in table.rows for text in row)
     seeds = len(grid.seeds)
-    notes = []
-    if SPREAD & set(columns):
+    notes: list[str] = []
+    if list_metrics(columns) or DELTAS & set(columns):
         complete = report.cells["n"].isin([0, seeds]).all()
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
+        folds = [f"{one.folds.folds}-fold cross-validation." for one in report.groups if one.folds is not None]
+        notes += dict.fromkeys(folds)
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     if TESTED & set(columns):
         interval = ", with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""

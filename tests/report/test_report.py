@@ -236,10 +236,31 @@ def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, 
 
 def test_footnotes_are_those_of_the_shown_columns(made: tuple[Report, Lab]) -> None:
     report, _ = made
-    everything, some = report.footnotes, report.write_footnotes(("gmacs", "pixel_acc"))
-    assert set(some) < {*everything, "GMACs for one image of 64x64."}
+    evaluation, *others = report.footnotes
+    of_accuracy, *some = report.write_footnotes(("gmacs", "pixel_acc"))
+    assert "; mIoU and pixel accuracy (acc.) from the summed counts" in evaluation
+    assert of_accuracy == evaluation.replace("mIoU and pixel", "pixel")
+    assert set(some) < {*others, "GMACs for one image of 64x64."}
     assert not any(word in line for line in some for word in ("Δ", "Bold", "device-hours", "images/s"))
     assert any("significant" in line for line in report.write_footnotes(("delta",)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "metrics"),
+    [
+        (("dice", "iou:disc", "iou:box"), "Dice (F1) and IoU of classes"),
+        (("boundary_iou", "miou"), "mIoU and Boundary IoU"),
+        (("mean_acc", "fw_iou", "delta"), "mIoU, mean accuracy (mean acc.) and frequency-weighted IoU (f.w. IoU)"),
+        (("miou_range",), "mIoU"),
+    ],
+)
+def test_the_evaluation_and_the_spread_of_all_metrics_are_described(
+    made: tuple[Report, Lab], columns: tuple[str, ...], metrics: str
+) -> None:
+    footnotes = made[0].write_footnotes(columns)
+    assert f"fixed before training; {metrics} from the summed counts of the split" in footnotes[0]
+    has_spread = "Mean ± standard deviation over n = 3 seeds." in footnotes
+    assert has_spread == (columns != ("miou_range",))
 
 
 def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> None:

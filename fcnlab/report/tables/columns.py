@@ -24,11 +24,13 @@ class Column:
         heading: heading with the unit.
         text: function from a row of the frame of cells to the text of the column.
         fields: columns of the frame that the text is made from; the table is sorted by the first one.
+        metric: description of the metric of which the column has the mean and standard deviation; empty for others.
     """
 
     heading: str
     text: Callable[[pd.Series], str]
     fields: tuple[str, ...]
+    metric: str = ""
 
 
 def format_mean_std(mean: float, std: float, *, sign: bool = False) -> str:
@@ -133,10 +135,10 @@ def significance_marker(row: pd.Series) -> str:
     return SIGNIFICANT if row["significant"] is True else ""
 
 
-def _percent_column(heading: str, name: str, std: str = "") -> Column:
-    """Return a column of a mean and its standard deviation."""
+def _metric_column(heading: str, metric: str, name: str, std: str = "") -> Column:
+    """Return a column of the mean and standard deviation of a metric in percent."""
     fields = (name, std or f"{name}_std")
-    return Column(heading, lambda row: format_mean_std(row[fields[0]], row[fields[1]]), fields)
+    return Column(heading, lambda row: format_mean_std(row[fields[0]], row[fields[1]]), fields, metric)
 
 
 def _number(name: str, digits: int, factor: float = 1.0) -> Callable[[pd.Series], str]:
@@ -150,14 +152,14 @@ def _format_range(row: pd.Series) -> str:
 
 COLUMNS = {
     "n": Column("n", _format_trials, ("n", "planned", "failed", "pruned", "pruned_after")),
-    "miou": _percent_column("mIoU %", "miou"),
+    "miou": _metric_column("mIoU %", "mIoU", "miou"),
     "delta": Column("Δ mIoU [95 %]", _format_delta, ("delta", "delta_low", "delta_high", "delta_n", "significant")),
     "delta_mean": Column("Δ mIoU", _format_delta_mean, ("delta", "delta_low", "delta_n", "significant")),
-    "pixel_acc": _percent_column("acc. %", "pixel_acc"),
-    "mean_acc": _percent_column("mean acc. %", "mean_acc"),
-    "fw_iou": _percent_column("f.w. IoU %", "fw_iou"),
-    "boundary_iou": _percent_column("boundary IoU %", "boundary_iou"),
-    "dice": _percent_column("Dice %", "dice"),
+    "pixel_acc": _metric_column("acc. %", "pixel accuracy (acc.)", "pixel_acc"),
+    "mean_acc": _metric_column("mean acc. %", "mean accuracy (mean acc.)", "mean_acc"),
+    "fw_iou": _metric_column("f.w. IoU %", "frequency-weighted IoU (f.w. IoU)", "fw_iou"),
+    "boundary_iou": _metric_column("boundary IoU %", "Boundary IoU", "boundary_iou"),
+    "dice": _metric_column("Dice %", "Dice (F1)", "dice"),
     "params": Column("params M", _number("params", 2, 1e-6), ("params",)),
     "gmacs": Column("GMACs", _number("gmacs", 2), ("gmacs",)),
     "images_per_s": Column("images/s", _number("images_per_s", 1), ("images_per_s",)),
@@ -166,8 +168,8 @@ COLUMNS = {
     "train_seconds": Column("train s", _number("train_seconds", 0), ("train_seconds",)),
     "miou_median": Column("median %", _number("miou_median", 1, 100), ("miou_median",)),
     "miou_range": Column("range %", _format_range, ("miou_min", "miou_max")),
-    "miou_last": _percent_column("last epoch %", "miou_last"),
-    "miou_best": _percent_column("best epoch %", "miou_best"),
+    "miou_last": _metric_column("last epoch %", "mIoU", "miou_last"),
+    "miou_best": _metric_column("best epoch %", "mIoU", "miou_best"),
     "delta_std": Column("Δ std", _number("delta_std", 1, 100), ("delta_std",)),
     "p_value": Column("p", _number("p_value", 4), ("p_value",)),
     "p_holm": Column("p (Holm)", _number("p_holm", 4), ("p_holm",)),
@@ -178,8 +180,8 @@ COLUMNS = {
 `find_column` also finds those of single classes.
 """
 
-CLASS_METRICS = {"iou": "", "dice": "Dice "}
-"""Metrics of a single class, with what precedes the name of the class in the heading of its column."""
+CLASS_METRICS = {"iou": ("", "IoU of classes"), "dice": ("Dice ", "Dice (F1) of classes")}
+"""Metrics of a single class: the text before the name of the class in the heading of its column, and a description."""
 
 ALL_CLASSES = "*"
 """Name of a class in `--columns` that selects all classes."""
@@ -201,7 +203,8 @@ def find_column(name: str) -> Column:
     metric, class_name = split_class_column(name)
     if not metric:
         return COLUMNS[name]
-    return _percent_column(f"{CLASS_METRICS[metric]}{class_name}", name, f"{metric}_std:{class_name}")
+    heading, description = CLASS_METRICS[metric]
+    return _metric_column(f"{heading}{class_name}", description, name, f"{metric}_std:{class_name}")
 
 
 def split_class_column(name: str) -> tuple[str, str]:
