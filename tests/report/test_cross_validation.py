@@ -16,8 +16,10 @@ from fcnlab.report.comparison import compare, load_side
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.write import write_report
+from fcnlab.runner.cost.history import Workload
 from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
+from fcnlab.trial.evaluation.evaluate import resolve_target
 from tests.conftest import write_grid
 from tests.report.finished_grid import IMAGES, RIGHT, counted, finish
 
@@ -150,3 +152,17 @@ def test_trials_of_two_folds_are_not_compared(finished: tuple[Grid, Lab]) -> Non
     assert compare(load("fcn32s:0"), load("fcn8s:3")).difference.images == IMAGES, "seeds of one fold"
     with pytest.raises(RunError, match="different images or classes"):
         compare(load("fcn32s:1"), load("fcn8s:2"))
+
+
+def test_another_evaluation_of_the_dataset_is_on_the_fold_of_the_trial(finished: tuple[Grid, Lab]) -> None:
+    grid, lab = finished
+    for seed in range(4):
+        trial = find_reference(f"{grid.path}:fcn8s:{seed}", lab).read_finished()
+        assert resolve_target(trial, lab, "mine", None) is None, "the reported split of the trial"
+        target = resolve_target(trial, lab, "mine", "val")
+        assert target is not None and target.config == trial.trial.dataset
+
+
+def test_costs_of_one_fold_are_those_of_the_others(finished: tuple[Grid, Lab]) -> None:
+    [workload, *others] = [Workload.of(trial) for cell, trial in finished[0].trials(finished[1].fingerprints)][::3]
+    assert others == [workload] * 3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
@@ -55,7 +56,13 @@ class Workload:
         Args:
             trial: the trial.
         """
-        return cls(_encode_variant(trial.variant), _to_json(trial.dataset.content()), _encode_sizes(trial.recipe))
+        return cls(_encode_variant(trial.variant), _encode_dataset(trial.dataset), _encode_sizes(trial.recipe))
+
+
+def _encode_dataset(dataset: Dataset) -> str:
+    content = dataset.content()
+    content.get("cross_validation", {}).pop("fold", None)  # folds have the same size
+    return _to_json(content)
 
 
 def _encode_variant(variant: Variant) -> str:

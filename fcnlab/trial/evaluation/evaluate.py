@@ -93,7 +93,7 @@ class EvaluationTarget:
 def resolve_target(
     finished: FinishedTrial, lab: Lab, dataset: str | None, split: str | None
 ) -> EvaluationTarget | None:
-    """Look up a dataset and a split by name.
+    """Look up a dataset and a split by name; in a cross-validation, those with the fold of the trial's seed.
 
     Args:
         finished: the trial.
@@ -112,7 +112,7 @@ def resolve_target(
     if dataset is None:
         name, config = finished.trial.names.get("dataset", trained.type), trained
     else:
-        name, config = dataset, lab.registry.get("dataset", dataset)
+        name, config = dataset, lab.registry.get("dataset", dataset).select_fold(finished.trial.seed)
     selected = split or _find_reported_split(config)
     is_reported = (config.content(), selected) == (trained.content(), _find_reported_split(trained))
     if is_reported and dataset is not None:  # the content of a folder dataset does not contain its paths
