@@ -181,7 +181,7 @@ def _describe(
 
 
 def select_folds(seeds: Iterable[int], folds: CrossValidation | None) -> list[int]:
-    """Select one seed for each distinct set of images: the first seed of each fold.
+    """Select seeds whose images are all images of the others: the first of each fold, or the first of all.
 
     Args:
         seeds: seeds of trials.
@@ -190,10 +190,8 @@ def select_folds(seeds: Iterable[int], folds: CrossValidation | None) -> list[in
     Returns:
         The seeds, in ascending order.
     """
-    first: dict[int, int] = {}
-    for seed in sorted(seeds):
-        first.setdefault(folds.find_fold(seed) if folds is not None else 0, seed)
-    return sorted(first.values())
+    number = folds.folds if folds is not None else 1
+    return sorted({seed % number: seed for seed in sorted(seeds, reverse=True)}.values())
 
 
 def count_class_images(cell: CellCounts, seeds: Iterable[int]) -> NDArray[np.int64]:

@@ -110,13 +110,14 @@ class CrossValidation(Config):
     """Configuration of a cross-validation: all images are divided into folds, of which each trial holds out one.
 
     The trial with seed s holds out the fold with the index s modulo `folds`, so that the cells of a grid hold out the
-    same images for the same seed. The same ids and `seed` give the same folds on every machine.
+    same images for the same seed. With more seeds than folds, the cross-validation is repeated, each time with another
+    division. The same ids and `seed` give the same folds on every machine.
 
     Attributes:
         folds: number of folds.
         val: fraction of all images that become `val`, sampled from the folds that are not held out; the fold that is
             held out is then `test`. By default there is no `test`, and the fold that is held out is `val`.
-        seed: seed of the random order.
+        seed: seed of the random division; repetition r has `seed` + r.
         group_by: regular expression on the ids; images with the same match are in the same fold.
         fold: index of the fold that all trials hold out, from 0; by default it follows from their seeds.
     """
@@ -146,13 +147,16 @@ class CrossValidation(Config):
         held_out = 1 / self.folds
         return held_out / (1 - held_out - (self.val or 0.0))
 
-    def find_fold(self, seed: int) -> int:
-        """Return the index of the fold that the trial with a seed holds out.
+    def select_fold(self, seed: int) -> CrossValidation:
+        """Return the division and the fold of the trial with a seed; the same for all seeds if `fold` is set.
 
         Args:
             seed: seed of the trial.
         """
-        return seed % self.folds if self.fold is None else self.fold
+        if self.fold is not None:
+            return self
+        repetition, fold = divmod(seed, self.folds)
+        return self.model_copy(update={"seed": self.seed + repetition, "fold": fold})
 
 
 class Dataset(Entry):
@@ -300,11 +304,9 @@ class FolderDataset(Dataset):
         return parts if parts is not None and parts.fold is None else None
 
     def select_fold(self, seed: int) -> Self:
-        parts = self.folds_by_seed
-        if parts is None:
+        if self.cross_validation is None:
             return self
-        fixed = parts.model_copy(update={"fold": parts.find_fold(seed)})
-        return self.model_copy(update={"cross_validation": fixed})
+        return self.model_copy(update={"cross_validation": self.cross_validation.select_fold(seed)})
 
     @model_validator(mode="after")
     def _check_values(self) -> FolderDataset:

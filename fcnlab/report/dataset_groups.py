@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fcnlab.analysis import CellCounts, select_folds
+from fcnlab.analysis import CellCounts
 from fcnlab.config.dataset import CrossValidation
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.trial_records import TrialRecords
@@ -87,8 +87,8 @@ def find_same_images(
 ) -> frozenset[str]:
     """Find the cells whose trials were all evaluated on the same images, labels and classes as a reference.
 
-    In a cross-validation, trials that hold out the same fold are compared. Trials without counts are compared by the
-    fingerprint of their data and by their split.
+    In a cross-validation, trials with the same seed are compared. Trials without counts are compared by the fingerprint
+    of their data and by their split.
 
     Args:
         records: records of the finished trials.
@@ -105,19 +105,17 @@ def find_same_images(
     if reference not in records.by_cell:
         return frozenset()
 
-    def find_fold(seed: int) -> int:
-        return folds.find_fold(seed) if folds is not None else 0
-
     counted, finished = records.counts(reference), records.by_cell[reference]
-    seeds = {find_fold(seed): seed for seed in [*select_folds(finished, folds), *select_folds(counted, folds)]}
-    expected = {fold: _read_images(records, reference, seed, counted) for fold, seed in seeds.items()}
+    first = min(counted or finished)
+    seeds = [first] if folds is None else list(finished)
+    expected = {seed: _read_images(records, reference, seed, counted) for seed in seeds}
 
     def is_same(cell: str) -> bool:
         counts = records.counts(cell)
         return all(
-            _are_same(_read_images(records, cell, seed, counts), expected[fold])
+            _are_same(_read_images(records, cell, seed, counts), images)
             for seed in records.by_cell[cell]
-            if (fold := find_fold(seed)) in expected
+            if (images := expected.get(first if folds is None else seed)) is not None
         )
 
     return frozenset(cell for cell in cells if cell in records.by_cell and (cell == reference or is_same(cell)))

@@ -187,7 +187,7 @@ def describe_class_sets(records: TrialRecords, subject: str = "mIoU is the mean"
         )
         text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         num_classes, fold = len(record.classes), find_fold(record)
-        where = record.report_split if fold is None else f"{record.report_split} of fold {fold}"
+        where = record.report_split if fold is None else f"{record.report_split} of fold {fold[1]}"
         lines.append(
             f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {text} "
             f"{'has' if len(absent) == 1 else 'have'} no pixel in {where}."
@@ -209,13 +209,14 @@ def _describe_folds(groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> l
     for group in groups:
         if group.folds is None:
             continue
-        seeds = finished["seed"][finished["cell"].isin(group.cells)].unique()
-        held_out, number = len(select_folds(map(int, seeds), group.folds)), group.folds.folds
+        seeds = list(map(int, finished["seed"][finished["cell"].isin(group.cells)].unique()))
+        held_out, number = len(select_folds(seeds, group.folds)), group.folds.folds
         where = f" on {group.name}" if len(groups) > 1 else ""
         missing = "" if held_out == number else f"; held out so far: {held_out}"
+        repeated = f"; each {number} seeds have another division" if max(seeds, default=0) >= number else ""
         lines.append(
             f"Cross-validation{where}: each seed holds out another of {number} folds, on which it is evaluated"
-            f"{missing}."
+            f"{missing}{repeated}."
         )
     return lines
 
@@ -275,7 +276,7 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
     if min(seeds) == 1 or any(group.folds is None for group in report.groups):
         methods.append(f"variance of images ({significance.resamples:,} bootstrap resamples){parts}")
     if max(seeds) > 1 and any(group.folds is not None for group in report.groups):
-        methods.append("variance of folds corrected for their common training images (Nadeau and Bengio, 2003)")
+        methods.append("variance of folds corrected for their common training images (Nadeau and Bengio, 2003; approximate)")
     lines = [
         f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, {'; in a cross-validation '.join(methods)}.",

@@ -31,7 +31,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A property that all trials of a grid share, or those with the same fold, unless one of the axes varies it."""
+    """A property that all trials of a grid share, or those with the same folds, unless one of the axes varies it."""
 
     name: str
     axes: tuple[str, ...]
@@ -47,7 +47,7 @@ def check_comparability(
     A cell is flagged if its trials differ among each other or from those of the baseline in the data, the protocol, the
     number of epochs, the precision, the version of the numerics, or the type and number of devices; and if memory ran
     out so that a trial used more micro-batches than its recipe sets. A property that an axis varies is not compared. In
-    a cross-validation, only trials that hold out the same fold have the same data.
+    a cross-validation, only trials that hold out the same images have the same data.
 
     Args:
         records: records of the finished trials of each cell, by the cell's label.
@@ -89,17 +89,17 @@ def find_numerics(record: Record) -> int | None:
     return next((version for version in versions if compute_key({**identity, "numerics": version}) == record.key), None)
 
 
-def find_fold(record: Record) -> int | None:
-    """Return the index of the fold that a trial holds out.
+def find_fold(record: Record) -> tuple[int, int] | None:
+    """Return the seed of the division into folds and the index of the fold that a trial holds out.
 
     Args:
         record: record of the trial.
 
     Returns:
-        The index; None without a cross-validation.
+        The two numbers; None without a cross-validation.
     """
     parts = record.trial["dataset"].get("cross_validation")
-    return parts["fold"] if parts else None
+    return (parts["seed"], parts["fold"]) if parts else None
 
 
 def describe_protocol(record: Record) -> str:
@@ -163,12 +163,12 @@ _FACTS = (
 def _pair_by_fold(
     fact: _Fact, trials: Sequence[Record], reference: Sequence[Record]
 ) -> list[tuple[list[Record], list[Record]]]:
-    """Pair the trials of a cell and of the baseline that hold out the same fold, if the property depends on it."""
+    """Pair the trials of a cell and of the baseline that hold out the same images, if the property depends on them."""
     if not fact.by_fold:
         return [(list(trials), list(reference))]
     folds = dict.fromkeys(map(find_fold, trials))
 
-    def select(records: Sequence[Record], fold: int | None) -> list[Record]:
+    def select(records: Sequence[Record], fold: tuple[int, int] | None) -> list[Record]:
         return [record for record in records if find_fold(record) == fold]
 
     return [(select(trials, fold), select(reference, fold)) for fold in folds]

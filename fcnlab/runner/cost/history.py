@@ -61,7 +61,8 @@ class Workload:
 
 def _encode_dataset(dataset: Dataset) -> str:
     content = dataset.content()
-    content.get("cross_validation", {}).pop("fold", None)  # folds have the same size
+    for name in ("seed", "fold"):  # all folds have the same size
+        content.get("cross_validation", {}).pop(name, None)
     return _to_json(content)
 
 
