@@ -39,8 +39,8 @@ is that of Nadeau and Bengio (Inference for the generalization error, Machine Le
 
     variance = (1 / S + held-out images / training images) * s**2,
 
-with S - 1 degrees of freedom. Bouckaert and Frank (PAKDD 2004) use it for repeated cross-validation. No estimator of this
-variance is unbiased (Bengio and Grandvalet, JMLR 5, 2004); `benchmarks/fold_coverage.py` measures the coverage.
+with S - 1 degrees of freedom. Bouckaert and Frank (PAKDD 2004) use it for repeated cross-validation. No estimator of
+this variance is unbiased (Bengio and Grandvalet, JMLR 5, 2004); `benchmarks/fold_coverage.py` measures the coverage.
 """
 
 from __future__ import annotations

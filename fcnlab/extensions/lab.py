@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import traceback
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, Field
 
 from fcnlab.config.base import Config
 from fcnlab.errors import ConfigError, describe_error, nearest
+from fcnlab.extensions.guard import find_line
 from fcnlab.paths import check_regular_file
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
@@ -139,8 +139,8 @@ class LabExtension:
             exec(compile(source, str(path), "exec"), vars(module))  # the user has allowed it
         except Exception as error:
             del sys.modules[name]
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-            at = f", line {lines[-1]}" if lines else ""
+            line = find_line(error, str(path))
+            at = f", line {line}" if line else ""
             raise ConfigError(f"{self.where}: {path}{at}: {describe_error(error)}") from error
         return module
 

@@ -276,7 +276,9 @@ def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> l
     if min(seeds) == 1 or any(group.folds is None for group in report.groups):
         methods.append(f"variance of images ({significance.resamples:,} bootstrap resamples){parts}")
     if max(seeds) > 1 and any(group.folds is not None for group in report.groups):
-        methods.append("variance of folds corrected for their common training images (Nadeau and Bengio, 2003; approximate)")
+        methods.append(
+            "variance of folds corrected for their common training images (Nadeau and Bengio, 2003; approximate)"
+        )
     lines = [
         f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, {'; in a cross-validation '.join(methods)}.",

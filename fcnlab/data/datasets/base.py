@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,7 @@ from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, count_values, open_mask
 from fcnlab.errors import DataError, nearest
+from fcnlab.extensions.guard import guard_methods
 from fcnlab.paths import is_file, is_folder
 from fcnlab.redaction import escape_line
 
@@ -65,6 +68,10 @@ class Split(ABC):
 
     ids: tuple[str, ...]
     channels: int = 3
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, ("__len__", "__getitem__", "size"), DataError)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,6 +138,10 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     image_format: ImageFormat = RGB
     code: str = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, ("split", "fingerprint", "list_pairs", "label_decoder"), DataError)
 
     @abstractmethod
     def split(self, name: str) -> Split:
@@ -287,6 +298,8 @@ class FileDataset(Dataset):
                 f"{self.root.name} with {self.expected_layout}"
             )
         pairs = self.list_pairs(split)
+        if not (isinstance(pairs, list | tuple) and all(isinstance(pair, Pair) for pair in pairs)):
+            raise DataError(f"{type(self).__name__}.list_pairs returns {reprlib.repr(pairs)}; return a list of Pair")
         if not pairs:
             raise EmptySplitError(
                 f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}"
