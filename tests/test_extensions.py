@@ -313,6 +313,12 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
         ("extensions/shallow.py", "nn.Conv2d(channels[stride], width, 1)", "nn.Conv2d(channels[64], width, 1)",
          r"cell 'shallow8': the network cannot be built: KeyError: 64"),
         ("extensions/paired_names.py", "def list_pairs", "def find_pairs", r"PairedNames does not define list_pairs"),
+        ("extensions/paired_names.py", "        files = ", "        files = {}[split]; files = ",
+         r"extensions/paired_names\.py, line 20: PairedNames\.list_pairs\('train'\) raises KeyError: 'train'$"),
+        ("extensions/paired_names.py", "        files = ",
+         "        raise __import__('fcnlab').errors.DataError('no files'); files = ", r"^no files$"),
+        ("extensions/paired_names.py", "return [Pair(image.stem, image, ", "return [(image.stem, image, ",
+         r"^PairedNames\.list_pairs returns \[\('0', .*\]; return a list of Pair$"),
     ],
 )  # fmt: skip
 def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new: str, message: str) -> None:
@@ -326,6 +332,49 @@ def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new
     with pytest.raises(FcnlabError, match=message) as caught:
         use()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize("command", [("grid", "plan", "experiments/own.yaml"), ("data", "check", "blobs")])
+def test_an_exception_of_a_dataset_class_ends_a_command_with_one_line(own: Lab, call: Call, command: list[str]) -> None:
+    edit(own, "extensions/paired_names.py", "        files = ", "        open('missing.txt'); files = ")
+    code, out, err = call(*command, "--data-root", str(own.data_root))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"fcnlab: error: /.*/extensions/paired_names\.py, line 20: PairedNames\.list_pairs\('train'\) raises "
+        r"FileNotFoundError: \[Errno 2\] No such file or directory: 'missing\.txt'\n",
+        err,
+    )
+
+
+@pytest.mark.usefixtures("allowed")
+def test_an_exception_of_the_class_of_a_split_names_the_sample(own: Lab) -> None:
+    edit(own, "extensions/paired_names.py", "import FileDataset", "import FileDataset, FileSplit")
+    edit(
+        own,
+        "extensions/paired_names.py",
+        "    def list_pairs",
+        "    def split(self, name):\n"
+        "        return Mine(self.list_pairs(name), self.label_decoder())\n\n"
+        "    def list_pairs",
+    )
+    with (own.root / "extensions" / "paired_names.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n\nclass Mine(FileSplit):\n"
+            "    def __getitem__(self, index):\n"
+            "        return super().__getitem__(index) if index else 1 / 0\n"
+        )
+    split = own.open_dataset(load_trials(own)["fcn32s"].dataset).split("val")
+    assert split[1].id == "1"
+    with pytest.raises(ConfigError, match=r"py, line 30: Mine\.__getitem__\(0\) raises ZeroDivisionError: division"):
+        split[0]
+
+
+@pytest.mark.usefixtures("allowed")
+def test_memory_that_runs_out_in_a_dataset_class_is_not_an_error_of_the_class(own: Lab) -> None:
+    edit(own, "extensions/paired_names.py", "        files = ", "        raise MemoryError; files = ")
+    with pytest.raises(MemoryError):
+        load_trials(own)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, count_values, open_mask
-from fcnlab.errors import DataError, nearest
+from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.extensions.guard import guard_methods
 from fcnlab.paths import is_file, is_folder
 from fcnlab.redaction import escape_line
@@ -71,7 +71,7 @@ class Split(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        guard_methods(cls, ("__len__", "__getitem__", "size"), DataError)
+        guard_methods(cls, ("__len__", "__getitem__", "size"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -141,7 +141,7 @@ class Dataset(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        guard_methods(cls, ("split", "fingerprint", "list_pairs", "label_decoder"), DataError)
+        guard_methods(cls, ("split", "fingerprint", "list_pairs", "label_decoder"))
 
     @abstractmethod
     def split(self, name: str) -> Split:
@@ -299,7 +299,7 @@ class FileDataset(Dataset):
             )
         pairs = self.list_pairs(split)
         if not (isinstance(pairs, list | tuple) and all(isinstance(pair, Pair) for pair in pairs)):
-            raise DataError(f"{type(self).__name__}.list_pairs returns {reprlib.repr(pairs)}; return a list of Pair")
+            raise ConfigError(f"{type(self).__name__}.list_pairs returns {reprlib.repr(pairs)}; return a list of Pair")
         if not pairs:
             raise EmptySplitError(
                 f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}"
