@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pydantic import ValidationError
 
@@ -31,7 +32,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A property that all trials of a grid share, or those with the same folds, unless one of the axes varies it."""
+    """A property that all trials of a grid, or all that hold out the same fold, share unless an axis varies it."""
 
     name: str
     axes: tuple[str, ...]
@@ -58,13 +59,12 @@ def check_comparability(
         The flags of each cell that has any, by its label.
     """
     facts = [fact for fact in _FACTS if not any(overlap(a, b) for a in axes for b in fact.axes)]
-    reference = records.get(baseline, ())
+    reference = {fact.name: _list_values(fact, records.get(baseline, ())) for fact in facts}
     flags: dict[str, list[Flag]] = {}
     for cell, trials in records.items():
         of_facts = [
-            _flag_values(fact, _list_values(fact, own), _list_values(fact, others), is_baseline=cell == baseline)
+            _flag_fact(fact, _list_values(fact, trials), reference[fact.name], is_baseline=cell == baseline)
             for fact in facts
-            for own, others in _pair_by_fold(fact, trials, reference)
         ]
         of_cell = [flag for flag in (*of_facts, _flag_micro_batches(trials)) if flag is not None]
         if of_cell:
@@ -160,28 +160,28 @@ _FACTS = (
 )
 
 
-def _pair_by_fold(
-    fact: _Fact, trials: Sequence[Record], reference: Sequence[Record]
-) -> list[tuple[list[Record], list[Record]]]:
-    """Pair the trials of a cell and of the baseline that hold out the same images, if the property depends on them."""
-    if not fact.by_fold:
-        return [(list(trials), list(reference))]
-    folds = dict.fromkeys(map(find_fold, trials))
-
-    def select(records: Sequence[Record], fold: tuple[int, int] | None) -> list[Record]:
-        return [record for record in records if find_fold(record) == fold]
-
-    return [(select(trials, fold), select(reference, fold)) for fold in folds]
+_ByFold: TypeAlias = Mapping[tuple[int, int] | None, tuple[str, ...]]
+"""Different values of a property by fold; under None if it does not depend on the fold."""
 
 
-def _list_values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:
+def _list_values(fact: _Fact, trials: Sequence[Record]) -> _ByFold:
     """Return the different values of a property. Records without it are left out."""
-    return tuple(sorted({value for record in trials if (value := fact.read(record)) is not None}))
+    values: dict[tuple[int, int] | None, set[str]] = {}
+    for record in trials:
+        if (value := fact.read(record)) is not None:
+            values.setdefault(find_fold(record) if fact.by_fold else None, set()).add(value)
+    return {fold: tuple(sorted(different)) for fold, different in values.items()}
+
+
+def _flag_fact(fact: _Fact, values: _ByFold, reference: _ByFold, *, is_baseline: bool) -> Flag | None:
+    """Flag the values of a cell in the first fold in which they differ."""
+    flags = (_flag_values(fact, own, reference.get(fold, ()), is_baseline=is_baseline) for fold, own in values.items())
+    return next((flag for flag in flags if flag is not None), None)
 
 
 def _flag_values(fact: _Fact, values: tuple[str, ...], reference: tuple[str, ...], *, is_baseline: bool) -> Flag | None:
     """Flag the values of a cell that differ among each other or from those of the baseline."""
-    if not values or len({*values, *reference}) < 2:
+    if len({*values, *reference}) < 2:
         return None
     if is_baseline or values == reference or not reference:
         return Flag(fact.name, f"{fact.name}: its trials differ, {' and '.join(values)}")
