@@ -5,6 +5,7 @@ A driver writes a heartbeat to `.fcnlab/drivers/`, and leases a folder with a fi
     .fcnlab/drivers/<driver>         a number that is incremented every HEARTBEAT_INTERVAL seconds
     .fcnlab/drivers/<driver>.lock    a file lock that the driver holds while it is alive
     runs/<key>/lease.<n>             the n-th lease of this trial; the highest number is valid
+    runs/<key>/.lease.waiting        exists while the leased trial waits for its device; contains the driver
 
 A lease is valid while its driver is alive. On the driver's own host, the file lock decides. On other hosts, a driver is
 dead if its number has not changed for EXPIRY seconds of the observer's clock, so clocks of different hosts are never
@@ -30,6 +31,9 @@ from fcnlab.paths import exists
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds between two heartbeats."""
+
+WAITING = ".lease.waiting"
+"""File of a leased trial that waits until no other trial uses its device; removed with the lease."""
 
 EXPIRY = 180.0
 """Seconds without a heartbeat after which a driver is dead; longer than network file systems cache a file."""
@@ -184,6 +188,18 @@ class Leases:
         driver = read_latest_lease(folder)[0]
         return driver if driver is not None and self._heartbeat.is_alive(driver) else None
 
+    def note_waiting(self, folder: Path, waits: bool) -> None:
+        """Note for `fcnlab grid status` whether the trial of a leased folder waits for its device.
+
+        Args:
+            folder: the leased folder.
+            waits: whether it waits.
+        """
+        if waits:
+            (folder / WAITING).write_text(self._heartbeat.driver, encoding="utf-8")
+        else:
+            (folder / WAITING).unlink(missing_ok=True)
+
     def release(self, folder: Path) -> None:
         """Release the lease on a folder, if this driver still holds it.
 
@@ -226,6 +242,18 @@ def read_latest_lease(folder: Path) -> tuple[str | None, int]:
         with suppress(FileNotFoundError):  # released at this moment
             return file.read_text(encoding="utf-8", errors="replace"), _number(file)
     return None, 0
+
+
+def is_waiting(folder: Path, driver: str) -> bool:
+    """Return whether the trial of a folder waits for its device, by the note of the driver that has leased it.
+
+    Args:
+        folder: the leased folder.
+        driver: id of the driver; the note of an earlier one, which was killed, does not count.
+    """
+    with suppress(FileNotFoundError):
+        return (folder / WAITING).read_text(encoding="utf-8", errors="replace") == driver
+    return False
 
 
 def _write_new(file: Path, text: str) -> bool:

@@ -140,6 +140,7 @@ class Scheduler:
         for trial in self._select(_State.RUNNING):
             if trial.waits and trial.planned.key not in executor.waiting:
                 trial.waits = False
+                self._leases.note_waiting(trial.planned.folder.path, False)
                 self._reporter.on_trial_start(trial.planned)
             if trial.waits:
                 continue
@@ -201,6 +202,7 @@ class Scheduler:
         trial.state, trial.epochs = _State.RUNNING, planned.folder.read_progress()
         executor.start(trial.job)
         trial.waits = planned.key in executor.waiting
+        self._leases.note_waiting(planned.folder.path, trial.waits)
         self._publisher.start_trial(planned)
         if trial.waits:
             self._reporter.on_device_wait(planned)

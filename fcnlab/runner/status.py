@@ -19,13 +19,13 @@ from typing import Literal, get_args
 
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
-from fcnlab.runner.lease import EXPIRY, is_driver, read_latest_lease
+from fcnlab.runner.lease import EXPIRY, WAITING, is_driver, is_waiting, read_latest_lease
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
 from fcnlab.trial.record import Record
 
-RunState = Literal["finished", "running", "paused", "pruned", "failed", "damaged", "to do"]
+RunState = Literal["finished", "running", "waiting", "paused", "pruned", "failed", "damaged", "to do"]
 
 
 class StatusReader:
@@ -34,6 +34,7 @@ class StatusReader:
     Attributes:
         plan: the plan with the current status of its trials.
         running: the running trials by the id of their driver.
+        waiting: the trials that wait until no other trial uses their device, such as after lack of memory.
         paused: the trials that have been started and that no driver runs.
     """
 
@@ -46,6 +47,7 @@ class StatusReader:
         """
         self.plan = plan
         self.running: dict[str, list[Running]] = {}
+        self.waiting: list[Running] = []
         self.paused: list[Running] = []
         self._drivers = lab.state / "drivers"
         self._eta = EtaEstimator(plan)
@@ -54,7 +56,7 @@ class StatusReader:
 
     def refresh(self) -> None:
         """Read the current status of the trials that had not ended."""
-        self.running, self.paused = {}, []
+        self.running, self.waiting, self.paused = {}, [], []
         alive: dict[str, bool] = {}
         ended: dict[str, Record] = {}
         for planned in self.plan.remaining:
@@ -67,7 +69,8 @@ class StatusReader:
                 read_latest_lease(planned.folder.path)[0] if any(name.startswith("lease.") for name in names) else None
             )
             if driver is not None and alive.setdefault(driver, _is_alive(driver, self._drivers)):
-                self.running.setdefault(driver, []).append(self._read_running(planned))
+                waits = WAITING in names and is_waiting(planned.folder.path, driver)
+                (self.waiting if waits else self.running.setdefault(driver, [])).append(self._read_running(planned))
             elif planned.folder.progress.name in names and planned.status != "damaged":
                 self.paused.append(self._read_running(planned))
         self._update_plan(ended)
@@ -79,6 +82,7 @@ class StatusReader:
             planned.key: "to do" if planned.state == "started" else planned.state for planned in self.plan.all_trials
         }
         states.update((trial.planned.key, "running") for trial in self._list_running())
+        states.update((trial.planned.key, "waiting") for trial in self.waiting)
         states.update((trial.planned.key, "paused") for trial in self.paused)
         return states
 
@@ -118,7 +122,7 @@ class StatusReader:
 
     def _update_plan(self, ended: dict[str, Record]) -> None:
         """Set the status of trials that have ended, or that early stopping prunes, since the last refresh."""
-        started = {trial.planned.key for trial in (*self.paused, *self._list_running())}
+        started = {trial.planned.key for trial in (*self.waiting, *self.paused, *self._list_running())}
         moved = [planned for planned in self.plan.remaining if planned.key in ended or planned.key in started]
         pruned = {planned.key: epoch for planned, epoch in self._pruner.update(moved)}
         for planned in self.plan.remaining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,22 @@ def test_plan_describes_trials_that_have_finished_with_other_inputs(
     assert describe_changed_inputs(plan, lab) == expected
     code, out, _ = fcnlab("grid", "plan", path, "--no-probe")
     assert code == 0 and all(text in out for text in expected)
+    assert json.loads(fcnlab("grid", "status", path, "--json").out)["remarks"] == expected
+    assert fcnlab("grid", "status", path).out.splitlines()[-len(expected) - 1 :][1:] == expected
+
+
+def test_watch_shows_remarks_once(tmp_path: Path, fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    _, lab = finished_lab(tmp_path, SMOKE, unfinished=lambda _head, _seed: True)
+    plan = make_plan(lab.load_grid(path), lab)
+    first, *others = plan.trials
+    earlier = first.trial.model_copy(update={"data": "earlier"})
+    finish(replace(first, trial=earlier, key=earlier.key), 0.7)
+    (remark,) = describe_changed_inputs(plan, lab)
+    to_finish = [others, [first], []]  # by update
+    monkeypatch.setattr("time.sleep", lambda _: [finish(planned, 0.7) for planned in to_finish.pop(0)])
+    lines = fcnlab("grid", "status", path, "--watch").out.splitlines()
+    assert lines == [remark, "4 trials: 4 to do", "4 trials: 3 finished, 1 to do", "4 trials: 4 finished"]
 
 
 def test_several_inputs_that_have_changed_are_described_together(tmp_path: Path) -> None:

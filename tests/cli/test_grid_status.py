@@ -67,7 +67,7 @@ def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
         ]
         assert "2 running, 1 failed, about " in result.out
         machine = json.loads(fcnlab("grid", "status", plan.grid.path, "--json").out)
-    empty = dict.fromkeys(("paused", "pruned", "to do", "damaged"), 0)
+    empty = dict.fromkeys(("waiting", "paused", "pruned", "to do", "damaged"), 0)
     assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, **empty}
     one = machine["running"][0]
     assert one | {"key": plan.trials[2].key, "epoch": 1, "epochs": 2, "val_miou": 0.5, "loss": 1.0} == one
@@ -80,6 +80,20 @@ def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
         }
     ]  # fmt: skip
     assert 20 <= machine["seconds_left"] <= 60
+
+
+def test_trial_that_waits_for_its_device_is_not_shown_as_running(fcnlab: Call, plan: Plan) -> None:
+    with DriverHeartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
+        leases, folder = Leases(heartbeat), plan.trials[2].folder.path
+        assert leases.claim(folder)
+        leases.note_waiting(folder, True)
+        result = fcnlab("grid", "status", plan.grid.path)
+        assert "4 trials: 1 finished, 1 waiting, 1 failed, 1 to do" in result.out and "/2 " not in result.out
+        assert "waiting: fcn32s, seed 1, until its device is idle\n" in result.out
+        machine = json.loads(fcnlab("grid", "status", plan.grid.path, "--json").out)
+        assert (machine["running"], [one["key"] for one in machine["waiting"]]) == ([], [plan.trials[2].key])
+        leases.note_waiting(folder, False)
+        assert "1 running" in fcnlab("grid", "status", plan.grid.path).out
 
 
 def test_watch_ends_with_the_last_trial_or_ctrl_c(tmp_path: Path, plan: Plan) -> None:

@@ -20,6 +20,7 @@ from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.interrupts import Interrupts
+from fcnlab.runner.lease import WAITING
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.progress.plain import PlainReporter
@@ -89,6 +90,7 @@ class OneDeviceExecutor(FakeExecutor):
     def __init__(self, trials: dict[str, PlannedTrial]) -> None:
         super().__init__(trials)
         self._jobs: list[tuple[Job, int]] = []
+        self.noted: dict[str, list[bool]] = {}  # whether each job was noted as waiting, at each call
 
     @property
     def free_slots(self) -> int:
@@ -102,6 +104,9 @@ class OneDeviceExecutor(FakeExecutor):
         self._jobs.append((job, 2))
 
     def wait(self, timeout: float) -> list[JobExit]:
+        for job, _ in self._jobs:
+            folder = self._trials[job.trial.key].folder.path
+            self.noted.setdefault(job.trial.key, []).append((folder / WAITING).exists())
         (job, calls), *others = self._jobs
         self._jobs = [(job, calls - 1), *others] if calls else others
         if not calls:
@@ -127,6 +132,8 @@ def test_a_trial_that_waits_for_its_device_is_reported_as_started_when_it_starts
         "start  fcn32s, seed 0", "wait   fcn8s, seed 0 waits for its device", "done   fcn32s, seed 0",
         "start  fcn8s, seed 0", "done   fcn8s, seed 0",
     ]  # fmt: skip
+    first, second = executor.noted.values()
+    assert not any(first) and sorted(second, reverse=True) == second and {*second} == {True, False}
 
 
 def test_serial_and_process_executors_give_the_same_table(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.lab import Lab
-from fcnlab.runner.lease import EXPIRY, DriverHeartbeat, Leases
+from fcnlab.runner.lease import EXPIRY, WAITING, DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.status import StatusReader
 from tests.builders import build_plan, epoch_records, failed_record, finished_record
@@ -118,6 +118,20 @@ def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age:
     assert states(read_status(plan)) == {state: 1, "to do": 3}
     beat.unlink()
     assert states(read_status(plan)) == {"paused": 1, "to do": 3}
+
+
+def test_note_of_a_killed_driver_that_its_trial_waits_does_not_count(plan: Plan) -> None:
+    folder = plan.trials[0].folder
+    folder.create()
+    with DriverHeartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
+        leases = Leases(heartbeat)
+        assert leases.claim(folder.path)
+        (folder.path / WAITING).write_text("elsewhere:1:12345678")
+        assert states(read_status(plan)) == {"running": 1, "to do": 3}
+        leases.note_waiting(folder.path, True)
+        assert states(read_status(plan)) == {"waiting": 1, "to do": 3}
+        leases.release(folder.path)
+        assert not (folder.path / WAITING).exists()
 
 
 def test_pruned_cells_are_shown_as_pruned(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Cell
     from fcnlab.runner.plan import Plan
 
-STATES = ("finished", "failed", "pruned", "running", "paused", "started", "damaged", "to do")
+STATES = ("finished", "failed", "pruned", "running", "waiting", "paused", "started", "damaged", "to do")
 """States in the order of their columns."""
 
 MAX_ROWS = 50

@@ -45,6 +45,7 @@ def status(
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
+    from fcnlab.runner.changed_inputs import describe_changed_inputs
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.status import StatusReader
 
@@ -52,12 +53,14 @@ def status(
         raise RunError("--watch and --json cannot be combined; choose one")
     lab_ = Lab.find(file, root=lab, data_root=data_root)
     reader = StatusReader(make_plan(lab_.load_grid(file), lab_), lab_)
+    remarks = describe_changed_inputs(reader.plan, lab_)
+    terminal = create_console()
     if as_json:
-        _print_values(reader)
+        _print_values(reader, remarks)
     elif watch:
-        _watch(reader)
+        _print_lines(remarks, terminal)
+        _watch(reader, terminal)
     else:
-        terminal = create_console()
         has_few_cells = len(reader.plan.grid.cells) <= MAX_ROWS
         terminal.print(
             create_cells_table(reader.plan, reader.states, terminal.width, with_keys=True)
@@ -65,16 +68,16 @@ def status(
             else create_axes_table(reader.plan, terminal.width)
         )
         _print_status(reader, terminal)
+        _print_lines(remarks, terminal)
     report_damage(reader.plan)
 
 
-def _watch(reader: StatusReader) -> None:
+def _watch(reader: StatusReader, terminal: Console) -> None:
     """Update until all trials have ended: in place in a terminal, else one snapshot per change."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    terminal = create_console()
     with suppress(KeyboardInterrupt):  # ends only the display
         if not terminal.is_terminal:
             for _ in _changes(reader):
@@ -110,7 +113,11 @@ def _changes(reader: StatusReader) -> Iterator[None]:
 
 def _print_status(reader: StatusReader, terminal: Console) -> None:
     terminal.print(_render(reader, terminal.width))
-    for line in _list_trials(reader):
+    _print_lines(_list_trials(reader), terminal)
+
+
+def _print_lines(lines: list[str], terminal: Console) -> None:
+    for line in lines:
         terminal.print(line, soft_wrap=True)
 
 
@@ -142,7 +149,8 @@ def _describe_counts(reader: StatusReader) -> str:
 
 
 def _list_trials(reader: StatusReader) -> list[str]:
-    """List paused, pruned and failed trials, up to a maximum per state."""
+    """List waiting, paused, pruned and failed trials, up to a maximum per state."""
+    waiting = [f"waiting: {trial.planned.description}, until its device is idle" for trial in reader.waiting]
     paused = [
         f"paused: {trial.planned.description}, after epoch {len(trial.epochs)} of {trial.planned.trial.recipe.epochs}"
         for trial in reader.paused
@@ -159,6 +167,7 @@ def _list_trials(reader: StatusReader) -> list[str]:
         message = record.failure.message.splitlines()[0] if record is not None and record.failure else "being retried"
         failed.append(f"failed: {planned.description}: {message}\n        log: {planned.folder.log}")
     return [
+        *_truncate(waiting, len(waiting)),
         *_truncate(paused, len(paused)),
         *_truncate(list(pruned.values()), len(pruned)),
         *_truncate(failed, len(failures)),
@@ -170,7 +179,7 @@ def _truncate(lines: list[str], count: int) -> list[str]:
     return [*lines[:MAX_LISTED], *([f"        and {more} more: --json lists them"] if more > 0 else [])]
 
 
-def _print_values(reader: StatusReader) -> None:
+def _print_values(reader: StatusReader, remarks: list[str]) -> None:
     plan = reader.plan
     failures = [(planned, planned.record) for planned in plan.all_trials if planned.state == "failed"]
     values = {
@@ -191,6 +200,7 @@ def _print_values(reader: StatusReader) -> None:
             for driver, trials in reader.running.items()
             for trial in trials
         ],
+        "waiting": [_describe_progress(trial) for trial in reader.waiting],
         "paused": [_describe_progress(trial) for trial in reader.paused],
         "damaged": [
             {**_identify(planned), "damage": planned.damage}
@@ -212,6 +222,7 @@ def _print_values(reader: StatusReader) -> None:
             for planned, record in failures
             if record is not None and record.failure is not None
         ],
+        "remarks": remarks,
     }
     print_json(values)
 
