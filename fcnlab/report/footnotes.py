@@ -69,7 +69,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
         *unchanged,
         *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
         *_describe_means(records, columns, miou=miou),
-        *_describe_folds(report.groups, finished),
+        *_describe_folds(grid, report.groups, finished),
         *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
         *(_test(report, finished, columns) if TESTED & set(columns) else ()),
@@ -203,20 +203,24 @@ def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetr
             yield record, metrics
 
 
-def _describe_folds(groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:
+def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:
     """Describe the cross-validation of each dataset that has one."""
     lines = []
     for group in groups:
-        if group.folds is None:
+        configs = [cell.dataset.folds_by_seed for cell in grid.cells if cell.label in group.cells]
+        numbers = sorted({config.folds for config in configs if config is not None})
+        if group.folds is None or not numbers:
             continue
-        seeds = list(map(int, finished["seed"][finished["cell"].isin(group.cells)].unique()))
-        held_out, number = len(select_folds(seeds, group.folds)), group.folds.folds
         where = f" on {group.name}" if len(groups) > 1 else ""
-        missing = "" if held_out == number else f"; held out so far: {held_out}"
-        repeated = f"; each {number} seeds have another division" if max(seeds, default=0) >= number else ""
+        seeds = list(map(int, finished["seed"][finished["cell"].isin(group.cells)].unique()))
+        held_out = len(select_folds(seeds, group.folds))
+        missing = f"; held out so far: {held_out}" if held_out < numbers[0] else ""
+        repeated = f"; each {numbers[0]} seeds have another division" if max(seeds, default=0) >= numbers[0] else ""
+        if len(numbers) > 1:  # an axis varies it
+            missing = repeated = ""
         lines.append(
-            f"Cross-validation{where}: each seed holds out another of {number} folds, on which it is evaluated"
-            f"{missing}{repeated}."
+            f"Cross-validation{where}: each seed holds out another of {' or '.join(map(str, numbers))} folds, on which "
+            f"it is evaluated{missing}{repeated}."
         )
     return lines
 
