@@ -311,7 +311,8 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
     assert add(call, "--lists", mine / "lists", "--data-root", "..", name="other").code == 0
     assert entries()["other"]["lists"]["val"] == "mine/lists/val.txt"
     assert call("data", "check", "other", "--data-root", "..").code == 0
-    refused(add(call, "--lists", "lists", "--val", "0.2", name="third"), "--val, --test or --folds are mutually exclusive")
+    third = add(call, "--lists", "lists", "--val", "0.2", name="third")
+    refused(third, "--val, --test or --folds are mutually exclusive")
 
 
 def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
