@@ -8,7 +8,7 @@ from typing import Any
 from fcnlab.config.grid.axes import format_value
 from fcnlab.config.trial import Trial
 from fcnlab.redaction import clean_text, redact
-from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, name_classes
+from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, clean_names
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
 NOTE = (
@@ -20,9 +20,6 @@ NOTE = (
 
 TAG_LENGTH = 5000
 """Number of characters of a tag that are kept; MLflow refuses tags that are longer than 8000."""
-
-MAX_PARAM_NAME = 250
-"""Maximum length of the name of a parameter in MLflow."""
 
 MAX_PARAM_VALUE = 6000
 """Maximum length of the value of a parameter in MLflow."""
@@ -91,7 +88,7 @@ def _extract_class_iou(record: Record, metrics: SplitMetrics, prefix: str) -> di
     """Return the IoU of each class that has labeled pixels; none if there are many classes."""
     if len(record.classes) > MAX_CLASSES:
         return {}
-    names = name_classes(record.classes)
+    names = clean_names(record.classes)
     pairs = zip(names, metrics.class_iou, strict=False)  # records of failed or old trials may have no class names
     return {f"{prefix}/{name}": iou for name, iou in pairs if iou is not None}
 
@@ -182,8 +179,9 @@ def extract_params(trial: Trial, axes: Mapping[str, str]) -> dict[str, str]:
     params = {**trial.names, **axes, "seed": str(trial.seed)}
     if trial.init_from is not None:
         params["init_from"] = trial.init_from
-    for name, value in _flatten(components):
-        params.setdefault(name[:MAX_PARAM_NAME], _format(value))
+    flat = dict(_flatten(components))
+    for name, value in zip(clean_names(list(flat)), flat.values(), strict=True):  # names of classes may be any text
+        params.setdefault(name, _format(value))
     return {name: redact(value)[:MAX_PARAM_VALUE] for name, value in params.items()}
 
 

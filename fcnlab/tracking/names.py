@@ -29,7 +29,7 @@ MAX_CLASSES = 30
 """Number of classes up to which the IoU of each class is published."""
 
 MAX_LENGTH = 200
-"""Maximum length of the name of a class; the limit of MLflow for the name of a metric is 250."""
+"""Maximum length of a name; the limit of MLflow for the name of a metric or parameter is 250."""
 
 
 def _name_columns() -> dict[str, str]:
@@ -56,25 +56,25 @@ def read_columns(published: Mapping[str, float]) -> dict[str, float]:
     return {column: published[name] for column, name in PUBLISHED_NAMES.items() if name in published}
 
 
-def name_classes(classes: Sequence[str]) -> list[str]:
-    """Return the names of classes as they can be part of the name of a metric.
+def clean_names(texts: Sequence[str]) -> list[str]:
+    """Return names for MLflow, as of metrics of classes and of parameters.
 
     Characters other than letters, digits, `_`, `-`, `.` and spaces are replaced by `_`. A name that is taken then, also
     in another case, gets a number.
 
     Args:
-        classes: names of the classes.
+        texts: any texts, such as the names of classes.
 
     Returns:
-        A different name for each class.
+        A different name for each text.
 
-    >>> name_classes(["car/bus", "car bus", "Car_Bus", ".."])
+    >>> clean_names(["car/bus", "car bus", "Car_Bus", ".."])
     ['car_bus', 'car bus', 'Car_Bus_2', '_']
     """
     taken: set[str] = set()
     names = []
-    for name in classes:
-        base = re.sub(r"[^\w.\- ]", "_", name)[:MAX_LENGTH].strip()
+    for text in texts:
+        base = re.sub(r"[^\w.\- ]", "_", text)[:MAX_LENGTH].strip()
         if posixpath.normpath(base) != base or base in ("", ".", ".."):
             base = "_"
         unique, count = base, 1

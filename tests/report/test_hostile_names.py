@@ -28,7 +28,7 @@ from fcnlab.report.tables.export import format_report
 from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
 from fcnlab.report.write import write_report
 from fcnlab.runner.plan import make_plan
-from fcnlab.tracking.names import name_classes
+from fcnlab.tracking.names import clean_names
 from fcnlab.trial.record import Failure
 from tests.conftest import browser
 from tests.report.finished_grid import finish
@@ -201,7 +201,7 @@ def test_json_and_html_contain_the_names(written: Written) -> None:
 
 
 def test_metrics_of_classes_have_names_that_trackers_accept() -> None:
-    names = name_classes(
+    names = clean_names(
         [*HOSTILE, GRID_NAME, LONG, LONG + "2", "../..", "/", "..", "", "a/../b", "\u202e\x1b", "CON", "con"]
     )
     assert len({name.casefold() for name in names}) == len(names)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fcnlab.config.dataset import AnyDataset
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
@@ -17,9 +19,11 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.runner.run import sync_grid
 from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_columns, extract_final_metrics, extract_params
-from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
+from fcnlab.tracking.names import PUBLISHED_NAMES, clean_names, read_columns
 from tests.builders import build_trial, finished_record
 from tests.conftest import SMOKE, write_grid
+
+SIZE = {"height": 64, "width": 64}
 
 
 def plan_first_trial(folder: Path) -> tuple[Grid, Lab, PlannedTrial]:
@@ -34,12 +38,30 @@ def test_names_of_classes_are_valid_and_different() -> None:
     from mlflow.utils.validation import _validate_metric_name
 
     classes = ["sky", "Sky", "sky_2", "a/b", "a:b", "..", ".", "", "été", "x" * 500, "x" * 501, "/etc", "a//b", "a "]
-    names = name_classes(classes)
+    names = clean_names(classes)
     assert len({name.casefold() for name in names}) == len(classes)
     for name in names:
         _validate_metric_name(f"test/iou/{name}")
         assert posixpath.basename(f"test/iou/{name}") == name
     assert names[:2] == ["sky", "Sky_2"] and names[8] == "été"
+
+
+def test_parameters_of_classes_with_any_name_are_valid_and_different() -> None:
+    from mlflow.entities import Param
+    from mlflow.utils.validation import _validate_param_keys_unique, _validate_param_name
+
+    classes = ["pavement (left)", "car, parked", "50 % & more", "a/b", "a:b", "x" * 300, "x" * 301, "été"]
+    entry = {"type": "folder", "images": "i", "masks": "m", "fractions": {"val": 0.5}}
+    dataset = validate(
+        AnyDataset, {**entry, "classes": {name: 2 * i for i, name in enumerate(classes)}, "nominal": SIZE}, "mine"
+    )
+    params = extract_params(build_trial().model_copy(update={"dataset": dataset}), {})
+    for name in params:
+        _validate_param_name(name)
+    _validate_param_keys_unique([Param(name, value) for name, value in params.items()])
+    of_classes = {name: value for name, value in params.items() if name.startswith("dataset.classes.")}
+    assert list(of_classes.values()) == [str(2 * i) for i in range(len(classes))]
+    assert {"dataset.classes.pavement _left_", "dataset.classes.été"} <= of_classes.keys()
 
 
 def test_columns_are_read_from_their_published_names() -> None:
