@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, select_folds
+from fcnlab.config.dataset import CrossValidation, FolderDataset
 from fcnlab.config.grid.grid import Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
@@ -204,25 +205,31 @@ def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetr
 
 
 def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:
-    """Describe the cross-validation of each dataset that has one."""
+    """Describe the cross-validations of each dataset: one line for each number of folds or fixed fold."""
     lines = []
     for group in groups:
-        configs = [cell.dataset.folds_by_seed for cell in grid.cells if cell.label in group.cells]
-        numbers = sorted({config.folds for config in configs if config is not None})
-        if group.folds is None or not numbers:
-            continue
         where = f" on {group.name}" if len(groups) > 1 else ""
-        seeds = list(map(int, finished["seed"][finished["cell"].isin(group.cells)].unique()))
-        held_out = len(select_folds(seeds, group.folds))
-        missing = f"; held out so far: {held_out}" if held_out < numbers[0] else ""
-        repeated = f"; each {numbers[0]} seeds have another division" if max(seeds, default=0) >= numbers[0] else ""
-        if len(numbers) > 1:  # an axis varies it
-            missing = repeated = ""
-        lines.append(
-            f"Cross-validation{where}: each seed holds out another of {' or '.join(map(str, numbers))} folds, on which "
-            f"it is evaluated{missing}{repeated}."
-        )
-    return lines
+        labels: dict[str, list[str]] = {}
+        configs: dict[str, CrossValidation] = {}
+        for cell in grid.cells:
+            parts = cell.dataset.cross_validation if isinstance(cell.dataset, FolderDataset) else None
+            if parts is not None and cell.label in group.cells:
+                configs[repr(parts)] = parts
+                labels.setdefault(repr(parts), []).append(cell.label)
+        for text, parts in configs.items():
+            if parts.fold is not None:
+                lines.append(f"Cross-validation{where}: all trials hold out fold {parts.fold} of {parts.folds}.")
+                continue
+            own = labels[text]
+            seeds = list(map(int, finished["seed"][finished["cell"].isin(own)].unique()))
+            held_out, number = len(select_folds(seeds, parts)), parts.folds
+            missing = f"; held out so far: {held_out}" if held_out < number else ""
+            repeated = f"; each {number} seeds have another division" if max(seeds, default=0) >= number else ""
+            lines.append(
+                f"Cross-validation{where}: each seed holds out another of {number} folds, on which it is evaluated"
+                f"{missing}{repeated}."
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:

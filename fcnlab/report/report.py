@@ -154,6 +154,8 @@ class Report:
         from fcnlab.report.tables.export import format_report
         from fcnlab.report.tables.styled import to_styler
 
+        if isinstance(columns, str):
+            raise ConfigError(f"columns: a list of names is expected, such as ['n', 'miou'], not '{columns}'")
         shown, view = add_class_columns(self, View(tuple(columns), sort, group_by, pivot))
         if format is not None:
             return format_report(shown, view, format)

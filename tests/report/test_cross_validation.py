@@ -15,6 +15,7 @@ from fcnlab.lab import Lab
 from fcnlab.report.comparison import compare, load_side
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.report import Report, make_report
+from fcnlab.report.tables.classes import collect_class_results
 from fcnlab.report.write import write_report
 from fcnlab.runner.cost.history import Workload
 from fcnlab.runner.find import find_reference
@@ -165,3 +166,25 @@ def test_another_evaluation_of_the_dataset_is_on_the_fold_of_the_trial(finished:
 def test_costs_of_one_fold_are_those_of_the_others(finished: tuple[Grid, Lab]) -> None:
     [workload, *others] = [Workload.of(trial) for cell, trial in finished[0].trials(finished[1].fingerprints)][::3]
     assert others == [workload] * 3
+
+
+def test_the_table_of_classes_counts_the_images_of_all_folds(finished: tuple[Grid, Lab]) -> None:
+    report = report_of(*finished)
+    results = collect_class_results(report)
+    assert results is not None and set(results.images.values()) == {3 * IMAGES}
+
+
+def test_each_number_of_folds_and_a_fixed_fold_are_described(tmp_path: Path) -> None:
+    grid, lab = make_lab(tmp_path, lambda _head, _seed: False)
+    values = "product: {head: [fcn32s], dataset.cross_validation.FIELD: [VALUES]}"
+    for field, numbers, footnotes in (
+        ("folds", "2, 5", ["another of 2 folds", "another of 5 folds, on which it is evaluated; held out so far: 4."]),
+        ("fold", "0, 2", ["all trials hold out fold 0 of 3.", "all trials hold out fold 2 of 3."]),
+    ):
+        product = values.replace("FIELD", field).replace("VALUES", numbers)
+        text = GRID.replace("product: {head: [fcn32s, fcn16s, fcn8s]}", product).replace("baseline: {head: fcn32s}", "")
+        grid = lab.load_grid(write_grid(tmp_path, text, field))
+        for planned in make_plan(grid, lab).trials:
+            finish(planned, 0.7, counted(0.7, planned.trial.seed))
+        found = [line for line in report_of(grid, lab).footnotes if line.startswith("Cross-validation")]
+        assert len(found) == 2 and all(part in line for part, line in zip(footnotes, found, strict=True))

@@ -245,6 +245,11 @@ def test_footnotes_are_those_of_the_shown_columns(made: tuple[Report, Lab]) -> N
     assert any("significant" in line for line in report.write_footnotes(("delta",)))
 
 
+def test_a_text_is_not_a_list_of_columns(made: tuple[Report, Lab]) -> None:
+    with pytest.raises(ConfigError, match=r"^columns: a list of names is expected, .* not 'n,miou'$"):
+        made[0].table(columns="n,miou")
+
+
 @pytest.mark.parametrize(
     ("columns", "metrics"),
     [

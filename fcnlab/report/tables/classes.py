@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from fcnlab.analysis import count_class_images, select_folds
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import format_mean_std
 from fcnlab.report.tables.table import Table
@@ -85,7 +85,8 @@ def make_iou_frames(records: TrialRecords, cells: Sequence[str]) -> dict[str, pd
 
 def _count_class_images(report: Report) -> dict[int, int]:
     """Count the images in which each class is labeled; empty without counts."""
-    for cell in report.groups[0].same:
-        for counts in report.records.counts(cell).values():
-            return dict(enumerate(np.count_nonzero(counts[:, :, 2], axis=0).tolist()))
+    group = report.groups[0]
+    for cell in group.same:
+        if counts := report.records.counts(cell):
+            return dict(enumerate(count_class_images(counts, select_folds(counts, group.folds)).tolist()))
     return {}
