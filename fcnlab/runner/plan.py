@@ -150,7 +150,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
         lab: the lab that contains the run folders and the data.
 
     Raises:
-        ConfigError: two cells have the same trials.
+        ConfigError: two cells have a trial in common.
         DataError: a dataset is missing.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
@@ -167,7 +167,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
 
 
 def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> None:
-    """Check that no two cells have the same trials, such as those of two copies of a dataset."""
+    """Check that no two cells have a trial in common, such as those of two copies of a dataset."""
     first: dict[str, Cell] = {}
     pairs: dict[tuple[str, str], None] = {}
     for planned in chain.from_iterable(trials):
@@ -175,7 +175,7 @@ def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> Non
         if earlier is not planned.cell:
             pairs[earlier.label, planned.cell.label] = None
     lines = [
-        f"{grid.path}: the cells '{first_label}' and '{label}' have the same trials (same data, weights and "
+        f"{grid.path}: the cells '{first_label}' and '{label}' have trials in common (same data, weights and "
         "configuration); remove one"
         for first_label, label in pairs
     ]

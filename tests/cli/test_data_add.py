@@ -587,7 +587,7 @@ def test_folds_are_a_cross_validation_with_one_seed_per_fold(call: Call, mine: P
         (("--folds", "3", "--test", "0.2"), "--folds and --test are mutually exclusive"),
         (("--folds", "3", "--lists", "."), "--lists and --group-by, --val, --test or --folds are mutually exclusive"),
         (("--folds", "2", "--val", "0.6"), "--folds, --val, --group-by: val 0.6 and one of 2 folds leave nothing"),
-        (("--folds", "11"), "10 images are too few for 11 folds"),
+        (("--folds", "11"), "/mine/images: 10 images are too few for 11 folds"),
     ],
 )
 def test_invalid_folds_are_an_error(call: Call, mine: Path, options: tuple[str, ...], message: str) -> None:

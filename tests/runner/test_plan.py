@@ -93,7 +93,7 @@ def test_cells_with_the_same_trials_are_an_error_before_anything_runs(
         assert run_cli(monkeypatch, lab, "grid", command, "experiments/question.yaml") == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "question.yaml: the cells 'first' and 'second' have the same trials (same data" in error
+        assert "question.yaml: the cells 'first' and 'second' have trials in common (same data" in error
     Image.new("L", (4, 4), 1).save(lab.root / "second" / "masks" / "p.png")
     assert len(planned_in(Lab.find(root=lab.root), COPIES).trials) == 4
 
@@ -103,7 +103,7 @@ def test_a_trial_and_its_key_in_init_from_give_cells_with_the_same_trials(lab: L
     (planned,) = planned_in(lab, f"question: q\n{base}, head: fcn32s}}\n").trials
     finish(planned)
     product = f"product: {{init_from: [{{head: fcn32s}}, {planned.key}]}}"
-    with pytest.raises(ConfigError, match=f"and '{planned.key}' have the same trials"):
+    with pytest.raises(ConfigError, match=f"and '{planned.key}' have trials in common"):
         planned_in(lab, f"question: q\n{base}, head: fcn8s}}\n{product}\n", "both")
 
 

@@ -162,7 +162,10 @@ class Folder(FileDataset):
         elif files.is_random:
             if not ids:
                 raise EmptySplitError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
-            ids = files.divide(ids)[split]
+            try:
+                ids = files.divide(ids)[split]
+            except DataError as error:
+                raise DataError(f"{folders[0]}: {error}") from None
         ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
 
