@@ -30,7 +30,7 @@ from scipy import stats
 from benchmarks.speed.machine import machine
 from fcnlab.analysis.intervals import compute_fold_interval
 from fcnlab.config.dataset import CrossValidation
-from fcnlab.data.datasets.splits import Folds, divide_into_folds
+from fcnlab.data.datasets.splits import divide_into_folds
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_class_iou, mean_over_classes
 
@@ -151,8 +151,7 @@ def cross_validate(data_root: Path, setting: tuple[int, int, int], index: int) -
     config, ids = CrossValidation(folds=folds, seed=1000 * index), list(map(str, range(images)))
     differences = np.empty((len(PAIRS), seeds))
     for seed in range(seeds):
-        own = config.select_fold(seed)
-        splits = divide_into_folds(ids, Folds(folds, own.fold or 0), own.seed)
+        splits = divide_into_folds(ids, config.select_fold(seed))
         train, held_out = (sampled[list(map(int, splits[name]))] for name in ("train", "val"))
         moments = data.moments[random.choice(train, len(train))].sum(0)
         miou = evaluate_models(moments, data.features[held_out], data.labels[held_out])

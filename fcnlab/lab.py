@@ -31,7 +31,7 @@ from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.data.datasets.splits import SPLIT, Folds
+from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions
@@ -278,9 +278,8 @@ class Lab:
 
     def _layout(self, spec: FolderDataset) -> FolderLayout:
         """Resolve the paths of a dataset of type folder."""
-        parts, folds = spec.fractions, spec.cross_validation
+        parts = spec.fractions
         shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
-        division = parts or folds
         return FolderLayout(
             images=str(self.find_data_folder(spec.images)),
             masks=str(self.find_data_folder(spec.masks)),
@@ -288,9 +287,9 @@ class Lab:
             mask_suffix=spec.mask_suffix,
             lists={split: self.find_list(name) for split, name in spec.lists.items()},
             fractions=shares | ({"test": parts.test} if parts and parts.test else {}),
-            folds=Folds(folds.folds, folds.fold or 0, folds.val) if folds else None,
-            seed=division.seed if division else 0,
-            group_by=division.group_by if division else None,
+            seed=parts.seed if parts else 0,
+            group_by=parts.group_by if parts else None,
+            cross_validation=spec.cross_validation,
             skip_unpaired=spec.unpaired == "skip",
         )
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, select_folds
 from fcnlab.config.dataset import CrossValidation, FolderDataset
-from fcnlab.config.grid.grid import Grid
+from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
@@ -209,18 +209,14 @@ def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.Dat
     lines = []
     for group in groups:
         where = f" on {group.name}" if len(groups) > 1 else ""
-        labels: dict[str, list[str]] = {}
-        configs: dict[str, CrossValidation] = {}
-        for cell in grid.cells:
-            parts = cell.dataset.cross_validation if isinstance(cell.dataset, FolderDataset) else None
-            if parts is not None and cell.label in group.cells:
-                configs[repr(parts)] = parts
-                labels.setdefault(repr(parts), []).append(cell.label)
-        for text, parts in configs.items():
+        cells = [cell for cell in grid.cells if cell.label in group.cells]
+        for parts in dict.fromkeys(map(_find_cross_validation, cells)):
+            if parts is None:
+                continue
             if parts.fold is not None:
                 lines.append(f"Cross-validation{where}: all trials hold out fold {parts.fold} of {parts.folds}.")
                 continue
-            own = labels[text]
+            own = [cell.label for cell in cells if _find_cross_validation(cell) == parts]
             seeds = list(map(int, finished["seed"][finished["cell"].isin(own)].unique()))
             held_out, number = len(select_folds(seeds, parts)), parts.folds
             missing = f"; held out so far: {held_out}" if held_out < number else ""
@@ -230,6 +226,10 @@ def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.Dat
                 f"{missing}{repeated}."
             )
     return list(dict.fromkeys(lines))
+
+
+def _find_cross_validation(cell: Cell) -> CrossValidation | None:
+    return cell.dataset.cross_validation if isinstance(cell.dataset, FolderDataset) else None
 
 
 def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:

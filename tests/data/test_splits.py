@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.data.datasets.folder import Folder, FolderLayout
-from fcnlab.data.datasets.splits import Folds, divide_ids, divide_into_folds, find_group, read_pairs, split_pair
+from fcnlab.data.datasets.splits import divide_ids, divide_into_folds, find_group, read_pairs, split_pair
 from fcnlab.errors import DataError
 
 
@@ -100,8 +101,9 @@ def test_each_image_is_held_out_once_and_the_other_splits_are_the_rest(
     ids = [f"image{index}" for index in range(images)]
     held_out = []
     for fold in range(count):
-        splits = divide_into_folds(ids, Folds(count, fold, val), seed)
-        assert splits == divide_into_folds(ids[::-1], Folds(count, fold, val), seed)
+        parts = CrossValidation(folds=count, fold=fold, val=val, seed=seed)
+        splits = divide_into_folds(ids, parts)
+        assert splits == divide_into_folds(ids[::-1], parts)
         assert sorted(id_ for part in splits.values() for id_ in part) == sorted(ids)
         assert val is None or len(splits["val"]) == max(1, round(val * images))
         held_out.append(splits["val" if val is None else "test"])
@@ -112,14 +114,19 @@ def test_each_image_is_held_out_once_and_the_other_splits_are_the_rest(
 def test_the_held_out_images_do_not_depend_on_the_fraction_of_val() -> None:
     ids = list(map(str, range(20)))
     for fold in range(4):
-        without, with_val = (divide_into_folds(ids, Folds(4, fold, val), 3) for val in (None, 0.2))
+        without, with_val = (
+            divide_into_folds(ids, CrossValidation(folds=4, fold=fold, val=val, seed=3)) for val in (None, 0.2)
+        )
         assert without["val"] == with_val["test"]
 
 
 def test_the_division_into_folds_never_changes() -> None:
     ids = list("abcdefgh")
-    assert divide_into_folds(ids, Folds(3, 0), 0) == {"train": ["a", "b", "d", "f", "h"], "val": ["c", "e", "g"]}
-    assert divide_into_folds(ids, Folds(3, 2, 0.25), 7) == {
+    assert divide_into_folds(ids, CrossValidation(folds=3)) == {
+        "train": ["a", "b", "d", "f", "h"],
+        "val": ["c", "e", "g"],
+    }
+    assert divide_into_folds(ids, CrossValidation(folds=3, fold=2, val=0.25, seed=7)) == {
         "train": ["a", "b", "d", "g"],
         "val": ["c", "f"],
         "test": ["e", "h"],
@@ -130,20 +137,21 @@ def test_the_division_into_folds_never_changes() -> None:
 @given(st.lists(st.integers(1, 5), min_size=8, max_size=14), st.integers(0, 5))
 def test_no_group_is_in_two_folds(sizes: list[int], seed: int) -> None:
     ids = [f"video{group}/frame{frame}" for group, size in enumerate(sizes) for frame in range(size)]
-    held_out = [divide_into_folds(ids, Folds(3, fold, 0.1), seed, r"video\d+")["test"] for fold in range(3)]
+    parts = CrossValidation(folds=3, val=0.1, seed=seed, group_by=r"video\d+")
+    held_out = [divide_into_folds(ids, parts.model_copy(update={"fold": fold}))["test"] for fold in range(parts.folds)]
     groups = [{find_group(id_, r"video\d+") for id_ in part} for part in held_out]
     assert sum(map(len, groups)) == len(sizes)
     assert max(map(len, held_out)) - min(map(len, held_out)) <= max(sizes)
 
 
 @pytest.mark.parametrize(
-    ("folds", "group_by", "message"),
+    ("parts", "message"),
     [
-        (Folds(5, 0), None, "4 images are too few for 5 folds"),
-        (Folds(3, 1), "^.", "2 groups of images ('^.') are too few for 3 folds"),
-        (Folds(4, 1, 0.75), None, "4 images are too few for 4 folds"),
+        (CrossValidation(folds=5), "4 images are too few for 5 folds"),
+        (CrossValidation(folds=3, fold=1, group_by="^."), "2 groups of images ('^.') are too few for 3 folds"),
+        (CrossValidation(folds=3, fold=1, val=0.66), "4 images are too few for 3 folds"),
     ],
 )
-def test_too_few_images_for_the_folds_are_an_error(folds: Folds, group_by: str | None, message: str) -> None:
+def test_too_few_images_for_the_folds_are_an_error(parts: CrossValidation, message: str) -> None:
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        divide_into_folds(["a1", "a2", "b1", "b2"], folds, 0, group_by)
+        divide_into_folds(["a1", "a2", "b1", "b2"], parts)

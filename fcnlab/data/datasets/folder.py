@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.data.datasets.splits import (
     SPLIT,
-    Folds,
     common_splits,
     divide_ids,
     divide_into_folds,
@@ -45,9 +45,9 @@ class FolderLayout:
         mask_suffix: suffix of the masks' names before the extension.
         lists: text files with one id, or an image and its mask, per line, by split.
         fractions: fraction of all images in each random split; the first split gets the remaining images.
-        folds: division of all images into folds.
-        seed: seed of the random division, also into folds.
-        group_by: regular expression; ids with the same match are in the same random split or fold.
+        seed: seed of the random division.
+        group_by: regular expression; ids with the same match are in the same random split.
+        cross_validation: division of all images into folds.
         skip_unpaired: leave out images without a mask.
     """
 
@@ -57,20 +57,21 @@ class FolderLayout:
     mask_suffix: str = ""
     lists: Mapping[str, Path] = field(default_factory=dict)
     fractions: Mapping[str, float] = field(default_factory=dict)
-    folds: Folds | None = None
     seed: int = 0
     group_by: str | None = None
+    cross_validation: CrossValidation | None = None
     skip_unpaired: bool = False
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits."""
-        named = tuple(self.lists) or tuple(self.fractions) or (self.folds.names if self.folds is not None else ())
-        return named or common_splits(self.images, self.masks)
+        if self.cross_validation is not None:
+            return self.cross_validation.split_names
+        return tuple(self.lists) or tuple(self.fractions) or common_splits(self.images, self.masks)
 
     @property
     def is_random(self) -> bool:
         """True if the splits are a random division of all images."""
-        return bool(self.fractions) or self.folds is not None
+        return bool(self.fractions) or self.cross_validation is not None
 
     def divide(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """Divide ids into random splits or folds.
@@ -84,8 +85,8 @@ class FolderLayout:
         Raises:
             DataError: there are too few images.
         """
-        if self.folds is not None:
-            return divide_into_folds(ids, self.folds, self.seed, self.group_by)
+        if self.cross_validation is not None:
+            return divide_into_folds(ids, self.cross_validation)
         return divide_ids(ids, self.fractions, self.seed, self.group_by)
 
 

@@ -6,11 +6,11 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fcnlab.config.dataset import CrossValidation
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
 from fcnlab.paths import check_regular_file, is_file
@@ -167,28 +167,7 @@ def divide_ids(
     return divided
 
 
-@dataclass(frozen=True)
-class Folds:
-    """Division of all images into folds, of which one is held out.
-
-    Attributes:
-        count: number of folds.
-        held_out: index of the fold that is held out, from 0.
-        val: fraction of all images that become `val`, sampled from the other folds; the fold that is held out is then
-            `test`. None if it is `val`.
-    """
-
-    count: int
-    held_out: int
-    val: float | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return ("train", "val") if self.val is None else ("train", "val", "test")
-
-
-def divide_into_folds(ids: Sequence[str], folds: Folds, seed: int, group_by: str | None = None) -> dict[str, list[str]]:
+def divide_into_folds(ids: Sequence[str], parts: CrossValidation) -> dict[str, list[str]]:
     """Divide ids into folds, and these into the splits of the fold that is held out.
 
     The folds do not depend on the order of the ids, nor on the fold that is held out. Their sizes differ by one id at
@@ -196,9 +175,7 @@ def divide_into_folds(ids: Sequence[str], folds: Folds, seed: int, group_by: str
 
     Args:
         ids: unique ids.
-        folds: the number of folds, the one that is held out, and the fraction of `val`.
-        seed: seed of the division.
-        group_by: regular expression; ids with the same match are in the same fold. See `find_group`.
+        parts: the cross-validation; without `fold`, the fold 0 is held out.
 
     Returns:
         The sorted ids of each split.
@@ -206,25 +183,26 @@ def divide_into_folds(ids: Sequence[str], folds: Folds, seed: int, group_by: str
     Raises:
         DataError: there are too few ids or groups, or an id has no group.
     """
-    shuffled = _shuffle_groups(ids, seed, group_by)
-    divided: list[list[list[str]]] = [[] for _ in range(folds.count)]
-    sizes = [0] * folds.count
+    shuffled = _shuffle_groups(ids, parts.seed, parts.group_by)
+    divided: list[list[list[str]]] = [[] for _ in range(parts.folds)]
+    sizes = [0] * parts.folds
     for group in sorted(shuffled, key=len, reverse=True):
         smallest = sizes.index(min(sizes))
         divided[smallest].append(group)
         sizes[smallest] += len(group)
-    held_out = divided.pop(folds.held_out)
-    others = [group for fold in divided for group in fold]
-    splits = {"val" if folds.val is None else "test": held_out}
-    if folds.val is not None:
-        order = _permute(len(others), seed, f"val of fold {folds.held_out}")
+    fold = parts.fold or 0
+    held_out = divided.pop(fold)
+    others = [group for groups in divided for group in groups]
+    splits = {"val" if parts.val is None else "test": held_out}
+    if parts.val is not None:
+        order = _permute(len(others), parts.seed, f"val of fold {fold}")
         remaining = iter([others[i] for i in order])
-        splits["val"] = [_take(remaining, max(1, round(folds.val * len(ids))))]
+        splits["val"] = [_take(remaining, max(1, round(parts.val * len(ids))))]
         others = list(remaining)
     splits["train"] = others
-    result = {name: sorted(id_ for group in splits[name] for id_ in group) for name in folds.names}
+    result = {name: sorted(id_ for group in splits[name] for id_ in group) for name in parts.split_names}
     if not all(result.values()) or not all(divided):
-        raise DataError(_describe_too_few(shuffled, group_by, f"{folds.count} folds"))
+        raise DataError(_describe_too_few(shuffled, parts.group_by, f"{parts.folds} folds"))
     return result
 
 
