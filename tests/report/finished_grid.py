@@ -13,6 +13,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
+from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
@@ -78,6 +79,16 @@ def finish(
                        environment=ENVIRONMENT).model_copy(update=changes)  # fmt: skip
     folder.finish(record)
     return record
+
+
+def make_report_of_repeated_class(root: Path) -> Report:
+    """A report of trials with two classes of one name, of which the second is found half as often."""
+    grid, lab = finished_lab(root)
+    for planned in make_plan(grid, lab).trials:
+        counts = counted(RIGHT[planned.trial.names["head"]], planned.trial.seed)
+        counts[:, 2, 0] //= 2
+        finish(planned, 0.0, counts, classes=("background", "disc", "disc"))
+    return make_report(make_plan(grid, lab), lab, None)
 
 
 def raw_names(cells: pd.DataFrame, axes: list[str]) -> Names:

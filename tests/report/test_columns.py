@@ -31,7 +31,16 @@ from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.record import CheckpointChoice
 from tests.conftest import write_grid
-from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab
+from tests.report.finished_grid import (
+    CLASSES,
+    IMAGES,
+    RIGHT,
+    THREE,
+    counted,
+    finish,
+    finished_lab,
+    make_report_of_repeated_class,
+)
 from tests.report.test_datasets import make_two
 
 METRICS = ("mean_acc", "fw_iou", "boundary_iou", "dice")
@@ -217,12 +226,7 @@ def test_a_class_without_labeled_pixels_has_no_value(tmp_path: Path) -> None:
 
 
 def test_a_repeated_class_name_gets_a_number(tmp_path: Path) -> None:
-    grid, lab = finished_lab(tmp_path)
-    for planned in make_plan(grid, lab).trials:
-        counts = counted(RIGHT[planned.trial.names["head"]], planned.trial.seed)
-        counts[:, 2, 0] //= 2
-        finish(planned, 0.0, counts, classes=("background", "disc", "disc"))
-    report = make_report(make_plan(grid, lab), lab, None)
+    report = make_report_of_repeated_class(tmp_path)
     table = make_table(report, "iou:*")
     assert table.headings[1:] == ("background", "disc", "disc (2)")
     assert float(table.rows[0][2].split()[0]) > 1.5 * float(table.rows[0][3].split()[0])

@@ -51,6 +51,7 @@ from tests.report.finished_grid import (
     counted,
     finish,
     finished_lab,
+    make_report_of_repeated_class,
     plain_latex,
     raw_names,
 )
@@ -441,12 +442,7 @@ def test_a_class_without_labeled_pixels_is_excluded_from_means_and_named(tmp_pat
 
 
 def test_classes_with_one_name_are_sorted_by_their_own_values(tmp_path: Path) -> None:
-    grid, lab = finished_lab(tmp_path)
-    for planned in make_plan(grid, lab).trials:
-        counts = counted(RIGHT[planned.trial.names["head"]], planned.trial.seed)
-        counts[:, 2, 0] //= 2
-        finish(planned, 0.0, counts, classes=("background", "disc", "disc"))
-    report = make_report(make_plan(grid, lab), lab, None)
+    report = make_report_of_repeated_class(tmp_path)
     found = make_sortable_classes(report, ["#000000", "#800000", "#008000"])
     assert found is not None and found.colors == ("#000000", "#800000", "#008000")
     for texts, keys in zip(found.table.rows, found.keys, strict=True):
