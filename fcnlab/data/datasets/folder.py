@@ -290,7 +290,7 @@ def list_images(folder: str) -> list[Path]:
     root = Path(folder)
     if not is_folder(root):
         raise DataError(describe_missing_folder(root))
-    return sorted(_walk_images(root, ()))
+    return sorted(_walk_images(root, ()), key=lambda path: path.parts)  # the order of paths, which compare slowly
 
 
 def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
@@ -298,13 +298,15 @@ def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if is_folder(path):
-            yield from _walk_images(path, (*above, real))
-        elif path.suffix.lower() in IMAGE_EXTENSIONS:
-            yield path
+    with os.scandir(folder) as entries:  # gives the type of an entry, which costs a call of the system for a path
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if is_folder(path) if entry.is_symlink() else entry.is_dir():
+                yield from _walk_images(path, (*above, real))
+            elif path.suffix.lower() in IMAGE_EXTENSIONS:
+                yield path
 
 
 def describe_missing_folder(folder: Path) -> str:
