@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
+from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
 from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def diff(
     from fcnlab.runner.find import find_grid_file
 
     lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root)
-    records = (find_named(a, lab_).read_record(), find_named(b, lab_).read_record())
+    records = (find_named_trial(a, lab_).read_record(), find_named_trial(b, lab_).read_record())
 
     from fcnlab.trial.diff import diff_records
 

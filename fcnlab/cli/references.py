@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fcnlab.errors import list_some
 from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 SHORT = 12
 """Digits of a key in completions."""
+
+MAX_SEEDS = 5
+"""Maximum number of seeds that a message lists."""
 
 
 def complete_grid_file(incomplete: str) -> list[str]:
@@ -73,6 +77,17 @@ def find_named(name: str, lab: Lab) -> Reference:
     return reference
 
 
+def find_named_trial(name: str, lab: Lab) -> Reference:
+    """Find a trial, and print to standard error which seed it is if the name is that of a cell with several."""
+    reference = find_named(name, lab)
+    if reference.planned is not None and reference.plan is not None and reference.seed is None:
+        seeds = reference.plan.grid.seeds
+        if len(seeds) > 1:
+            used = f"the trial with seed {reference.planned.trial.seed} of {list_some(seeds, MAX_SEEDS)}"
+            typer.echo(f"{reference.planned.cell_name}: {used}; add :SEED for another", err=True)
+    return reference
+
+
 def load_named(
     name: str, checkpoint: CheckpointChoice | None, lab: Path | None, data_root: Path | None
 ) -> TrainedModel:
@@ -81,4 +96,4 @@ def load_named(
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 
-    return load_model(name, checkpoint, Lab.find(find_grid_file(name), root=lab, data_root=data_root), find_named)
+    return load_model(name, checkpoint, Lab.find(find_grid_file(name), root=lab, data_root=data_root), find_named_trial)

@@ -31,7 +31,7 @@ def plan(tmp_path: Path) -> Plan:
 
 def test_two_cells_differ_by_their_head_their_commit_and_their_metrics(fcnlab: Call, plan: Plan) -> None:
     path = plan.grid.path
-    result = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s")
+    result = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s:0")
     assert (result.code, result.err) == (0, "")
     rows = [line.split() for line in result.out.splitlines()]
     assert ["head.stride", "32", "8"] in rows

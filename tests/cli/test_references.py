@@ -74,6 +74,12 @@ def test_best_is_printed_with_the_metric_that_selected_it(fcnlab: Call, grid: Gr
     assert "A: fcn32s\nB: fcn8s\n" in shown.out
 
 
+def test_the_seed_of_a_trial_that_is_named_by_its_cell_is_printed(fcnlab: Call, grid: Grid) -> None:
+    name = f"{grid.path}:fcn8s"
+    shown = fcnlab("diff", name, f"{name}:1")
+    assert (shown.code, shown.err) == (0, "fcn8s: the trial with seed 0 of 0, 1, 2; add :SEED for another\n")
+
+
 def test_the_report_lists_the_keys_that_commands_accept(fcnlab: Call, grid: Grid, tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     plan = make_plan(grid, lab)

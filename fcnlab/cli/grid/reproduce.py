@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
-from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
+from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
 from fcnlab.paths import exists, relative_to_cwd, resolve_path
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def reproduce(
     from fcnlab.runner.find import find_grid_file
 
     own = Lab.find(find_grid_file(trial), root=lab, data_root=data_root)
-    planned = find_named(trial, own).as_planned()
+    planned = find_named_trial(trial, own).as_planned()
     record = planned.record
     folder = workdir or _new_folder(planned)
     words = command(planned, record, own, folder, device)
