@@ -20,7 +20,7 @@ from fcnlab.cli.inference_options import (
 )
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
+from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
 from fcnlab.console import create_console, format_count, format_table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def evaluate(
     protocol = parse_protocol(flip, scales, tta, window, stride)
     if Path(name).suffix not in (".yaml", ".yml"):
         lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
-        reference = find_named(name, lab_)
+        reference = find_named_trial(name, lab_)
         used = checkpoint or reference.checkpoint
         _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, as_json)
         return
@@ -115,6 +115,9 @@ def _evaluate_trial(
     )
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     classes = finished.record.classes
+    if evaluation.training_images:
+        seen, every = evaluation.training_images, evaluation.metrics.images
+        typer.echo(f"warning: {seen} of the {every} images were trained on, so the metrics are too high", err=True)
     if as_json:
         print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json")})
         return

@@ -187,8 +187,12 @@ class Dataset(Entry):
     @property
     def used_splits(self) -> tuple[str, ...]:
         """The names of all splits that have a purpose, without duplicates."""
-        splits = (self.splits.train, self.splits.val, self.splits.test)
-        return tuple(dict.fromkeys(split for split in splits if split is not None))
+        return tuple(dict.fromkeys((self.splits.train, *self.evaluated_splits)))
+
+    @property
+    def evaluated_splits(self) -> tuple[str, ...]:
+        """The names of the splits on which trials are evaluated, without duplicates; the reported one is the last."""
+        return tuple(dict.fromkeys(split for split in (self.splits.val, self.splits.test) if split is not None))
 
     @property
     def list_files(self) -> tuple[str, ...]:

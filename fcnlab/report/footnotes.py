@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, find_co
 from fcnlab.report.tables.names import quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
+from fcnlab.runner.checks.repeated_images import RepeatedImages
 from fcnlab.trial.comparability import find_fold
 from fcnlab.trial.record import Record, SplitMetrics
 
@@ -70,6 +71,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
         *unchanged,
         *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
         *_describe_means(records, columns, miou=miou),
+        *_describe_repeated_images(grid, report.repeated),
         *_describe_folds(grid, report.groups, finished),
         *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
@@ -202,6 +204,15 @@ def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetr
         metrics = record.find_metrics(record.report_split, records.checkpoint)
         if metrics is not None:
             yield record, metrics
+
+
+def _describe_repeated_images(grid: Grid, repeated: Iterable[RepeatedImages]) -> list[str]:
+    """Describe the images of the reported split that are equal to training images."""
+    return [
+        f"Metrics{f' of {_name_cell(grid, images.cell)}' if images.cell else ''} are too high: trained on {images}."
+        for images in repeated
+        if images.is_reported
+    ]
 
 
 def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:

@@ -25,6 +25,7 @@ from fcnlab.report.tables.formats import to_html
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
+from fcnlab.runner.checks.repeated_images import RepeatedImages, find_repeated_images
 from fcnlab.runner.plan import Plan
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
@@ -52,6 +53,7 @@ class Report:
         best: the best cells.
         groups: the cells by dataset, those of the grid's baseline first; classes and images are shown of this group.
         records: records of the finished trials.
+        repeated: images on which finished trials were evaluated although they were trained on equal images.
         folder: the folder of the report's files.
         runs_page: address of the runs of the grid's experiment on an MLflow server; empty for none.
     """
@@ -66,6 +68,7 @@ class Report:
     best: Best
     groups: tuple[DatasetGroup, ...]
     records: TrialRecords
+    repeated: list[RepeatedImages]
     folder: Path
     runs_page: str = ""
 
@@ -228,6 +231,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         best=best,
         groups=groups,
         records=records,
+        repeated=find_repeated_images(plan, (one for one in plan.trials if one.status == "finished"), lab)[0],
         folder=lab.results / grid.name,
         runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
     )

@@ -21,6 +21,7 @@ from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, arrays_of, write_grid
+from tests.data.images import random_image, random_mask, save_image
 
 
 @pytest.fixture
@@ -154,6 +155,29 @@ def test_a_trial_is_evaluated_on_another_split(fcnlab: Call, ran: tuple[Path, li
     assert printed["classes"] == list(record.classes) and not folder.evaluations.exists()
     code, out, err = fcnlab(*ask)
     assert (code, err) == (0, "") and json.loads(out) == printed
+
+
+def test_an_evaluation_counts_the_images_that_the_trial_was_trained_on(fcnlab: Call, tmp_path: Path) -> None:
+    for number in range(6):
+        save_image(random_image(number), tmp_path / f"mine/images/{number}.png")
+        save_image(random_mask(number, (0, 1)), tmp_path / f"mine/masks/{number}.png")
+    entry = {"type": "folder", "images": str(tmp_path / "mine/images"), "masks": str(tmp_path / "mine/masks"),
+             "classes": ["a", "b"], "nominal": {"height": 6, "width": 8}}  # fmt: skip
+    fractions = {"mine": {"val": 0.5}, "other": {"val": 0.5, "seed": 1}}
+    registry = {name: entry | {"fractions": fraction} for name, fraction in fractions.items()}
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/datasets.yaml").write_text(json.dumps(registry), encoding="utf-8")
+    grid = write_grid(tmp_path, SMOKE.replace("shapes-mini", "mine").replace("smoke}", "smoke, recipe.batch_size: 2}"))
+    lab = Lab.find(grid)
+    _, trial = next(iter(lab.load_grid(grid).trials(lab.fingerprints)))
+    assert run_trial(trial, lab).status == "finished"
+    datasets = {name: lab.open_dataset(lab.registry.get("dataset", name)) for name in registry}
+    common = {*datasets["mine"].split("train").ids} & {*datasets["other"].split("val").ids}
+    assert 0 < len(common) < 3, "this division has common images"
+    for options, count in ((("--split", "train"), 3), (("--dataset", "other", "--split", "val"), len(common))):
+        code, out, err = fcnlab("evaluate", trial.key, *options, "--json")
+        assert (code, json.loads(out)["training_images"]) == (0, count)
+        assert f"warning: {count} of the 3 images were trained on, so the metrics are too high\n" in err
 
 
 def test_a_dataset_with_other_classes_is_an_error_that_lists_the_difference(

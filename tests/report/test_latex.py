@@ -56,7 +56,7 @@ def report_of(file: Path, cells: pd.DataFrame) -> Report:
     return Report(
         plan=Plan(grid, ()), trials=trials, cells=cells, cell_table=make_cell_table(cells, names),
         names=names, summary_text=[], significance=significance, best=best, groups=groups,
-        records=records, folder=Path("results"),
+        records=records, repeated=[], folder=Path("results"),
     )  # fmt: skip
 
 

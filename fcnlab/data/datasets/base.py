@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.fingerprint import hash_files
+from fcnlab.data.datasets.fingerprint import hash_each, hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, count_values, open_mask
 from fcnlab.errors import ConfigError, DataError, nearest
@@ -162,6 +162,17 @@ class Dataset(ABC):
             splits: names of the splits.
         """
 
+    def image_digests(self, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:  # noqa: ARG002 - used by subclasses
+        """Return digests that are equal for images with equal files; none by default, as samples may not be files.
+
+        Args:
+            splits: names of the splits.
+
+        Returns:
+            The digest of each image by its id, by the name of the split.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -288,6 +299,13 @@ class FileDataset(Dataset):
             for pair in self._checked_pairs(split)
             for role, path in (("image", pair.image), ("mask", pair.mask))
         )
+
+    def image_digests(self, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:
+        pairs = {split: self._checked_pairs(split) for split in splits}
+        # With the masks, because the fingerprint of the same splits has kept the digests of both together.
+        files = [path for listed in pairs.values() for pair in listed for path in (pair.image, pair.mask)]
+        digests = dict(zip(files, hash_each(files), strict=True))
+        return {split: {pair.id: digests[pair.image] for pair in listed} for split, listed in pairs.items()}
 
     def _checked_pairs(self, split: str) -> list[Pair]:
         if split not in self.split_names:

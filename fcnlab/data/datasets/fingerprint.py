@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fcnlab.data.json_cache import cache_file, read_json, write_json
@@ -48,12 +48,27 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
         DataError: a file is missing or cannot be read.
     """
     files = list(named)
-    folders = {parent: resolve_path(parent) for parent in {path.parent for _, path in files}}
+    total = hashlib.sha256()
+    for (name, _), digest in zip(files, hash_each([path for _, path in files]), strict=True):
+        total.update(f"{name}\0{digest}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def hash_each(files: Sequence[Path]) -> list[str]:
+    """Return the sha256 of the content of each file.
+
+    Args:
+        files: the files; digests that are kept for all of their folders together are found again.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    folders = {parent: resolve_path(parent) for parent in {path.parent for path in files}}
     store = cache_file("digests", sorted(folders.values()))
     known = read_json(store)
     kept = dict(known)
-    total = hashlib.sha256()
-    for name, path in files:
+    digests = []
+    for path in files:
         stamp, changed = _stamp(path)
         location = f"{folders[path.parent]}/{path.name}"
         entry = known.get(location)
@@ -61,10 +76,10 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
             entry = [stamp, hash_file(path)]
             if abs(time.time() - changed) > KEPT_AFTER:  # the clock may have been set back
                 kept[location] = entry
-        total.update(f"{name}\0{entry[1]}\n".encode())
+        digests.append(entry[1])
     if kept != known:
         write_json(store, kept)
-    return f"sha256:{total.hexdigest()}"
+    return digests
 
 
 def _stamp(path: Path) -> tuple[str, float]:

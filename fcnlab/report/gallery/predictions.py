@@ -54,9 +54,8 @@ def predict_images(
     """
     trial, device = finished.trial, hardware.select_device()
     model = hardware.move_to_device(finished.load_model(checkpoint), device)
-    dataset, splits = lab.open_dataset(trial.dataset), trial.dataset.splits
-    subset = _Subset(open_decoded(dataset, splits.test or splits.val), ids)
-
+    dataset = lab.open_dataset(trial.dataset)
+    subset = _Subset(open_decoded(dataset, trial.dataset.evaluated_splits[-1]), ids)
     palette = find_palette(trial.dataset, dataset.classes)
 
     into.mkdir(parents=True, exist_ok=True)

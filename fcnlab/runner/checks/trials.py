@@ -116,9 +116,8 @@ class OpenedData:
         """Return the network of a trial with the sizes at which it is used."""
         components = (id(trial.variant), id(trial.recipe), trial.data)  # most trials share their components
         if components not in self._setups:
-            splits = trial.dataset.splits
             evaluated: Sizes = Sizes()
-            for name in dict.fromkeys([splits.val, *([splits.test] if splits.test is not None else [])]):
+            for name in trial.dataset.evaluated_splits:
                 evaluated += self.sizes(trial, name)
             self._setups[components] = NetworkSetup.of(
                 trial, len(self.dataset(trial).classes), representative_sizes(evaluated)

@@ -33,6 +33,7 @@ from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.repeated_images import count_training_images
 
 
 class Evaluation(BaseModel):
@@ -48,6 +49,8 @@ class Evaluation(BaseModel):
         weights: SHA-256 digest of the file with the weights.
         dataset: name of the dataset; None for the reported split.
         data: fingerprint of the data; None for the reported split.
+        training_images: number of the images that the trial, or one that it is initialized from, was trained on; None
+            for the reported split, or if it is not known.
         metrics: the metrics.
         seconds_per_image: wall-clock time, with decoding.
         device: name of the device.
@@ -67,6 +70,7 @@ class Evaluation(BaseModel):
     weights: str
     dataset: str | None = None
     data: str | None = None
+    training_images: int | None = None
     metrics: SplitMetrics
     seconds_per_image: float
     device: str
@@ -113,15 +117,11 @@ def resolve_target(
         name, config = finished.trial.names.get("dataset", trained.type), trained
     else:
         name, config = dataset, lab.registry.get("dataset", dataset).select_fold(finished.trial.seed)
-    selected = split or _find_reported_split(config)
-    is_reported = (config.content(), selected) == (trained.content(), _find_reported_split(trained))
+    selected = split or config.evaluated_splits[-1]
+    is_reported = (config.content(), selected) == (trained.content(), trained.evaluated_splits[-1])
     if is_reported and dataset is not None:  # the content of a folder dataset does not contain its paths
         is_reported = lab.open_dataset(config).fingerprint(config.used_splits) == finished.trial.data
     return None if is_reported else EvaluationTarget(name, config, selected)
-
-
-def _find_reported_split(config: DatasetConfig) -> str:
-    return config.splits.test or config.splits.val
 
 
 def evaluation_file(
@@ -195,7 +195,7 @@ def evaluate_trial(
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = hardware.move_to_device(finished.load_model(checkpoint), device)
     config = target.config if target else finished.trial.dataset
-    split = target.split if target else _find_reported_split(config)
+    split = target.split if target else config.evaluated_splits[-1]
     dataset = lab.open_dataset(config)
     decoded = open_decoded(dataset, split)
     start = time.perf_counter()
@@ -225,6 +225,7 @@ def evaluate_trial(
         weights=digest,
         dataset=target.dataset if target else None,
         data=data,
+        training_images=count_training_images(finished.trial, config, split, lab) if target else None,
         metrics=compute_split_metrics(
             split if target else recorded.split, checkpoint, recorded.epoch, counts.areas, counts.boundaries
         ),

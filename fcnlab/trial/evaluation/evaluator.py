@@ -78,8 +78,7 @@ class Evaluator:
         Raises:
             DataError: a file of these splits is missing or invalid.
         """
-        splits = self._trial.dataset.splits
-        for split in {splits.val, splits.test or splits.val}:
+        for split in self._trial.dataset.evaluated_splits:
             open_decoded(self._dataset, split, self._heartbeat.start_reading)
 
     def validate(self, model: FCN, *, is_last: bool) -> Counts | None:
