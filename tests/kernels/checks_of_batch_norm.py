@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.training.fast_layers import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
 from tests.kernels.networks import assert_equal_steps, create_networks
-from tests.kernels.on_triton import COMPILED, DEVICE
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
 """Shapes with few channels, with a power of two, and with more than one block of channels."""
@@ -110,7 +110,13 @@ def test_outputs_gradients_and_statistics_equal_those_of_float64(
         torch.testing.assert_close(buffer.cpu().double(), expected_buffer.double(), rtol=1e-4, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv2_035"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        pytest.param("mobilenetv2_035", marks=pytest.mark.skipif(INTERPRETED, reason="the interpreter is slow")),
+    ],
+)
 def test_gradients_of_a_network_equal_those_without_the_kernel(backbone: str) -> None:
     plain, fast = create_networks(backbone, DEVICE)
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last).to(DEVICE)
