@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -129,13 +128,15 @@ def _evaluate_grid(
     file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None, as_json: bool
 ) -> None:
     from fcnlab.errors import RunError
+    from fcnlab.runner.follow_up import format_grid_command
     from fcnlab.runner.plan import make_plan
 
     grid = lab.load_grid(file)
     checkpoint = checkpoint or grid.file.checkpoint
     plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
     if not plan:
-        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {quote(str(file))}")
+        command = format_grid_command("grid run", grid, lab)
+        raise RunError(f"{file}: none of its trials has finished; run it first: {command}")
 
     from fcnlab.report.evaluation import (
         EvaluatedTrial,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,10 +11,10 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption, Strict, TrackingUri
 from fcnlab.cli.output import print_json, report_damage
 from fcnlab.console import create_console
-from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
+    from fcnlab.lab import Lab
     from fcnlab.report.report import Report
     from fcnlab.report.tables.cells import View
     from fcnlab.report.tables.table import Table
@@ -114,7 +113,7 @@ def report(
         typer.echo(f"report: {folder / 'report.html'}", err=output != "terminal")
     for grid, tracker in zip(grids, trackers, strict=True):
         if tracker.error is not None:
-            show_not_published([tracker.error], grid)
+            show_not_published([tracker.error], grid, lab_)
     report_damage(*plans)
 
 
@@ -175,14 +174,13 @@ def _print_seed_table(table: Table, *, stderr: bool) -> None:
     terminal.print(NOTE, style="dim")
 
 
-def show_not_published(errors: Iterable[str], grid: Grid) -> None:
+def show_not_published(errors: Iterable[str], grid: Grid, lab: Lab) -> None:
     """Print why trials or their report are not in a tracker, and the commands that help."""
-    from fcnlab.extensions import fcnlab_command
+    from fcnlab.runner.follow_up import format_grid_command
 
-    sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(relative_to_cwd(grid.path)))}"
     for error in errors:
         typer.echo(f"not published: {error}", err=True)
-    typer.echo(f"publish later with: {sync}", err=True)
+    typer.echo(f"publish later with: {format_grid_command('grid sync', grid, lab)}", err=True)
 
 
 def show_table(report: Report, table: Table, *, pivoted: bool = False) -> None:

@@ -36,6 +36,7 @@ def ui(
     cells side by side, averaged over seeds. Ctrl-C ends it.
     """
     from fcnlab.lab import Lab
+    from fcnlab.runner.follow_up import format_command
     from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve
     from fcnlab.tracking.store import check_database, find_database, is_installed
 
@@ -48,9 +49,9 @@ def ui(
     check_database(uri)
     database = find_database(uri)
     if database is not None and not exists(database):
-        raise TrackingError(
-            f"{uri}: nothing is recorded yet; run a grid first: fcnlab grid run experiments/quickstart.yaml"
-        )
+        example = lab_.root / "experiments" / "quickstart.yaml"
+        command = format_command("grid run", lab_, file=file or example)
+        raise TrackingError(f"{uri}: nothing is recorded yet; run a grid first: {command}")
     if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
     refuse_taken_port(host, port)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from shlex import quote
 
 from fcnlab.atomic_file import list_temporary_files
 from fcnlab.config.grid.grid import Grid
@@ -27,6 +26,7 @@ from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
+from fcnlab.runner.follow_up import format_grid_command
 from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import DriverHeartbeat, Leases
@@ -184,7 +184,8 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
     """
     check_trackers(lab)
     if "mlflow" in lab.trackers and not is_installed():
-        raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {quote(str(grid.path))}` where it is")
+        command = format_grid_command("grid sync", grid, lab)
+        raise TrackingError(f"MLflow is not installed; run `{command}` where it is")
     plan = make_plan(grid, lab)
     claim_results(grid, lab)
     with convert_storage_errors(lab.root), hold_leases(lab) as leases:
@@ -192,7 +193,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         if not publisher.take_over():
             raise RunError(
                 f"{grid.name} is being run in {lab.root} by a driver that publishes its records; show its progress "
-                f"with `fcnlab grid status {quote(str(grid.path))}`"
+                f"with `{format_grid_command('grid status', grid, lab)}`"
             )
         publisher.close(complete=not plan.remaining, timeout=None)
     counts = plan.counts()

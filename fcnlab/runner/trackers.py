@@ -12,6 +12,7 @@ from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
+from fcnlab.runner.follow_up import format_grid_command
 from fcnlab.runner.grid_state import note_experiment
 from fcnlab.settings import TrackerName
 from fcnlab.tracking import store, tensorboard
@@ -64,7 +65,7 @@ def open_selected_tracker(name: str, grid: Grid, lab: Lab, keys: Collection[str]
         TrackingError: the tracker cannot be opened, or is not installed.
     """
     if name == "mlflow" and not store.is_installed():
-        sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(grid.path))}"
+        sync = format_grid_command("grid sync", grid, lab)
         where = f"; run `{sync}` where it is" if is_file(grid.path) else ""
         raise TrackingError(f"MLflow is not installed{where}")
     tracker = _create_tracker(name, track_grid(grid, lab))

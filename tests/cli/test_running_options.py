@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 from fcnlab.cli.options import parse_hang_timeout
+from fcnlab.lab import Lab
 from fcnlab.report.write import create_report
+from fcnlab.runner.plan import make_plan
 from fcnlab.runner.run import run_grid
+from tests.builders import failed_record
 from tests.cli.conftest import Call
 from tests.cli.test_cli import refused
 from tests.conftest import SMOKE, write_grid
@@ -48,3 +52,68 @@ def test_a_signal_during_the_report_names_the_command_that_writes_it(
     result = fcnlab("grid", "run", "experiments/question.yaml")
     assert result.code == 130
     assert "all trials have ended. Write the report with: fcnlab report experiments/question.yaml" in result.err
+
+
+def make_failed_grid(lab: Path, file: Path) -> None:
+    """Write a grid file whose trials have failed in a lab."""
+    lab.mkdir()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(SMOKE)
+    for planned in make_plan(Lab.find(root=lab).load_grid(file), Lab.find(root=lab)).trials:
+        planned.folder.create()
+        planned.folder.finish(failed_record(planned.trial))
+
+
+def read_commands(text: str) -> list[str]:
+    """Return the commands that messages contain."""
+    return [line[line.index("fcnlab ") :] for line in text.splitlines() if ": fcnlab " in line]
+
+
+def test_printed_commands_use_the_lab_and_the_trackers_of_the_command_that_prints_them(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    lab, file = tmp_path / "my lab", tmp_path / "elsewhere" / "bad.yaml"
+    make_failed_grid(lab, file)
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(file.parent)
+    options = ["--lab", "../my lab", "--data-root", "../data", "--tracking-uri", "http://me:s3cr3tpw@127.0.0.1:9"]
+    result = fcnlab("grid", "run", "bad.yaml", *options, "--tracker", "tensorboard,mlflow")
+    assert result.code == 1
+    assert "s3cr3tpw" not in result.err + result.out
+    where = f"--lab '{lab}' --data-root {tmp_path}/data"
+    server = "--tracking-uri http://127.0.0.1:9"
+    sync, status, run = read_commands(result.err)
+    assert sync == f"fcnlab grid sync bad.yaml {where} {server} --tracker tensorboard,mlflow"
+    assert status == f"fcnlab grid status bad.yaml {where}"
+    assert run == f"fcnlab grid run bad.yaml --retry-failed {where} {server} --tracker tensorboard,mlflow"
+    shown = fcnlab(*shlex.split(status)[1:])
+    assert "4 trials: 4 failed" in shown.out
+
+
+def test_printed_commands_have_no_option_that_the_environment_sets(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, file = tmp_path / "lab", tmp_path / "lab" / "experiments" / "bad.yaml"
+    make_failed_grid(lab, file)
+    monkeypatch.setenv("FCNLAB_TRACKER", "none")
+    result = fcnlab("grid", "run", file)
+    assert read_commands(result.err) == [
+        "fcnlab grid status lab/experiments/bad.yaml",
+        "fcnlab grid run lab/experiments/bad.yaml --retry-failed",
+    ]
+    monkeypatch.setenv("FCNLAB_LAB", str(tmp_path))
+    result = fcnlab("grid", "run", file, "--lab", lab)
+    assert read_commands(result.err)[0] == "fcnlab grid status lab/experiments/bad.yaml --lab lab"
+
+
+def test_a_grid_file_whose_name_starts_with_a_dash_is_no_option_in_printed_commands(
+    fcnlab: Call, tmp_path: Path
+) -> None:
+    make_failed_grid(tmp_path / "lab", tmp_path / "-x.yaml")
+    result = fcnlab("grid", "run", "./-x.yaml", "--lab", "lab", "--tracker", "none")
+    status = read_commands(result.err)[0]
+    assert status == "fcnlab grid status ./-x.yaml --lab lab"
+    assert "4 trials: 4 failed" in fcnlab(*shlex.split(status)[1:]).out
+    written = (tmp_path / "lab" / "results" / "-x" / "README.md").read_text()
+    assert "fcnlab grid run ./-x.yaml" in written

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 
 import pytest
@@ -124,7 +125,7 @@ def test_no_error_of_the_store_stops_a_report(
     assert "fcn16s" in reported.out and (tmp_path / "results" / "question" / "report.html").is_file()
     first, last = reported.err.splitlines()
     assert first.startswith("not published: ")
-    assert last == "publish later with: fcnlab grid sync experiments/question.yaml"
+    assert last == f"publish later with: fcnlab grid sync experiments/question.yaml --tracking-uri {quote(uri)}"
 
 
 def test_python_warns_that_only_the_lab_was_read(grid: Grid) -> None:
@@ -143,7 +144,7 @@ def test_an_error_of_another_tracker_does_not_keep_the_report_from_mlflow(
     assert synced.code == 1
     first, last = synced.err.splitlines()
     assert first.startswith(f"not published: {tmp_path}/tensorboard/question: TensorBoard's files cannot be")
-    assert last == "publish later with: fcnlab grid sync experiments/question.yaml"
+    assert last == "publish later with: fcnlab grid sync experiments/question.yaml --tracker tensorboard,mlflow"
     assert "compare the runs in MLflow: " in synced.out
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("fcnlab/question").experiment_id

@@ -16,7 +16,7 @@ from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import sample_bars
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import ConfigError, DataError, RunError, list_some
-from fcnlab.paths import exists, expand_home, is_folder, resolve_path
+from fcnlab.paths import exists, expand_home, is_folder, relative_to_cwd, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.data.datasets.base import Dataset
@@ -290,12 +290,11 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
 def _write_first_grid(lab: Lab, file: Path, name: str) -> None:
     """Write a grid of the new dataset, and print the next commands."""
     from fcnlab.cli.data.first_grid import write_first_grid
+    from fcnlab.runner.follow_up import format_command
 
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     grid, is_new = write_first_grid(replace(lab), name)  # reads the registry again, with the new entry
-    path = str(grid.relative_to(Path.cwd())) if grid.is_relative_to(Path.cwd()) else str(grid)
     what = "written to {}: a first grid with a tiny network, without a download" if is_new else "{} exists and is kept"
-    typer.echo(what.format(path))
-    root = f" --data-root {quote(str(lab.data_root))}" if lab.data_root else ""
-    typer.echo(f"next: fcnlab data check {name}{root}")
-    typer.echo(f"and: fcnlab grid run {quote(path)}{root}")
+    typer.echo(what.format(relative_to_cwd(grid)))
+    typer.echo(f"next: {format_command('data check', lab, name)}")
+    typer.echo(f"and: {format_command('grid run', lab, file=grid)}")

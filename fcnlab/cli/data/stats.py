@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,6 +36,7 @@ def stats(
     """Show sizes, colors, class frequencies and weights of each split."""
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
+    from fcnlab.runner.follow_up import format_command
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     spec = lab_.registry.get("dataset", name)
@@ -48,7 +48,7 @@ def stats(
         with sample_bars() as bars:
             found = compute_split_stats(dataset, splits, bars)
     except DataError as error:
-        raise DataError(f"{error}; `fcnlab data check {quote(name)}` lists all problems") from None
+        raise DataError(f"{error}; `{format_command('data check', lab_, name)}` lists all problems") from None
     if csv_file is not None:
         write_csv(csv_file, [row for split in found for row in _rows(split, dataset.classes)])
     if as_json:

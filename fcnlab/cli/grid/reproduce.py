@@ -77,6 +77,7 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
     With `device="auto"` it trains on the recorded kind of device.
     """
     from fcnlab.runner.command import train_words
+    from fcnlab.runner.follow_up import list_options
 
     words = train_words(planned.cell, planned.trial.seed, lab.registry)
     recorded = record.environment.kind if record is not None and record.environment is not None else "auto"
@@ -86,8 +87,7 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
         devices = record.environment.devices
         words += ["--threads", str(devices * record.environment.threads)]
         words += ["--devices-per-trial", str(devices)] if devices > 1 else []
-    if lab.root != Path.cwd():
-        words += ["--lab", str(relative_to_cwd(lab.root))]
+    words += list_options(lab, None, ("--lab",))
     if lab.data_root is not None:
         words += ["--data-root", str(relative_to_cwd(lab.data_root))]
     return [*words, "--workdir", str(folder)]

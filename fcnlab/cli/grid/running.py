@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
 
 from fcnlab.console import create_console
-from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -28,26 +25,26 @@ def run_and_conclude(grid: Grid, lab: Lab, options: RunOptions, *, strict: bool,
     from fcnlab.runner.run import run_grid
 
     outcome: Outcome | None = None
-    try:
-        with Interrupts() as interrupts:
+    with Interrupts() as interrupts:  # also for the last message, whose reader may have ended
+        try:
             with _make_reporter(as_json) as reporter:
                 outcome = run_grid(grid, lab, reporter, options, interrupts=interrupts)
             if not outcome.interrupted:
                 conclude(outcome, grid, lab, strict=strict, as_json=as_json)
                 return
-    except KeyboardInterrupt:
-        pass
-    typer.echo(f"interrupted; {_describe_resuming(grid, outcome)}", err=True)
-    raise typer.Exit(130)
+        except KeyboardInterrupt:
+            pass
+        reason = ", because the program that reads the output has ended" if interrupts.lost_reader else ""
+        typer.echo(f"interrupted{reason}; {_describe_resuming(grid, lab, outcome)}", err=True)
+        raise typer.Exit(130)
 
 
-def _describe_resuming(grid: Grid, outcome: Outcome | None) -> str:
-    from fcnlab.extensions import fcnlab_command
+def _describe_resuming(grid: Grid, lab: Lab, outcome: Outcome | None) -> str:
+    from fcnlab.runner.follow_up import format_grid_command
 
-    command, file = fcnlab_command(*grid.cells), quote(str(relative_to_cwd(grid.path)))
     if outcome is None or outcome.interrupted:
-        return f"finished epochs are kept. Resume with: {command} grid run {file}"
-    return f"all trials have ended. Write the report with: {command} report {file}"
+        return f"finished epochs are kept. Resume with: {format_grid_command('grid run', grid, lab)}"
+    return f"all trials have ended. Write the report with: {format_grid_command('report', grid, lab)}"
 
 
 def _make_reporter(as_json: bool) -> ProgressReporter:
@@ -85,26 +82,21 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
 
 def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
-    from fcnlab.extensions import fcnlab_command
     from fcnlab.report.write import describe_kept_report
+    from fcnlab.runner.follow_up import format_grid_command, format_path
 
-    file = quote(str(relative_to_cwd(grid.path)))
-    fcnlab = fcnlab_command(*grid.cells)
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
     show_table(report, report.cell_table)
     typer.echo(describe_kept_report(report) or f"report: {report.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
-        curves = quote(str(relative_to_cwd(lab.root / "tensorboard" / grid.name)))
+        curves = format_path(lab.root / "tensorboard" / grid.name)
         typer.echo(f"curves in TensorBoard: tensorboard --logdir {curves}")
     if "mlflow" in lab.trackers and "mlflow" not in outcome.deferred:
-        typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
+        typer.echo(f"compare the runs in MLflow: {format_grid_command('ui', grid, lab)}")
     if outcome.deferred:
-        show_not_published(outcome.deferred.values(), grid)
+        show_not_published(outcome.deferred.values(), grid, lab)
     if not outcome.ok:
-        typer.echo(f"show the errors: {fcnlab} grid status {file}", err=True)
-        typer.echo(f"run the failed trials again: {fcnlab} grid run {file} --retry-failed", err=True)
-
-
-def _format_lab_option(lab: Lab) -> str:
-    return "" if lab.root == Path.cwd() else f" --lab {quote(str(relative_to_cwd(lab.root)))}"
+        typer.echo(f"show the errors: {format_grid_command('grid status', grid, lab)}", err=True)
+        again = format_grid_command("grid run", grid, lab, "--retry-failed")
+        typer.echo(f"run the failed trials again: {again}", err=True)

@@ -75,7 +75,10 @@ def path_in_lab(file: Path) -> str:
         file: the grid file.
 
     Returns:
-        The path, such as `experiments/heads/quick.yaml`; the given one for a file outside of a lab.
+        The path, such as `experiments/heads/quick.yaml`; the given one for a file outside of a lab, with `./` if it
+        would be taken for an option.
     """
     lab = find_lab_folder(file)
-    return str(file) if lab is None else resolve_path(file).relative_to(lab).as_posix()
+    if lab is not None:
+        return resolve_path(file).relative_to(lab).as_posix()
+    return f"./{file}" if str(file).startswith("-") else str(file)

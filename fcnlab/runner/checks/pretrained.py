@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlparse
 
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import ModelError
+from fcnlab.runner.follow_up import format_path
 
 
 def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]:
@@ -51,7 +51,7 @@ def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]
             errors.append(f"the weights of {weights.network} are not in {weights.folder}, and {server}: {obstacle}")
     if has_missing:
         errors.append(
-            f"fetch missing weights on a machine with a network by `fcnlab weights fetch {shlex.quote(str(file))}`, or "
+            f"fetch missing weights on a machine with a network by `fcnlab weights fetch {format_path(file)}`, or "
             "set the weights of the backbones to local files or to scratch"
         )
     return errors

@@ -1,0 +1,103 @@
+"""Commands that messages recommend, with the lab, the data root and the trackers of the command that prints them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shlex import join, quote
+
+from fcnlab.config.grid.grid import Grid
+from fcnlab.errors import RunError
+from fcnlab.extensions import fcnlab_command
+from fcnlab.lab import Lab
+from fcnlab.paths import relative_to_cwd, resolve_path
+from fcnlab.redaction import redact
+from fcnlab.settings import TRACKER_VARIABLE
+
+_OPTIONS = {
+    "grid run": ("--lab", "--data-root", "--tracking-uri", "--tracker"),
+    "grid sync": ("--lab", "--data-root", "--tracking-uri", "--tracker"),
+    "grid status": ("--lab", "--data-root"),
+    "report": ("--lab", "--data-root", "--tracking-uri"),
+    "ui": ("--lab", "--tracking-uri"),
+    "data check": ("--lab", "--data-root"),
+}
+"""Recommended commands, and those options of theirs that select a lab and its data and trackers."""
+
+
+def format_grid_command(command: str, grid: Grid, lab: Lab, *options: str) -> str:
+    """Return a command with a grid file, quoted for a shell in the current folder.
+
+    Args:
+        command: the command, such as `grid status`.
+        grid: the grid.
+        lab: its lab.
+        *options: further options.
+
+    Returns:
+        The command, such as `fcnlab grid status /data/heads.yaml --lab ../lab`. It has `--allow-extensions` if the grid
+        needs it.
+    """
+    return format_command(command, lab, *options, file=grid.path, start=fcnlab_command(*grid.cells))
+
+
+def format_command(command: str, lab: Lab, *words: str, file: Path | None = None, start: str = "fcnlab") -> str:
+    """Return a command, quoted for a shell in the current folder.
+
+    Args:
+        command: the command, such as `data check`.
+        lab: the lab that it uses.
+        *words: further arguments and options.
+        file: the grid file that it uses.
+        start: the start of the command.
+
+    Returns:
+        The command, with the options that select the lab, its data root and its trackers unless they are the default in
+        the current folder and environment. A URI has no password.
+    """
+    files = [] if file is None else [format_path(file)]
+    options = join(list_options(lab, file, _OPTIONS[command]))
+    return " ".join([start, command, *files, *map(quote, words), *([options] if options else [])])
+
+
+def format_path(path: Path) -> str:
+    """Return a path for a command in the current folder, quoted for a shell; it is never taken for an option.
+
+    Args:
+        path: path of a file or folder.
+    """
+    text = str(relative_to_cwd(path))
+    return quote(f"./{text}" if text.startswith("-") else text)
+
+
+def list_options(lab: Lab, file: Path | None, options: tuple[str, ...]) -> list[str]:
+    """Return the words of the options that select a lab, its data root and its trackers.
+
+    Args:
+        lab: the lab.
+        file: the grid file of the command; a file in `experiments/` selects its lab.
+        options: names of the options that the command has.
+
+    Returns:
+        The options and their values, without those whose default is the value of the lab.
+    """
+    usual = Lab.find(root=lab.root, trackers="none")
+    values = {}
+    if resolve_path(lab.root) != _find_usual_root(file):
+        values["--lab"] = str(relative_to_cwd(lab.root))
+    if lab.data_root is not None and resolve_path(lab.data_root) != usual.data_root:
+        values["--data-root"] = str(relative_to_cwd(lab.data_root))
+    if lab.tracking_uri not in ("", usual.tracking_uri):
+        values["--tracking-uri"] = redact(lab.tracking_uri)
+    trackers = ",".join(lab.trackers) or "none"
+    if trackers != (os.environ.get(TRACKER_VARIABLE) or "mlflow"):
+        values["--tracker"] = trackers
+    return [word for option in options if option in values for word in (option, values[option])]
+
+
+def _find_usual_root(file: Path | None) -> Path | None:
+    """Return the folder of the lab that a command without `--lab` uses; None if it does not exist."""
+    try:
+        return Lab.find(file, trackers="none").root
+    except RunError:
+        return None
