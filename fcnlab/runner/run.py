@@ -30,7 +30,7 @@ from fcnlab.runner.follow_up import format_grid_command
 from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import DriverHeartbeat, Leases
-from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
+from fcnlab.runner.plan import Plan, PlannedTrial, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import CLOSE_TIMEOUT, EXIT_TIMEOUT, Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler
@@ -220,11 +220,19 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
     failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
     check_trials(failed, lab, grid.path)
     with convert_storage_errors(lab.root), hold_leases(lab) as leases:
-        free = [planned for planned in failed if leases.claim(planned.folder.path)]
-        for planned in free:
-            planned.folder.clear()
-            leases.release(planned.folder.path)
-    return len(free)
+        return sum(_clear_if_failed(planned, leases) for planned in failed)
+
+
+def _clear_if_failed(planned: PlannedTrial, leases: Leases) -> bool:
+    """Clear a failed trial, unless another driver has leased it or has run it again since the plan was made."""
+    if not leases.claim(planned.folder.path):
+        return False
+    record = planned.record
+    is_failed = record is not None and record.status == "failed"
+    if is_failed:
+        planned.folder.clear()
+    leases.release(planned.folder.path)
+    return is_failed
 
 
 @contextmanager

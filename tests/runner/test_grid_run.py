@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
 from fcnlab.tracking.store import open_client
 from fcnlab.trial.run_folder import RunFolder
+from tests.builders import failed_record, finished_record
 from tests.conftest import SMOKE, write_grid
 from tests.patience import patience, wait_until
 
@@ -196,6 +198,26 @@ def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     assert list(again["run_id"] == frame["run_id"]) == [True, False]
 
 
+def test_a_trial_that_another_driver_has_run_again_is_not_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    grid, lab = fcnlab.load_grid(path), Lab.find(path)
+    first, second, *_ = make_plan(grid, lab).trials
+    for planned in (first, second):
+        planned.folder.create()
+        planned.folder.finish(failed_record(planned.trial))
+
+    def check_while_another_driver_runs(*_: Any) -> list[str]:
+        first.folder.finish(finished_record(first.trial))
+        return []
+
+    monkeypatch.setattr("fcnlab.runner.run.check_trials", check_while_another_driver_runs)
+    assert clear_failed(grid, lab) == 1
+    assert first.record is not None and first.record.status == "finished"
+    assert second.record is None
+
+
 def test_trial_published_by_another_lab_is_not_published_again(complete_grid: Path, tmp_path: Path) -> None:
     theirs = Lab.find(complete_grid)
     path = write_grid(tmp_path, SMOKE)
@@ -305,6 +327,20 @@ def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Pat
     assert len(paused) == 2
     assert run(path).ok
     assert all(file.read_text().startswith(epochs) for file, epochs in paused.items()), "no epoch is trained twice"
+
+
+def test_the_end_of_the_program_that_reads_the_output_pauses_trials(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 400"))
+    driver = fcnlab_run(path)  # as `fcnlab grid run ... 2>&1 | head`
+    assert driver.stdout is not None
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2, "both trials have a checkpoint")
+    driver.stdout.close()
+    assert driver.wait(patience()) == 130
+    plan = make_plan(fcnlab.load_grid(path), Lab.find(path))
+    assert [planned.state for planned in plan.trials].count("started") == 2
+    assert list(tmp_path.glob("runs/*/lease.*")) == []
+    logs = [file.read_text() for file in tmp_path.glob("runs/*/log.txt")]
+    assert not any("Traceback" in log for log in logs)
 
 
 def test_unreachable_store_defers_publishing_until_sync(tmp_path: Path) -> None:
