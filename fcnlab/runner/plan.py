@@ -316,9 +316,9 @@ def _mark_pruned(grid: Grid, trials: list[PlannedTrial]) -> list[PlannedTrial]:
     """Set `pruned_after` of the trials that early stopping prunes."""
     if grid.file.early_stopping is None:
         return trials
-    curves: dict[str, list[Curve | None]] = {}
+    curves: dict[str, list[Curve]] = {}
     for planned in trials:
-        curve = [] if planned.status == "to do" else read_curve(planned.folder, planned.record)
+        curve = Curve() if planned.status == "to do" else read_curve(planned.folder, planned.record)
         curves.setdefault(planned.cell.label, []).append(curve)
     pruned = {cell: epoch for one in prune_grid(grid, curves).values() for cell, epoch in one.pruned.items()}
     return [replace(planned, pruned_after=pruned.get(planned.cell.label)) for planned in trials]

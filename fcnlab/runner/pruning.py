@@ -21,8 +21,27 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
     from fcnlab.runner.plan import Plan, PlannedTrial
 
-Curve = Sequence[float | None]
-"""Val mIoU after each epoch so far, a fraction of 1; None for an epoch without validation."""
+
+@dataclass(frozen=True)
+class Curve:
+    """Val mIoU of a trial so far.
+
+    Attributes:
+        miou: mIoU after each epoch, a fraction of 1; None for an epoch without validation.
+        has_failed: True if no epoch will follow. The trial takes part in the comparisons at epochs that it has reached,
+            so that its failure does not change earlier decisions.
+    """
+
+    miou: Sequence[float | None] = ()
+    has_failed: bool = False
+
+    def reaches(self, epoch: int) -> bool:
+        """Return whether the trial has reached an epoch.
+
+        Args:
+            epoch: the epoch, from 1.
+        """
+        return len(self.miou) >= epoch
 
 
 @dataclass(frozen=True)
@@ -38,26 +57,26 @@ class Decisions:
     pause_after: int | None
 
 
-def prune(rule: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Decisions:
+def prune(rule: EarlyStopping, curves: Mapping[str, Collection[Curve]], baseline: str) -> Decisions:
     """Make all decisions that the epochs so far allow on the cells of one dataset.
 
     Args:
         rule: the `early_stopping` section of the grid file.
-        curves: the curves of each cell's trials, by the label of the cell; None for a failed trial, which is ignored.
-            A cell whose trials have all failed is not pruned.
+        curves: the curves of each cell's trials, by the label of the cell. A cell whose trials have all failed before
+            the epoch of a decision is not pruned.
         baseline: the label of the baseline of the dataset.
     """
     pruned: dict[str, int] = {}
     for epoch in rule.epochs:
         remaining = {cell: trials for cell, trials in curves.items() if cell not in pruned}
-        if not all(curve is None or len(curve) >= epoch for trials in remaining.values() for curve in trials):
+        if not all(curve.has_failed or curve.reaches(epoch) for trials in remaining.values() for curve in trials):
             return Decisions(pruned, epoch)
         means = {cell: mean for cell, trials in remaining.items() if (mean := _mean_at(trials, epoch)) is not None}
         pruned |= {cell: epoch for cell in _find_weak(rule, means) if cell != baseline}
     return Decisions(pruned, None)
 
 
-def prune_grid(grid: Grid, curves: Mapping[str, Collection[Curve | None]]) -> dict[str, Decisions]:
+def prune_grid(grid: Grid, curves: Mapping[str, Collection[Curve]]) -> dict[str, Decisions]:
     """Make all decisions on a grid that the epochs so far allow.
 
     Args:
@@ -76,9 +95,9 @@ def prune_grid(grid: Grid, curves: Mapping[str, Collection[Curve | None]]) -> di
     }
 
 
-def _mean_at(curves: Collection[Curve | None], epoch: int) -> float | None:
-    """Return the mean val mIoU at an epoch, counting an undefined mIoU as 0; None if all trials have failed."""
-    values = [curve[epoch - 1] or 0.0 for curve in curves if curve is not None]
+def _mean_at(curves: Collection[Curve], epoch: int) -> float | None:
+    """Return the mean val mIoU at an epoch, counting an undefined mIoU as 0; None if no trial has reached it."""
+    values = [curve.miou[epoch - 1] or 0.0 for curve in curves if curve.reaches(epoch)]
     return math.fsum(values) / len(values) if values else None
 
 
@@ -93,24 +112,23 @@ def _find_weak(rule: EarlyStopping, means: Mapping[str, float]) -> list[str]:
     return ranked[math.ceil(rule.keep * len(means)) :]
 
 
-def read_curve(folder: RunFolder, record: Record | None) -> Curve | None:
+def read_curve(folder: RunFolder, record: Record | None) -> Curve:
     """Return the curve of a trial.
 
     Args:
-        folder: the run folder, read if there is no record.
+        folder: the run folder, read if the trial has not finished.
         record: the record of the trial, if it has ended.
 
     Returns:
-        The val mIoU of each epoch so far; None if the trial has failed. A trial that stopped on a plateau keeps the
-        mIoU of its last validation until the last epoch of its recipe.
+        The curve. A trial that stopped on a plateau keeps the mIoU of its last validation until the last epoch of its
+        recipe.
     """
-    if record is not None and record.status == "failed":
-        return None
-    epochs = record.epochs if record is not None else folder.read_progress()
-    curve = [epoch.val_miou for epoch in epochs]
-    if record is not None and record.plateau is not None:
-        curve += [curve[-1]] * (int(record.trial["recipe"]["epochs"]) - len(curve))
-    return curve
+    if record is None or record.status == "failed":
+        return Curve([epoch.val_miou for epoch in folder.read_progress()], has_failed=record is not None)
+    miou = [epoch.val_miou for epoch in record.epochs]
+    if record.plateau is not None:
+        miou += [miou[-1]] * (int(record.trial["recipe"]["epochs"]) - len(miou))
+    return Curve(miou)
 
 
 class Pruner:
@@ -128,7 +146,7 @@ class Pruner:
         self._grid = plan.grid
         applies = plan.grid.file.early_stopping is not None
         self._trials = {planned.key: planned for planned in plan.trials if applies}
-        self._curves: dict[str, dict[str, Curve | None]] = {}
+        self._curves: dict[str, dict[str, Curve]] = {}
         for planned in self._trials.values():
             self._update_curve(planned)
         self._decisions = self._decide()
@@ -148,8 +166,7 @@ class Pruner:
             planned: a trial of the plan.
         """
         pause_after = self.pause_after(planned)
-        curve = self._curves[planned.cell.label][planned.key] if pause_after is not None else None
-        return pause_after is not None and curve is not None and len(curve) >= pause_after
+        return pause_after is not None and self._curves[planned.cell.label][planned.key].reaches(pause_after)
 
     def update(self, trials: Iterable[PlannedTrial]) -> list[tuple[PlannedTrial, int]]:
         """Read the curves of some trials again and make the decisions that are due.
