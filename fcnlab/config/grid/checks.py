@@ -80,6 +80,9 @@ def check_checkpoint(file: GridFile, cells: Iterable[Cell]) -> list[str]:
 def check_early_stopping(file: GridFile, cells: Iterable[Cell]) -> list[str]:
     """Check that all cells are validated at the epochs of `early_stopping`, before their last epoch.
 
+    No cell may be initialized from another cell: it would wait for the end of that cell's trials, which pause until all
+    cells have reached the epoch.
+
     Args:
         file: the grid file.
         cells: cells of the grid.
@@ -89,7 +92,8 @@ def check_early_stopping(file: GridFile, cells: Iterable[Cell]) -> list[str]:
     """
     if file.early_stopping is None:
         return []
-    errors = []
+    cells = list(cells)
+    errors = _find_initial_cells(cells)
     lengths: dict[tuple[int, int], Cell] = {}
     for cell in cells:
         lengths.setdefault((cell.recipe.epochs, cell.recipe.validate_every), cell)
@@ -102,4 +106,21 @@ def check_early_stopping(file: GridFile, cells: Iterable[Cell]) -> list[str]:
                 errors.append(
                     f"{where} is validated every {every} epochs; give a multiple, or set recipe.validate_every"
                 )
+    return errors
+
+
+def _find_initial_cells(cells: Sequence[Cell]) -> list[str]:
+    """Return an error for each cell that is initialized from the trials of another cell, also indirectly."""
+    labels = {canonical(cell.content()): cell.label for cell in cells}
+    errors = []
+    for cell in cells:
+        earlier = cell.init_from
+        while isinstance(earlier, Cell):
+            label = labels.get(canonical(earlier.content()))
+            if label is not None:
+                errors.append(
+                    f"early_stopping: '{cell.label}' is initialized from the cell '{label}' and waits for its last "
+                    "epoch; remove one of the two cells, or early_stopping"
+                )
+            earlier = earlier.init_from
     return errors

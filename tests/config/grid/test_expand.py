@@ -421,6 +421,9 @@ def test_init_from_is_an_axis(tmp_path: Path) -> None:
         ({"early_stopping": {"after": 3, "keep": 0.5},
           "base": {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}},
          "early_stopping: after: 3: 'fcn32s' is validated every 2 epochs"),
+        ({"early_stopping": {"after": 1, "keep": 0.5},
+          "cells": [{"head": "fcn4s", "init_from": {"head": "fcn16s", "init_from": {"head": "fcn8s"}}}]},
+         "is initialized from the cell 'fcn8s, None' and waits for its last epoch; remove one of the two cells"),
     ],
 )  # fmt: skip
 def test_an_invalid_grid_is_an_error_with_the_reason(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
