@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
@@ -19,6 +20,7 @@ from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.pruning import Pruner
 from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import RunOptions
+from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -91,6 +93,7 @@ class Scheduler:
         self._interrupts = interrupts
         self._has_failure = False
         self._stop: str | None = None  # why the run must end
+        self._root = plan.all_trials[0].runs.parent
         self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
         self._checked_elsewhere = 0.0
         self._pruner = Pruner(plan)
@@ -113,30 +116,42 @@ class Scheduler:
             create_executor: creates the executor.
 
         Raises:
-            StopRunError: a trial met a reason outside of it to end the run.
+            StopRunError: a trial or this driver met a reason outside of the trial to end the run, such as a full disk.
         """
         with self._interrupts.deferred(), create_executor() as executor:
             while not (self.is_done or self.is_stopping):
-                self._start_trials(executor)
-                self._poll(executor)
+                with self._stop_on_storage_error():
+                    self._start_trials(executor)
+                    self._poll(executor)
             if self._select(_State.RUNNING):
                 if self._stop is not None:
                     self._reporter.on_remark(f"stopping: {self._stop}")
                 self._reporter.on_pause()
                 executor.pause()
             while self._select(_State.RUNNING):
-                self._poll(executor)
+                with self._stop_on_storage_error():
+                    self._poll(executor)
         if self._stop is not None:
             raise StopRunError(self._stop)
+
+    @contextmanager
+    def _stop_on_storage_error(self) -> Iterator[None]:
+        """End the run because of an error of storage, so that running trials pause after their epoch."""
+        try:
+            with convert_storage_errors(self._root):
+                yield
+        except StopRunError as error:
+            self._stop = self._stop or str(error)
 
     def _select(self, *states: _State) -> list[_TrialState]:
         return [trial for trial in self._trials.values() if trial.state in states]
 
     def _poll(self, executor: Executor) -> None:
         """Handle ended jobs and follow the others."""
-        self._publisher.report()
         for ended in executor.wait(POLL_INTERVAL):
-            self._handle_exit(ended, executor)
+            with self._stop_on_storage_error():  # each exit is received once
+                self._handle_exit(ended, executor)
+        self._publisher.report()
         for trial in self._select(_State.RUNNING):
             if trial.waits and trial.planned.key not in executor.waiting:
                 trial.waits = False
@@ -153,23 +168,30 @@ class Scheduler:
     def _start_trials(self, executor: Executor) -> None:
         """Start the pending trials in order, while there are free slots."""
         for trial in self._select(_State.PENDING):
-            if not executor.free_slots:
-                return
             planned = trial.planned
-            if self._waits_for_init(planned) or self._pruner.is_waiting(planned):
-                continue
-            if not self._leases.claim(planned.folder.path):
-                trial.state = _State.ELSEWHERE
-                continue
-            record = self._read_record(planned)
-            if self._stop is not None:
-                self._leases.release(planned.folder.path)
+            if not executor.free_slots or self._stop is not None:
                 return
-            if record is None:
+            # An earlier trial of this loop may have led to a decision that prunes this one.
+            if trial.state is not _State.PENDING or self._waits_for_init(planned) or self._pruner.is_waiting(planned):
+                continue
+            planned.folder.create()  # it may have been removed
+            if self._leases.claim(planned.folder.path):
+                self._start_or_release(trial, executor)
+            else:
+                trial.state = _State.ELSEWHERE
+
+    def _start_or_release(self, trial: _TrialState, executor: Executor) -> None:
+        """Start a leased trial, unless another driver has run it, or trained it up to the next decision."""
+        planned = trial.planned
+        record = self._read_record(planned)
+        if record is None and self._stop is None:
+            self._prune(planned)
+            if trial.state is _State.PENDING and not self._pruner.is_waiting(planned):
                 self._start(trial, executor)
-            else:  # another driver has run it since this one made its plan
-                self._leases.release(planned.folder.path)
-                self._end(trial, record)
+                return
+        self._leases.release(planned.folder.path)
+        if record is not None:
+            self._end(trial, record)
 
     def _waits_for_init(self, planned: PlannedTrial) -> bool:
         """Return whether the trial that this one is initialized from has not ended."""
@@ -177,8 +199,8 @@ class Scheduler:
         if key is None:
             return False
         init = self._trials.get(key)
-        if init is not None and init.state is _State.RUNNING:  # it may have the record of an attempt that is retried
-            return True
+        if init is not None:  # while it runs, it may have the record of an attempt that is retried
+            return init.state is not _State.ENDED
         return RunFolder(planned.runs, key).read() is None
 
     def _read_record(self, planned: PlannedTrial) -> Record | None:
@@ -199,8 +221,9 @@ class Scheduler:
             pause_after=self._pruner.pause_after(planned),
             options=self._options,
         )
-        trial.state, trial.epochs = _State.RUNNING, planned.folder.read_progress()
+        trial.epochs = planned.folder.read_progress()
         executor.start(trial.job)
+        trial.state = _State.RUNNING
         trial.waits = planned.key in executor.waiting
         self._leases.note_waiting(planned.folder.path, trial.waits)
         self._publisher.start_trial(planned)
@@ -214,14 +237,13 @@ class Scheduler:
         trial = self._trials[ended.key]
         planned, job = trial.planned, trial.job
         assert job is not None, "the trial was running"
-        trial.job = None
+        trial.job, trial.state = None, _State.PENDING
         self._stop = self._stop or ended.stop
         if not self._leases.holds(planned.folder.path):  # this machine was suspended, and another driver took over
             trial.state = _State.ELSEWHERE
             self._publisher.leave_trial(planned)
             self._reporter.on_trial_pause(planned)
             return
-        trial.state = _State.PENDING
         record = self._read_record(planned)
         # A trial that resumes from a checkpoint first replaces later epochs, so there may be fewer of them now.
         progressed = planned.folder.read_progress() != trial.epochs
@@ -273,15 +295,15 @@ class Scheduler:
         """Check the trials of other drivers, and take over those that have been released."""
         self._checked_elsewhere = time.monotonic()
         self._publisher.take_over()
-        released = [
-            trial for trial in self._select(_State.ELSEWHERE) if self._leases.holder(trial.planned.folder.path) is None
-        ]
-        for trial in released:
+        elsewhere = self._select(_State.ELSEWHERE)
+        for trial in elsewhere:
+            if self._leases.holder(trial.planned.folder.path) is not None:
+                continue
             trial.state = _State.PENDING
             record = self._read_record(trial.planned)
             if record is not None:
                 self._end(trial, record)
-        self._prune(*(trial.planned for trial in released))
+        self._prune(*(trial.planned for trial in elsewhere))
         self._reporter.on_trials_elsewhere(len(self._select(_State.ELSEWHERE)))
         if not self._select(_State.RUNNING) and not self.is_stopping:
             pending = [trial.planned for trial in self._select(_State.PENDING)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +18,19 @@ from rich.console import Console
 
 import fcnlab
 from fcnlab.config.trial import Trial
-from fcnlab.errors import ConfigError, RunError
+from fcnlab.errors import ConfigError, RunError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.interrupts import Interrupts
-from fcnlab.runner.lease import WAITING
-from fcnlab.runner.plan import PlannedTrial, make_plan
-from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.lease import WAITING, Leases
+from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
+from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.progress.plain import PlainReporter
-from fcnlab.runner.run import Outcome, clear_failed, run_grid
+from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid
 from fcnlab.settings import RunOptions
+from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.trainer import Trainer
+from tests.builders import epoch_records
 from tests.conftest import SMOKE, write_grid
 from tests.report.finished_grid import finished_lab
 from tests.runner.damages import FakeExecutor
@@ -242,6 +246,124 @@ def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     assert serial(without) == Outcome(finished=8, failed=0, reused=outcome.finished)
     kept = make_plan(fcnlab.load_grid(path), Lab.find(path))
     assert kept.counts()["pruned"] == outcome.pruned, "the status in a grid does not depend on other grids"
+
+
+EARLY = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 4") + "early_stopping: {after: 2, margin: 1}\n"
+
+
+class Elsewhere(ProgressReporter):
+    """Does the work of another driver when this one has made its plan."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__()
+        self._work = work
+        self.started: list[str] = []
+
+    def on_plan(self, plan: Plan) -> None:
+        super().on_plan(plan)
+        self._work()
+
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        super().on_trial_start(planned)
+        self.started.append(planned.key)
+
+
+def test_a_trial_that_another_driver_has_trained_up_to_the_decision_is_not_trained_further(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, EARLY)
+    grid, lab = fcnlab.load_grid(path), Lab.find(path)
+    *others, last = make_plan(grid, lab).trials
+    for planned in others:
+        planned.folder.create()
+        planned.folder.write_progress(epoch_records(2, miou=0.2))  # as FakeExecutor writes
+
+    def train_elsewhere() -> None:
+        last.folder.write_progress(epoch_records(2, miou=0.01))
+
+    reporter = Elsewhere(train_elsewhere)
+    executor = FakeExecutor({planned.key: planned for planned in make_plan(grid, lab).trials})
+    outcome = run_grid(grid, lab, reporter, executor=lambda: executor)
+    assert (outcome.pruned, last.key in reporter.started) == (2, False)
+
+
+def test_a_decision_counts_the_epochs_of_trials_that_other_drivers_run(tmp_path: Path) -> None:
+    grid, lab = fcnlab.load_grid(write_grid(tmp_path, EARLY)), Lab.find(root=tmp_path)
+    trials = make_plan(grid, lab).trials
+    *others, last = trials
+    for planned in others:
+        planned.folder.create()
+        planned.folder.write_progress(epoch_records(2, miou=0.5))
+    with hold_leases(lab) as leases:
+        last.folder.create()
+        assert leases.claim(last.folder.path)
+
+        def train_elsewhere() -> None:
+            last.folder.write_progress(epoch_records(3, miou=0.5))
+
+        class EndElsewhere(Elsewhere):
+            def on_trial_end(self, planned: PlannedTrial, record: Any) -> None:
+                super().on_trial_end(planned, record)
+                if len(self.started) == 3:
+                    leases.release(last.folder.path)
+
+        executor = FakeExecutor({planned.key: planned for planned in trials})
+        reporter = EndElsewhere(train_elsewhere)
+        assert run_grid(grid, lab, reporter, executor=lambda: executor).finished == 4, "it does not wait for the lease"
+
+
+def test_a_trial_waits_while_another_driver_retries_the_one_of_init_from(tmp_path: Path) -> None:
+    text = SMOKE.replace("base: {", "base: {init_from: {head: fcn16s}, ").replace("seeds: 2", "seeds: 1")
+    grid, lab = fcnlab.load_grid(write_grid(tmp_path, text)), Lab.find(root=tmp_path)
+    plan = make_plan(grid, lab)
+    (init,) = plan.prerequisites
+    with hold_leases(lab) as leases:
+        init.folder.create()
+        assert leases.claim(init.folder.path)
+
+        def run_out_of_memory() -> None:  # the record of an attempt that the other driver is about to retry
+            failure = Failure(cause="out_of_memory", message="CUDA out of memory")
+            init.folder.finish(Record.create(init.trial, "failed", failure=failure))
+
+        class RetryElsewhere(Elsewhere):
+            def on_wait(self, waiting: Waiting) -> bool:
+                assert waiting.for_init == 2
+                init.folder.restart()
+                leases.release(init.folder.path)
+                return super().on_wait(waiting)
+
+        reporter = RetryElsewhere(run_out_of_memory)
+        executor = FakeExecutor({planned.key: planned for planned in plan.all_trials})
+        assert run_grid(grid, lab, reporter, executor=lambda: executor) == Outcome(finished=3, failed=0, reused=0)
+    assert reporter.started[0] == init.key
+
+
+def test_a_removed_run_folder_of_a_pending_trial_is_created_again(tmp_path: Path) -> None:
+    grid, lab = fcnlab.load_grid(write_grid(tmp_path, SMOKE)), Lab.find(root=tmp_path)
+    trials = make_plan(grid, lab).trials
+    reporter = Elsewhere(lambda: shutil.rmtree(trials[-1].folder.path))
+    executor = FakeExecutor({planned.key: planned for planned in trials})
+    assert run_grid(grid, lab, reporter, executor=lambda: executor).finished == 4
+
+
+def test_running_trials_pause_if_the_disk_of_the_driver_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, lab = fcnlab.load_grid(write_grid(tmp_path, SMOKE)), Lab.find(root=tmp_path)
+    executor = OneDeviceExecutor({planned.key: planned for planned in make_plan(grid, lab).trials})
+    monkeypatch.setattr(executor, "pause", lambda: paused.append(True))
+    paused: list[bool] = []
+    claim = Leases.claim
+
+    def claim_until_full(self: Leases, folder: Path) -> bool:
+        if len(list(tmp_path.glob("runs/*/lease.*"))) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / "lease.1"))
+        return claim(self, folder)
+
+    monkeypatch.setattr(Leases, "claim", claim_until_full)
+    monkeypatch.setattr(OneDeviceExecutor, "free_slots", 1)
+    with pytest.raises(StopRunError, match="No space left on device"):
+        run_grid(grid, lab, ProgressReporter(), executor=lambda: executor)
+    assert paused == [True]
+    assert len(list(tmp_path.glob("runs/*/record.json"))) == 2, "the running trials have ended"
 
 
 def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
