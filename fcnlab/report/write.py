@@ -202,15 +202,25 @@ def name_combined(names: Sequence[str]) -> str:
 
 
 def merge_trials(reports: Sequence[Report]) -> pd.DataFrame:
-    """Merge the trials of several grids into one frame, in which `grid` names all grids of a trial.
+    """Return the trials of several grids in one frame, with one row per grid and trial.
+
+    A trial of several grids has a row for each of them, since its status, metrics and axes depend on the grid: one grid
+    may prune it, or report another checkpoint. Columns of axes are empty in the rows of other grids.
 
     Args:
-        reports: reports of the grids.
+        reports: reports of the grids; of a grid that is given twice, the first is used.
+
+    Returns:
+        The frames of the grids, below each other, with two more columns: `grid`, the name of the grid of the row, and
+        `checkpoint`, at which its metrics are reported.
     """
-    frame = pd.concat([report.trials.assign(grid=report.grid.name) for report in reports], ignore_index=True)
-    names = frame.groupby("key")["grid"].agg(lambda grids: ", ".join(dict.fromkeys(grids)))
-    once = frame.drop_duplicates("key", ignore_index=True).assign(grid=lambda rows: rows["key"].map(names))
-    return once[["grid", *(name for name in once.columns if name != "grid")]]
+    frames: dict[str, pd.DataFrame] = {}
+    for report in reports:
+        frame = report.trials.copy()
+        frame.insert(0, "grid", report.grid.name)
+        frame.insert(1, "checkpoint", report.grid.file.checkpoint)
+        frames.setdefault(report.grid.name, frame)
+    return pd.concat(frames.values(), ignore_index=True)
 
 
 @contextmanager

@@ -718,14 +718,23 @@ def test_cells_of_one_name_in_two_grids_are_named_with_their_grids(made: tuple[R
     assert compare(a, a).a.name == "fcn8s", "as where the best cell is the baseline"
 
 
-def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> None:
+def test_a_trial_of_several_grids_has_the_values_and_axes_of_each_grid(made: tuple[Report, Lab]) -> None:
     report, lab = made
-    path = write_grid(lab.root, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "smaller")
+    text = THREE.replace(
+        "product: {head: [fcn32s, fcn16s, fcn8s]}", "product: {head: [fcn8s], recipe.ema: [null, 0.9]}"
+    )
+    text = text.replace("baseline: {head: fcn32s}", "checkpoint: best")
+    path = write_grid(lab.root, text, "other")
     other = make_report(make_plan(lab.load_grid(path), lab), lab, None)
-    frame = merge_trials([report, other])
-    assert len(frame) == len(report.trials) == 9
-    assert set(frame["grid"][frame["head"] == "fcn8s"]) == {"question, smaller"}
-    assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
+    frame = merge_trials([report, other, report])
+    assert list(frame.columns[:2]) == ["grid", "checkpoint"]
+    pd.testing.assert_frame_equal(frame[frame["grid"] == "question"][report.trials.columns], report.trials)
+    rows = frame[frame["grid"] == "other"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows[other.trials.columns], other.trials)
+    assert rows["key"].isin(report.trials["key"]).sum() == 3, "the trials without EMA"
+    assert frame.groupby("grid")["checkpoint"].unique().map(list).to_dict() == {"question": ["last"], "other": ["best"]}
+    assert sorted(rows.groupby("recipe.ema").size()) == [3, 3]
+    assert frame["recipe.ema"][frame["grid"] == "question"].isna().all()
 
 
 def test_folders_of_several_grids_have_short_names_of_their_own(made: tuple[Report, Lab]) -> None:
