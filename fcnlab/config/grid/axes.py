@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, PlainSerializer, ValidatorFuncti
 
 from fcnlab.config.base import Config, models_in, to_plain
 from fcnlab.config.registry import KINDS
+from fcnlab.config.variant import VARIANT_COMPONENTS
 from fcnlab.errors import nearest
 
 COMPONENTS = ("backbone", "head", "upsampler", "dataset", "recipe")
@@ -220,16 +221,24 @@ def merge(lower: Overrides, upper: Overrides) -> dict[str, Value]:
 
     Args:
         lower: values by axis.
-        upper: values by axis, which win. A field that is set as a whole discards what `lower` sets inside it.
+        upper: values by axis, which win. A field that is set as a whole discards what `lower` sets inside it, and a
+            variant the backbone, head and upsampler of `lower`.
 
     Returns:
         The merged values by axis.
 
     >>> merge({"recipe.optimizer.lr": 0.1, "recipe.epochs": 5}, {"recipe.optimizer": {"name": "sgd", "lr": 1}})
     {'recipe.epochs': 5, 'recipe.optimizer': {'name': 'sgd', 'lr': 1}}
+    >>> merge({"head": "fcn8s", "dataset": "shapes"}, {"variant": "fcn32s-resnet18"})
+    {'dataset': 'shapes', 'variant': 'fcn32s-resnet18'}
     """
     whole = [axis for axis in upper if "." in axis]
-    kept = {axis: value for axis, value in lower.items() if not any(axis.startswith(f"{outer}.") for outer in whole)}
+    named = VARIANT_COMPONENTS if "variant" in upper else ()
+    kept = {
+        axis: value
+        for axis, value in lower.items()
+        if axis not in named and not any(axis.startswith(f"{outer}.") for outer in whole)
+    }
     return {**kept, **upper}
 
 

@@ -128,11 +128,14 @@ class Candidate:
 
         Args:
             axis: full name of the axis.
-            value: the value; None also matches a field that the component does not have.
+            value: the value; None also matches a field that the component does not have, and a variant a cell with its
+                components.
 
         Returns:
             Whether it has the value; False if the component is invalid.
         """
+        if axis == "variant":
+            return self._has_variant(value)
         if axis == INIT_FROM or (axis in self.overrides and are_equal(self.overrides[axis], value)):
             return are_equal(self.overrides.get(axis), value)
         try:
@@ -140,6 +143,15 @@ class Candidate:
         except ConfigError:  # reported when the cell is made
             return False
         return are_equal(resolved, value) or (value is None and resolved == ABSENT)
+
+    def _has_variant(self, name: Value) -> bool:
+        if not isinstance(name, str):
+            return False
+        try:
+            entry = self._registry.get("variant", name, self._where)
+            return all(self.names[component] == getattr(entry, component) for component in VARIANT_COMPONENTS)
+        except ConfigError:  # reported when the cell is made, or as a condition that no cell meets
+            return False
 
     def meets(self, condition: Overrides) -> bool:
         """Return whether the cell meets a condition.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.dataset import Dataset, ShapesDataset
+from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.grid import Grid, load
 from fcnlab.config.recipe import Recipe, Sgd
 from fcnlab.config.registry import builtin
@@ -167,6 +168,35 @@ def test_an_axis_overrides_a_component_of_the_variant(tmp_path: Path) -> None:
     assert [cell.variant.upsampler.content() for cell in found.cells] == [{"init": "bilinear"}, {"init": "random"}]
     assert {cell.names["head"] for cell in found.cells} == {"fcn32s"}
     assert found.cells[1].names["variant"] == "fcn32s-tiny-scratch-random"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"product": {"variant": ["fcn16s-resnet18"]}},
+        {"cells": [{"variant": "fcn16s-resnet18"}]},
+        {"blocks": [{"base": {"variant": "fcn16s-resnet18"}}]},
+        {"base": {**BASE, "head": "fcn8s", "init_from": {"variant": "fcn16s-resnet18"}}},
+    ],
+)
+def test_a_variant_overrides_the_components_of_lower_levels(tmp_path: Path, keys: dict[str, Any]) -> None:
+    lower = {**BASE, "head": "fcn8s", "upsampler": "random"}
+    (cell,) = grid(tmp_path, **({"base": lower, "product": None, "baseline": None} | keys)).cells
+    named = cell.init_from if "base" in keys else cell
+    assert isinstance(named, Cell) and named.names["variant"] == "fcn16s-resnet18"
+    assert named.variant.backbone.architecture == "resnet18.tv_in1k"
+    assert named.variant.head.content()["stride"] == 16
+    assert named.variant.upsampler.content() == {"init": "bilinear"}
+
+
+def test_a_condition_on_a_variant_applies_to_the_resolved_components(tmp_path: Path) -> None:
+    base = {"variant": "fcn32s-tiny", "dataset": "shapes", "recipe": "smoke"}
+    product = {"head": ["fcn32s", "fcn8s"], "recipe.ema": [None, 0.9]}
+    excluded = grid(tmp_path, base=base, product=product, exclude=[{"variant": "fcn32s-tiny", "recipe.ema": 0.9}])
+    assert [cell.label for cell in excluded.cells] == ["fcn32s, None", "fcn8s, None", "fcn8s, 0.9"]
+    assert "variant: no cell has fcn8s-resnet18" in error_of(
+        tmp_path, base=base, exclude=[{"variant": "fcn8s-resnet18"}]
+    )
 
 
 @pytest.mark.parametrize(
