@@ -135,23 +135,26 @@ def find_reference(name: str, lab: Lab) -> Reference:
 
 
 def _find_best_cell(plan: Plan) -> tuple[str, int, str]:
-    """Return the label of the best cell, its first finished seed, and a description of the choice."""
+    """Return the label of the best cell on the baseline's dataset, its first finished seed, and why it was chosen."""
     checkpoint = plan.grid.file.checkpoint
     values: dict[str, dict[int, float]] = {}
-    split = "test"
+    split, by_dataset = "test", plan.grid.cells_by_dataset
+    dataset = next(iter(by_dataset))
+    where = f" on {dataset}" if len(by_dataset) > 1 else ""
     for planned in plan.trials:
-        record = planned.record if planned.status == "finished" else None
+        is_candidate = planned.state == "finished" and planned.cell.names["dataset"] == dataset
+        record = planned.record if is_candidate else None
         metrics = record.find_metrics(record.report_split, checkpoint) if record is not None else None
         if metrics is not None and metrics.miou is not None:
             split = metrics.split
             values.setdefault(planned.cell.label, {})[planned.trial.seed] = metrics.miou
     if not values:
-        raise RunError(f"{plan.grid.path}:{BEST}: none of the trials has finished; {EARLIER}")
+        raise RunError(f"{plan.grid.path}:{BEST}: none of the trials{where} has finished; {EARLIER}")
     best = max(values, key=lambda label: fmean(values[label].values()))
     seeds = values[best]
     mean = f"{100 * fmean(seeds.values()):.1f} % mIoU on {split}, {checkpoint} epoch"
     number = format_count(len(seeds), "finished seed")
-    return best, min(seeds), f"best of {format_count(len(values), 'cell')}: {best}, {mean}, mean of {number}"
+    return best, min(seeds), f"best of {format_count(len(values), 'cell')}{where}: {best}, {mean}, mean of {number}"
 
 
 def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:

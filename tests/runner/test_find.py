@@ -13,7 +13,7 @@ from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.find import find_grid_file, find_reference, find_trial
 from fcnlab.runner.plan import Plan
-from tests.builders import build_plan, finished_record
+from tests.builders import build_plan, epoch_records, finished_record
 from tests.conftest import SMOKE
 from tests.patience import patience
 
@@ -103,6 +103,33 @@ def test_best_is_the_cell_with_the_greatest_mean_over_its_finished_seeds(plan: P
     assert found.note == "best of 2 cells: fcn8s, 0.01, 60.0 % mIoU on test, last epoch, mean of 1 finished seed"
     named = find_reference(f"{path}:best:0", lab).planned
     assert named is not None and (named.cell.label, named.trial.seed) == ("fcn8s, 0.01", 0)
+
+
+def test_best_is_neither_a_pruned_cell_nor_on_another_dataset_than_the_baseline(tmp_path: Path) -> None:
+    text = SMOKE.replace("dataset: shapes-mini, ", "").replace("recipe: smoke", "recipe: smoke, recipe.epochs: 3")
+    text = text.replace("product: {", "product: {dataset: [shapes, shapes-mini], ")
+    text = text.replace("{head: fcn32s}", "{dataset: shapes-mini, head: fcn16s}")
+    text = text.replace("[fcn32s,", "[fcn16s, fcn32s,")
+    plan = build_plan(tmp_path, text + "early_stopping: {after: 1, margin: 1}\n")
+    path, lab = plan.grid.path, Lab.find(plan.grid.path)
+    miou = {"fcn16s": 0.3, "fcn32s": 0.9, "fcn8s": 0.2}
+    for planned in plan.trials:
+        if planned.cell.names["dataset"] == "shapes":
+            planned.folder.create()
+            planned.folder.finish(finished_record(planned.trial, miou=miou[planned.cell.names["head"]]))
+    with pytest.raises(RunError, match="none of the trials on shapes-mini has finished"):
+        find_reference(f"{path}:best", lab)
+    for planned in plan.trials:
+        if planned.cell.names["dataset"] == "shapes-mini":
+            record = finished_record(planned.trial, miou=miou[planned.cell.names["head"]])
+            if planned.cell.names["head"] == "fcn32s":  # pruned after the first epoch here; finished in another grid
+                record = record.model_copy(update={"epochs": tuple(epoch_records(3, miou=0.01))})
+            planned.folder.create()
+            planned.folder.finish(record)
+    found = find_reference(f"{path}:best", lab)
+    assert found.planned is not None and found.planned.cell.label == "shapes-mini, fcn16s"
+    assert found.note is not None
+    assert found.note.startswith("best of 2 cells on shapes-mini: shapes-mini, fcn16s, 30.0 %")
 
 
 def test_a_label_can_be_written_without_spaces(plan: Plan) -> None:
