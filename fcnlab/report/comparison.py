@@ -13,6 +13,7 @@ from fcnlab.config.dataset import CrossValidation
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
+from fcnlab.report.footnotes import EPOCHS
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.columns import format_p_value, format_points
@@ -22,6 +23,7 @@ from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.trial.find import KEY_DIGITS
+from fcnlab.trial.record import CheckpointChoice
 
 MAX_IMAGES = 10
 """Most images that are listed."""
@@ -37,6 +39,7 @@ class Side:
         counts: counts by seed, each [images, num_classes, 3].
         ids: ids of the images by seed.
         classes: names of the classes.
+        checkpoint: the epoch of the counts, `last` or `best`.
         folds: the cross-validation, in which each seed has the images of another fold; None if all seeds have the same.
     """
 
@@ -45,6 +48,7 @@ class Side:
     counts: CellCounts
     ids: Mapping[int, tuple[str, ...]]
     classes: tuple[str, ...]
+    checkpoint: CheckpointChoice = "last"
     folds: CrossValidation | None = None
 
     @property
@@ -99,7 +103,7 @@ class CellComparison:
 
 
 def load_side(reference: Reference, lab: Lab) -> Side:
-    """Load the counts of a cell or trial.
+    """Load the counts of a cell or trial at the checkpoint that its grid reports.
 
     Args:
         reference: the cell or trial.
@@ -111,7 +115,7 @@ def load_side(reference: Reference, lab: Lab) -> Side:
     if reference.plan is None or reference.planned is None:
         record, folder = reference.read_record(), reference.folder
         own, cell = int(record.trial["seed"]), record.key[:KEY_DIGITS]
-        records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
+        records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, reference.checkpoint)
         return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, cell, records)
     plan, label, seed = reference.plan, reference.planned.cell.label, reference.seed
     checkpoint = plan.grid.file.checkpoint
@@ -137,7 +141,7 @@ def _side(
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts")
     ids = {number: records.ids(cell, number) for number in counts}
-    return Side(name, source, counts, ids, records.by_cell[cell][min(counts)].classes, folds)
+    return Side(name, source, counts, ids, records.by_cell[cell][min(counts)].classes, records.checkpoint, folds)
 
 
 def compare(a: Side, b: Side) -> CellComparison:
@@ -148,10 +152,17 @@ def compare(a: Side, b: Side) -> CellComparison:
         b: the second side.
 
     Raises:
-        RunError: they were evaluated on different images or classes, or have no seed in common.
+        RunError: they were evaluated at different checkpoints, or on different images or classes, or have no seed in
+            common.
     """
     if a.name == b.name and a.source != b.source:
         a, b = (replace(side, name=f"{side.name} ({side.source})") for side in (a, b))
+    if a.checkpoint != b.checkpoint:
+        raise RunError(
+            f"{quote_name(a.name)} was evaluated at {EPOCHS[a.checkpoint]} and {quote_name(b.name)} at "
+            f"{EPOCHS[b.checkpoint]}, and they cannot be compared. Set the same 'checkpoint' in both grid files; no "
+            "trial runs again for it. A trial that is named by its key has the last epoch; name it by its grid file instead"
+        )
     pairs = {seed: seed for seed in a.ids.keys() & b.ids.keys()}
     single = len(a.counts) == len(b.counts) == 1
     if single:  # also of two seeds
@@ -173,8 +184,8 @@ def to_values(comparison: CellComparison) -> dict[str, object]:
     """
     one = comparison.difference
     return {
-        "a": {"name": comparison.a.name, "seeds": sorted(comparison.a.counts)},
-        "b": {"name": comparison.b.name, "seeds": sorted(comparison.b.counts)},
+        "a": _side_values(comparison.a),
+        "b": _side_values(comparison.b),
         "difference": {
             "miou": one.value,
             "low": one.low,
@@ -190,6 +201,10 @@ def to_values(comparison: CellComparison) -> dict[str, object]:
     }
 
 
+def _side_values(side: Side) -> dict[str, object]:
+    return {"name": side.name, "seeds": sorted(side.counts), "checkpoint": side.checkpoint}
+
+
 def describe_difference(comparison: CellComparison) -> str:
     """Describe the difference in a sentence.
 
@@ -198,11 +213,12 @@ def describe_difference(comparison: CellComparison) -> str:
     """
     one = comparison.difference
     way = "more" if one.value >= 0 else "less"
+    epoch = EPOCHS[comparison.a.checkpoint]
     interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}"
     interval += f", {format_p_value(one.p_value)}" if one.seeds >= MIN_SEEDS else ""
     text = (
         f"{quote_name(comparison.b.name)} scored {abs(100 * one.value):.2f} points of mIoU {way} than "
-        f"{quote_name(comparison.a.name)}: {interval}, n = {one.seeds}, {one.images} images."
+        f"{quote_name(comparison.a.name)} at {epoch}: {interval}, n = {one.seeds}, {one.images} images."
     )
     return f"{text} {one.note[0].upper()}{one.note[1:]}." if one.note else text
 

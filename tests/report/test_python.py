@@ -59,7 +59,7 @@ def test_compare_returns_the_difference_by_class_and_by_image(grid: Grid) -> Non
     a, b = f"{grid.path}:fcn32s", f"{grid.path}:best"
     found = fcnlab.compare(a, b)
     assert repr(found).startswith(
-        "CellComparison(fcn8s scored 12.68 points of mIoU more than fcn32s: 95 % interval +12"
+        "CellComparison(fcn8s scored 12.68 points of mIoU more than fcn32s at the last epoch: 95 % interval +12"
     )
     assert found.difference.value == pytest.approx(0.1268, abs=1e-4) and found.difference.low > 0
     assert list(found.classes["class"]) == list(CLASSES) and (found.classes["low"] < found.classes["delta"]).all()

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
+from fcnlab.report.comparison import to_values as to_comparison_values
 from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import select_gallery
@@ -209,7 +210,7 @@ def test_numbers_in_names_are_not_read_as_values(tmp_path: Path) -> None:
     captions = " ".join(plot.caption for plot in draw_plots(report))
     assert "mIoU to “none, 0.01” with" in captions and "IoU to “none, 0.01” by class" in captions
     sides = [load_side(find_reference(f"{grid.path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")]
-    assert re.match("“skips, 0.1” scored .* than “none, 0.01”: 95 %", describe_difference(compare(*sides)))
+    assert re.match("“skips, 0.1” scored .* than “none, 0.01” at the last", describe_difference(compare(*sides)))
 
 
 def test_before_the_first_trial_has_finished_the_only_footnote_states_it(tmp_path: Path) -> None:
@@ -716,6 +717,21 @@ def test_cells_of_one_name_in_two_grids_are_named_with_their_grids(made: tuple[R
     assert (found.a.name, found.b.name) == (f"fcn8s ({report.grid.name})", "fcn8s (copy)")
     copy.unlink()
     assert compare(a, a).a.name == "fcn8s", "as where the best cell is the baseline"
+
+
+def test_compare_refuses_different_checkpoints_and_names_that_of_both_sides(made: tuple[Report, Lab]) -> None:
+    report, lab = made
+    path = write_grid(lab.root, THREE + "checkpoint: best\n", "best")
+    last = load_side(find_reference(f"{report.grid.path}:fcn32s:0", lab), lab)
+    one, other = (load_side(find_reference(f"{path}:{head}:0", lab), lab) for head in ("fcn32s", "fcn8s"))
+    by_key = load_side(find_reference(report.trials["key"][0], lab), lab)
+    for a in (last, by_key):
+        with pytest.raises(RunError, match=r"last epoch and .* best mIoU on val.*the same 'checkpoint'"):
+            compare(a, other)
+    assert "“fcn32s, seed 0” at the epoch with the best mIoU on val: 95" in describe_difference(compare(one, other))
+    assert "at the last epoch: 95" in describe_difference(compare(last, by_key))
+    values = to_comparison_values(compare(one, other))
+    assert values["a"] == {"name": "fcn32s, seed 0", "seeds": [0], "checkpoint": "best"}
 
 
 def test_a_trial_of_several_grids_has_the_values_and_axes_of_each_grid(made: tuple[Report, Lab]) -> None:
