@@ -459,3 +459,13 @@ def test_brackets_in_a_question_are_not_markup(fcnlab: Call, tmp_path: Path) -> 
 def test_a_split_that_a_generated_dataset_lacks_is_an_error(fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace("dataset: shapes-mini,", "dataset: shapes-mini, dataset.splits: {test: tset},")
     refused(fcnlab("grid", "plan", write_grid(tmp_path, text)), "no split 'tset'", "did you mean 'test'?")
+
+
+@pytest.mark.parametrize("words", [("grid", "run"), ("grid", "run", "--retry-failed"), ("grid", "plan")])
+def test_a_missing_gpu_is_an_error_where_one_is_requested(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = fcnlab(*words, write_grid(tmp_path, SMOKE), "--device", "cuda")
+    refused(result, "--device cuda: this machine shows no NVIDIA GPU")
+    assert not list(tmp_path.glob("runs/*/record.json")), "no trial has failed"
