@@ -15,8 +15,8 @@ import os
 import re
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -31,22 +31,30 @@ _SECRET_VARIABLE = re.compile(
 _NO_SECRET_VARIABLE = re.compile(r"_(?:FILE|PATH|DIR|URL|TIMEOUT|TTL)$|^(?:OLD)?PWD$")
 _URI_VARIABLE = re.compile(r"(?:^|_)(?:URI|URL|PROXY|ADDRESS|DSN)(?:_|$)")
 
+# A quote can have backslashes: in JSON, and in literals of Python. A backslash before the closing quote must remain.
+_OPEN = r"\\*['\"]"
+_BEFORE_QUOTE = r"(?!\\+['\"])"
+
 _USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _QUERY = re.compile(
     r"([?&;](?:[\w.%-]*(?:token|secret|password|passwd|signature)|(?:[\w.%-]*[_.-])?(?:api_?key|access_?key|credential"
-    r"|key|pwd|sig|auth))=)[^&;\s'\"<>#]+",
+    rf"|key|pwd|sig|auth))=)(?:{_BEFORE_QUOTE}[^&;\s'\"<>#])+",
     re.IGNORECASE,
 )
-_PASSWORD = re.compile(r"(\b(?:password|passwd|pwd)\s?=\s?['\"]?)[^\s'\"&;,)]+", re.IGNORECASE)
+_PASSWORD = re.compile(
+    rf"(\b(?:password|passwd|pwd)\s?=\s?(?:{_OPEN})?)(?:{_BEFORE_QUOTE}[^\s'\"&;,)])+", re.IGNORECASE
+)
+_NAME = r"[\w-]*(?:token|secret|passw(?:or)?d)|[\w-]*(?:api|access|secret)[_-]?key"
+_SECRET_KEY = re.compile(_NAME, re.IGNORECASE)
 _ITEM = re.compile(
-    r"(?P<start>(?P<quote>['\"])(?:[\w-]*(?:token|secret|passw(?:or)?d)|[\w-]*(?:api|access|secret)[_-]?key)(?P=quote)"
-    r"\s*:\s*(?P<mark>['\"]))(?:\\.|(?!(?P=mark)).)+",
+    rf"(?P<start>(?P<quote>{_OPEN})(?:{_NAME})(?P=quote)\s*:\s*(?P<mark>{_OPEN}))"
+    r"(?:(?!(?P=mark))(?:\\{3}.|\\.|.))+",
     re.IGNORECASE,
 )
-"""An item of a dict or JSON object."""
+"""An item of a dict or JSON object, also of one in a text of another."""
 
 _HEADER = re.compile(
-    r"((?:authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)|\bbearer)\s+|\b(?:x-)?api-key:\s*)"
+    rf"((?:authorization(?:{_OPEN})?\s*[:=]\s*(?:{_OPEN})?(?:basic|bearer|token)|\bbearer)\s+|\b(?:x-)?api-key:\s*)"
     r"[\w.~+/=-]{6,}",
     re.IGNORECASE,
 )
@@ -99,6 +107,36 @@ def redact(text: str) -> str:
     for pattern in (_QUERY, _PASSWORD, _HEADER):
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return _TOKEN.sub(HIDDEN, text)
+
+
+def redact_values(value: Any) -> Any:
+    """Remove secrets from the texts of a value before it is encoded, such as in JSON.
+
+    Secrets are removed from the values, since they have other characters in an encoded text, and the removal of some of
+    these could make the document invalid.
+
+    Args:
+        value: a text, a number, or mappings and sequences of such values.
+
+    Returns:
+        The value without secrets, with dicts and lists. A text whose key is that of a secret, such as `api_key`, is
+        hidden.
+
+    >>> redact_values({"question": "Does ?token=abc matter?", "api_key": "abc", "seeds": [0, 1]})
+    {'question': 'Does ?token=*** matter?', 'api_key': '***', 'seeds': [0, 1]}
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {
+            redact_values(key): HIDDEN if _is_secret_item(key, item) else redact_values(item)
+            for key, item in value.items()
+        }
+    return [redact_values(item) for item in value] if isinstance(value, Sequence) else value
+
+
+def _is_secret_item(key: object, item: object) -> bool:
+    return isinstance(key, str) and isinstance(item, str) and item != "" and _SECRET_KEY.fullmatch(key) is not None
 
 
 def escape_control_characters(text: str) -> str:
@@ -158,6 +196,11 @@ class RedactedStream(io.TextIOBase):
             stream: standard output or standard error.
         """
         self._stream = stream
+
+    @property
+    def original(self) -> TextIO:
+        """The wrapped stream, for texts without secrets and control characters."""
+        return self._stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]

@@ -26,7 +26,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.validation import validate
 from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.lab import Lab
-from fcnlab.redaction import RedactedStream, clean_text, escape_line, get_logger, redact, remember_uri
+from fcnlab.redaction import RedactedStream, clean_text, escape_line, get_logger, redact, redact_values, remember_uri
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.record import Failure
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
@@ -143,6 +143,9 @@ def test_the_traceback_of_a_process_contains_no_secrets() -> None:
         ("GET /x?api_key=abc HTTP", "GET /x?api_key=*** HTTP"),
         ("host=db user=alice password=abc port=1", "host=db user=alice password=*** port=1"),
         ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': 'Bearer ***'}"),
+        (r'{"text": "password=\"abc\" or ?token=abc\"}', r'{"text": "password=\"***\" or ?token=***\"}'),
+        (r'{"text": "{\"api_key\": \"abc\"}"}', r'{"text": "{\"api_key\": \"***\"}"}'),
+        (r'"\"Authorization\": \"Basic YWxpY2U6\""', r'"\"Authorization\": \"Basic ***\""'),
         ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
         ("http://h/#/runs?viewStateShareKey=fcnlab-cells", "http://h/#/runs?viewStateShareKey=fcnlab-cells"),
         ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
@@ -151,6 +154,14 @@ def test_the_traceback_of_a_process_contains_no_secrets() -> None:
 )
 def test_texts_keep_everything_else(text: str, shown: str) -> None:
     assert redact(text) == shown
+    assert redact(shown) == shown
+
+
+def test_secrets_are_removed_from_each_text_of_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "12345678")
+    values = {"question": f'password="{PASSWORD}"?', "miou": 0.12345678, "options": [{"api_key": "abc", "token": None}]}
+    shown = {"question": 'password="***"?', "miou": 0.12345678, "options": [{"api_key": "***", "token": None}]}
+    assert redact_values(values) == redact_values(shown) == shown
 
 
 ENCODINGS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {

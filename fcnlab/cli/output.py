@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import typer
 
 from fcnlab.console import GAP, column_widths, create_console
 from fcnlab.errors import RunError
+from fcnlab.redaction import RedactedStream, find_control_character, redact_values
 
 if TYPE_CHECKING:
     from fcnlab.runner.plan import Plan
@@ -26,9 +28,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show long texts in full, over several lines")]
 
 
-def print_json(value: Any) -> None:
-    """Print a value as one JSON document. Missing numbers (NaN) are null, and paths are texts."""
-    typer.echo(json.dumps(_to_plain(value), indent=1, allow_nan=False))
+def print_json(value: Any, *, indent: int | None = 1, ascii_only: bool = True) -> None:
+    """Print a value as one JSON document without secrets. Missing numbers (NaN) are null, and paths are texts.
+
+    Args:
+        value: the value.
+        indent: spaces of each level; None to print it on one line.
+        ascii_only: escape all other characters; if False, only where a control character is among them.
+    """
+    plain = redact_values(_to_plain(value))
+    text = json.dumps(plain, indent=indent, allow_nan=False, ensure_ascii=ascii_only)
+    if find_control_character(text) is not None:
+        text = json.dumps(plain, indent=indent, allow_nan=False)
+    # Removing secrets from the encoded text could make the document invalid.
+    typer.echo(text, file=sys.stdout.original if isinstance(sys.stdout, RedactedStream) else None)
 
 
 def _to_plain(value: Any) -> Any:

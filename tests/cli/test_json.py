@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Call
 from tests.conftest import REPOSITORY
-from tests.report.finished_grid import finished_lab
+from tests.report.finished_grid import THREE, finished_lab
 
 COMMANDS = {
     "grid plan": "FILE --no-probe",
@@ -50,3 +50,24 @@ def test_each_command_prints_one_document_with_the_documented_keys(
         result = fcnlab(*command.split(), *arguments.replace("FILE", str(grid.path)).split(), "--json")
         assert result.code == 0, (command, result.err)
         assert json.loads(result.out).keys() == documented()[command], command
+
+
+def test_each_command_prints_valid_json_without_secrets(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "70000000")  # also the digits of a number that reports contain
+    text = THREE.replace("Does it run?", r"""'Does password="hunter2" matter, or ?token=hunter2" at 70000000?'""")
+    grid, lab = finished_lab(tmp_path, text)
+    shown = 'Does password="***" matter, or ?token=***" at ***?'
+    monkeypatch.setenv("FCNLAB_LAB", str(lab.root))
+    for command in ("grid plan", "grid status", "report"):
+        result = fcnlab(*command.split(), grid.path, "--json")
+        assert json.loads(result.out)["question"] == shown, command
+        assert "hunter2" not in result.out + result.err
+    monkeypatch.setenv("FCNLAB_TRACKER", "none")
+    file = tmp_path / 'password="hunter2".yaml'
+    file.write_text(grid.path.read_text())
+    result = fcnlab("grid", "run", file, "--json")
+    assert "hunter2" not in result.out
+    events = [json.loads(line) for line in result.out.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["plan", "done"]

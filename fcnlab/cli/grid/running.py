@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fcnlab.cli.output import print_json
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def _make_reporter(as_json: bool) -> ProgressReporter:
     from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.progress.jsonl import JsonlReporter
 
-    return JsonlReporter(typer.echo) if as_json else create_reporter(create_console())
+    return JsonlReporter(_print_event) if as_json else create_reporter(create_console())
+
+
+def _print_event(line: str) -> None:
+    """Print a JSON object on one line, without secrets."""
+    print_json(json.loads(line), indent=None)
 
 
 def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:
@@ -73,7 +79,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
         refuse_flagged([report])
     if as_json:
         written = str(report.folder) if describe_kept_report(report) is None else None
-        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": written}))
+        print_json({"event": "done", **dataclasses.asdict(outcome), "report": written}, indent=None)
     else:
         _print_summary(outcome, report, grid, lab)
     if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):

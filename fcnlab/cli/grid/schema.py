@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
-import typer
-
 from fcnlab.cli.options import LabOption
+from fcnlab.cli.output import print_json
 
 EXAMPLE = "Example: fcnlab grid schema"
 
@@ -19,4 +16,4 @@ def schema(lab: LabOption = None) -> None:
     from fcnlab.config.grid.schema import grid_schema
     from fcnlab.lab import Lab
 
-    typer.echo(json.dumps(grid_schema(Lab.find(root=lab).registry), indent=1, ensure_ascii=False))
+    print_json(grid_schema(Lab.find(root=lab).registry), ascii_only=False)
