@@ -161,7 +161,7 @@ def compare(a: Side, b: Side) -> CellComparison:
         raise RunError(
             f"{quote_name(a.name)} was evaluated at {EPOCHS[a.checkpoint]} and {quote_name(b.name)} at "
             f"{EPOCHS[b.checkpoint]}, and they cannot be compared. Set the same 'checkpoint' in both grid files; no "
-            "trial runs again for it. A trial that is named by its key has the last epoch; name it by its grid file instead"
+            "trial runs again for it. A trial that is named by its key has the last epoch; name it by its grid file"
         )
     pairs = {seed: seed for seed in a.ids.keys() & b.ids.keys()}
     single = len(a.counts) == len(b.counts) == 1
