@@ -110,10 +110,20 @@ def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
     epoch = "the last epoch" if one.metrics.checkpoint == "last" else "the epoch that is best on val"
     where = ", ".join(sorted({f"{r.evaluation.device}, {r.evaluation.precision}" for r in evaluated}))
     return (
-        f"Protocol {one.name} on {one.metrics.split} at native size, at {epoch}, beside the plain metrics of the same "
-        f"weights; Δ is the difference to them, by trial. Mean ± standard deviation over n seeds. "
+        f"Protocol {one.name} on {_list_splits(evaluated)} at native size, at {epoch}, beside the plain metrics of the "
+        f"same weights; Δ is the difference to them, by trial. Mean ± standard deviation over n seeds. "
         f"Seconds per image include decoding, on {where}."
     )
+
+
+def _list_splits(evaluated: list[EvaluatedTrial]) -> str:
+    """List the evaluated splits; several ones with the names of their datasets."""
+    datasets: dict[str, dict[str, None]] = {}
+    for one in evaluated:
+        datasets.setdefault(one.evaluation.metrics.split, {})[one.planned.trial.names["dataset"]] = None
+    if len(datasets) == 1:
+        return next(iter(datasets))
+    return " and ".join(f"{split} ({', '.join(names)})" for split, names in datasets.items())
 
 
 def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], frame: pd.DataFrame, lab: Lab, slug: str) -> Path:

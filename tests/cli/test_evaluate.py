@@ -73,6 +73,26 @@ def test_a_grid_is_evaluated_beside_its_plain_metrics(fcnlab: Call, ran: tuple[P
     assert (table["n"][0], table["planned"][0]) == (2, 2)
 
 
+def test_an_evaluated_grid_names_the_split_of_each_dataset(fcnlab: Call, tmp_path: Path) -> None:
+    for number in range(6):
+        save_image(random_image(number), tmp_path / f"mine/images/{number}.png")
+        save_image(random_mask(number, (0, 1)), tmp_path / f"mine/masks/{number}.png")
+    entry = {"type": "folder", "images": "mine/images", "masks": "mine/masks", "classes": ["a", "b"],
+             "nominal": {"height": 6, "width": 8}, "fractions": {"val": 0.5}}  # fmt: skip
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/datasets.yaml").write_text(json.dumps({"mine": entry}), encoding="utf-8")
+    text = SMOKE.replace(" dataset: shapes-mini,", "").replace("smoke}", "smoke, recipe.batch_size: 2}")
+    text = text.replace("[fcn32s, fcn8s]", "[fcn32s], dataset: [shapes-mini, mine]").replace("seeds: 2", "seeds: 1")
+    grid = write_grid(tmp_path, text.replace("head: fcn32s", "dataset: shapes-mini"))
+    lab = Lab.find(grid)
+    for _, trial in lab.load_grid(grid).trials(lab.fingerprints):
+        assert run_trial(trial, lab).status == "finished"
+    code, _, err = fcnlab("evaluate", grid)
+    assert code == 0, err
+    page = tmp_path / "results" / "question" / "evaluation-plain.md"
+    assert "Protocol plain on test (shapes-mini) and val (mine) at native size" in page.read_text(encoding="utf-8")
+
+
 def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     folder = ran[1][0]
     for checkpoint, stem in (("last", "plain"), ("best", "plain-best")):
