@@ -1,4 +1,4 @@
-"""Signals to a driver."""
+"""Signals to a driver, and the end of the program that reads its output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from itertools import count
 
 import pytest
+import typer
 
 from fcnlab.runner.interrupts import SIGNALS, Interrupts
 from tests.patience import patience
@@ -81,3 +82,70 @@ def test_output_to_a_closed_terminal_is_no_error() -> None:
     assert process.wait(patience()) == 0
     assert os.read(reader, 100) == b"paused"
     os.close(reader)
+
+
+def test_output_to_a_closed_terminal_is_no_error_if_hangups_are_ignored() -> None:
+    ours, terminal = pty.openpty()
+    reader, writer = os.pipe()
+    ignoring = IN_A_TERMINAL.replace("with Interrupts", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nwith Interrupts")
+    ignoring = ignoring.replace("while not interrupts.received:\n        signal.pause()", "sys.stdin.readline()")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ignoring, str(writer)],
+        stdin=subprocess.PIPE, stdout=terminal, stderr=terminal, pass_fds=[writer], start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    os.close(writer)
+    assert os.read(ours, 100).startswith(b"ready")
+    os.close(ours)
+    process.communicate(b"go on\n", timeout=patience())
+    assert process.returncode == 0
+    assert os.read(reader, 100) == b"paused"
+    os.close(reader)
+
+
+IN_A_PIPE = """
+import os, signal, sys
+from fcnlab.runner.interrupts import Interrupts
+
+with Interrupts(clock=lambda: 0.0) as interrupts, interrupts.deferred():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if sys.argv[1] == "signal first":
+        signal.raise_signal(signal.SIGINT)
+    print("a line", file=sys.stderr, flush=True)
+    assert interrupts.received == (sys.argv[1] == "signal first")
+    print("a line", flush=True)
+    assert interrupts.received and interrupts.lost_reader == (sys.argv[1] == "reader first")
+    print("another line", flush=True)
+    if sys.argv[1] == "reader first":
+        signal.raise_signal(signal.SIGINT)  # of the same Ctrl-C
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("order", ["signal first", "reader first"])
+def test_the_end_of_the_reading_program_is_an_interruption_and_no_error(order: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_PIPE, order],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.write("go on\n")
+    process.stdin.close()
+    assert process.wait(patience()) == 7
+
+
+def test_the_end_of_the_reading_program_before_trials_run_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        with Interrupts() as interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                typer.echo("a line")
+            typer.echo("another line")
+        assert interrupts.received
+        assert sys.stdout is output
