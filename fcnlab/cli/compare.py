@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import AsJson, print_json, report_damage
 from fcnlab.cli.references import TRIAL_FORMS, find_named, reference_argument
 from fcnlab.console import create_console
+
+if TYPE_CHECKING:
+    from fcnlab.report.comparison import CellComparison
 
 EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s,bilinear experiments/quickstart.yaml:best"
 
@@ -32,12 +35,19 @@ def compare(
     named = [find_named(name, lab_) for name in (a, b)]
 
     from fcnlab.report import comparison as comparing
-    from fcnlab.report.tables.formats import to_terminal
 
     comparison = comparing.compare(*(comparing.load_side(reference, lab_) for reference in named))
     if as_json:
         print_json(comparing.to_values(comparison))
-        return
+    else:
+        _print_comparison(comparison)
+    report_damage(*(reference.named_plan for reference in named if reference.named_plan is not None))
+
+
+def _print_comparison(comparison: CellComparison) -> None:
+    from fcnlab.report import comparison as comparing
+    from fcnlab.report.tables.formats import to_terminal
+
     terminal = create_console()
     terminal.print(f"A: {comparison.a.name}\nB: {comparison.b.name}\n\n{comparing.describe_difference(comparison)}\n")
     tables = {
@@ -48,4 +58,3 @@ def compare(
     }
     for title, table in tables.items():
         terminal.print(to_terminal(table, title, terminal.width))
-    report_damage(*(reference.named_plan for reference in named if reference.named_plan is not None))

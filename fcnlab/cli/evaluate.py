@@ -18,7 +18,7 @@ from fcnlab.cli.inference_options import (
     parse_protocol,
 )
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.output import AsJson, print_json, report_damage
 from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
 from fcnlab.console import create_console, format_count, format_table
 
@@ -73,7 +73,8 @@ def evaluate(
 
     A trial is evaluated on a split of its dataset, or of another dataset with the same classes. For a grid, a table
     with the metrics under the protocol beside the plain ones is written to results/<grid>/evaluation-<protocol>.md and
-    .csv. Existing evaluations are reused. Records and reports do not change.
+    .csv. Existing evaluations are reused. Records and reports do not change. Exit code 1 if files of a trial of the
+    grid are damaged; the trial is left out.
     """
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
@@ -133,8 +134,9 @@ def _evaluate_grid(
 
     grid = lab.load_grid(file)
     checkpoint = checkpoint or grid.file.checkpoint
-    plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
-    if not plan:
+    plan = make_plan(grid, lab)
+    finished_trials = [planned for planned in plan.trials if planned.state == "finished"]
+    if not finished_trials:
         command = format_grid_command("grid run", grid, lab)
         raise RunError(f"{file}: none of its trials has finished; run it first: {command}")
 
@@ -152,7 +154,7 @@ def _evaluate_grid(
 
     hardware.retain_freed_memory()
     evaluated = []
-    for planned in plan:
+    for planned in finished_trials:
         assert planned.record is not None, "a finished trial has a record"
         finished = FinishedTrial(planned.trial, planned.record, planned.folder)
         on_progress = create_progress(planned.description)
@@ -164,11 +166,13 @@ def _evaluate_grid(
     if as_json:
         facts = {"grid": grid.name, "question": grid.file.question, "protocol": str(protocol), "checkpoint": checkpoint}
         print_json(facts | {"file": page, "cells": frame.to_dict(orient="records")})
-        return
-    terminal = create_console()
-    terminal.print(to_terminal(evaluation_table(grid, frame), f"{grid.file.question} ({protocol})", terminal.width))
-    terminal.print(evaluation_footnote(evaluated), style="dim")
-    typer.echo(f"metrics: {page}")
+    else:
+        terminal = create_console()
+        title = f"{grid.file.question} ({protocol})"
+        terminal.print(to_terminal(evaluation_table(grid, frame), title, terminal.width))
+        terminal.print(evaluation_footnote(evaluated), style="dim")
+        typer.echo(f"metrics: {page}")
+    report_damage(plan)
 
 
 def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
+from fcnlab.trial.run import run_trial
 from tests.cli.conftest import Call
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, SMOKE, write_grid
 from tests.report.finished_grid import THREE, finished_lab
 
 COMMANDS = {
@@ -71,3 +74,35 @@ def test_each_command_prints_valid_json_without_secrets(
     assert "hunter2" not in result.out
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [events[0]["event"], events[-1]["event"]] == ["plan", "done"]
+
+
+def test_damaged_trials_are_reported_with_and_without_json(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCNLAB_TRACKER", "none")
+    grid, lab = finished_lab(tmp_path)
+    damaged = make_plan(grid, lab).trials[0]
+    damaged.folder.record.write_text(damaged.folder.record.read_text()[:-100])
+    line = f"damaged: {damaged.description}: {damaged.folder.record}: "
+    for command in ("grid status FILE", "report FILE", "compare FILE:fcn32s FILE:fcn8s"):
+        arguments = command.replace("FILE", "experiments/question.yaml").split()
+        plain, as_json = fcnlab(*arguments), fcnlab(*arguments, "--json")
+        assert (plain.code, as_json.code) == (1, 1), command
+        assert line in plain.err and line in as_json.err, command
+        assert json.loads(as_json.out)
+    synced = fcnlab("grid", "sync", "experiments/question.yaml")
+    assert synced.code == 1 and line in synced.err
+
+
+def test_a_grid_is_evaluated_without_its_damaged_trial_which_is_reported(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(file)
+    first, second, *_ = make_plan(lab.load_grid(file), lab).trials
+    run_trial(first.trial, lab)
+    second.folder.create()
+    second.folder.record.write_text("{")
+    for options in ([], ["--json"]):
+        result = fcnlab("evaluate", file, *options)
+        assert result.code == 1
+        assert f"damaged: {second.description}: " in result.err
+        assert "fcn32s" in result.out and "fcn8s" not in result.out

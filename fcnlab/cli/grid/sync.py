@@ -8,6 +8,7 @@ import typer
 
 from fcnlab.cli.grid.running import conclude
 from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackerOption, TrackingUri
+from fcnlab.cli.output import report_damage
 from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
@@ -27,8 +28,12 @@ def sync(
     tracking_uri: TrackingUri = None,
     tracker: TrackerOption = None,
 ) -> None:
-    """Publish the missing records of a grid, and write its report. No trial is run."""
+    """Publish the missing records of a grid, and write its report. No trial is run.
+
+    Exit code 1 if a record could not be published, or if files of a trial are damaged; the trial is left out.
+    """
     from fcnlab.lab import Lab
+    from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.run import sync_grid
 
@@ -47,3 +52,4 @@ def sync(
         state = f"version {version}" if version is not None else "the newest version is this model"
         typer.echo(f"registered model {register}: {label}: {state}")
     conclude(outcome, grid, lab_)
+    report_damage(make_plan(grid, lab_))
