@@ -158,7 +158,8 @@ def _create_store(file: Path) -> None:
     try:
         # By default the files of its first experiment are in the current folder, whose quotes MLflow does not escape.
         SqlAlchemyStore(f"{_SQLITE}{draft}", (file.absolute().parent / "mlartifacts").as_uri())
-        shutil.copy(draft, complete)  # MLflow keeps the draft open
+        # MLflow keeps the draft open. SQLite creates files that a group cannot write, whatever the umask allows.
+        shutil.copyfile(draft, complete)
         os.replace(complete, file)
     finally:
         _remove_drafts(file)

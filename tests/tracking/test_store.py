@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -130,3 +131,17 @@ def test_the_reason_of_an_error_of_the_database_follows_the_remark_of_sqlalchemy
         convert_errors("a"),
     ):
         raise raised
+
+
+def test_a_group_can_write_a_store_if_the_umask_allows_it(
+    tmp_path: Path, create_mlflow_store: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcnlab.tracking.store._create_store", create_mlflow_store)
+    former = os.umask(0o002)
+    try:
+        open_client(Lab(tmp_path).own_tracking_uri)
+    finally:
+        os.umask(former)
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()}
+    assert modes["mlflow.db"] == oct(0o664)
+    assert modes["mlflow.db.lock"] == oct(0o664), "a second user opens it for writing, too"
