@@ -112,8 +112,8 @@ class StatusReader:
         """Read the progress of a started trial, and the times of its lease, its last epoch and its heartbeat."""
         epochs = planned.folder.read_progress()
         self._eta.update(planned, epochs)
-        leases = planned.folder.path.glob("lease.*")
-        since = max(map(_age, leases), default=0.0)
+        _, number = read_latest_lease(planned.folder.path)  # earlier ones are of drivers that were killed
+        since = _age(planned.folder.path / f"lease.{number}")
         seen = min(since, _age(planned.folder.progress)) if epochs else since
         beat = planned.folder.heartbeat
         idle = min(seen, _age(beat)) if exists(beat) else seen

@@ -120,6 +120,21 @@ def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age:
     assert states(read_status(plan)) == {"paused": 1, "to do": 3}
 
 
+def test_a_trial_runs_since_its_last_start_and_not_since_that_of_a_killed_driver(plan: Plan) -> None:
+    folder = plan.trials[0].folder
+    folder.create()
+    killed = folder.path / "lease.9"
+    killed.write_text(f"{socket.gethostname()}:{2**22 + 1}:12345678")
+    folder.write_progress(epoch_records(1))
+    for file in (killed, folder.progress):
+        os.utime(file, (time.time() - 3000, time.time() - 3000))
+    with DriverHeartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
+        assert Leases(heartbeat).claim(folder.path)
+        ((trial,),) = read_status(plan).running.values()
+    assert trial.seconds < 1000
+    assert trial.idle is not None and trial.idle < 1000
+
+
 def test_note_of_a_killed_driver_that_its_trial_waits_does_not_count(plan: Plan) -> None:
     folder = plan.trials[0].folder
     folder.create()
