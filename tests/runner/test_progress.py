@@ -147,6 +147,56 @@ def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clo
     assert reporter.eta.fraction == 2 / (2 + 8 * 2)
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_a_trial_resumes_after_the_epochs_of_its_checkpoint(tmp_path: Path, kept: int) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 9"))
+    lab = Lab.find(path)
+    plan = make_plan(lab.load_grid(path), lab)
+    first, shown, lines = plan.trials[0], io.StringIO(), list[str]()
+    reporters = PlainReporter(Console(file=shown, width=100)), JsonlReporter(lines.append)
+    earlier = epoch_records(3, seconds=2)
+    first.folder.create()
+    first.folder.write_progress(earlier)
+
+    def poll() -> None:
+        for reporter in reporters:
+            reporter.on_progress(first, first.folder.read_progress())
+
+    for reporter in reporters:
+        reporter.on_plan(plan)
+        reporter.on_trial_start(first)
+    poll()
+    assert "resume" not in shown.getvalue(), "the trial has not read its checkpoint"
+    again = epoch_records(4, seconds=2.5)
+    first.folder.write_progress([*earlier[:kept], *again[kept : kept + 1]])  # it has trained an epoch already
+    poll()
+    note = {
+        0: "; epochs 1 to 3 are trained again",
+        1: "; epochs 2 to 3 are trained again",
+        2: "; epoch 3 is trained again",
+    }
+    assert shown.getvalue().endswith(f"resume fcn32s, seed 0 after epoch {kept} of 9{note.get(kept, '')}\n")
+    poll()
+    assert f"seed 0: epoch {kept + 1}/9" in shown.getvalue()
+    first.folder.write_progress([*earlier[:kept], *again[kept:]])
+    poll()
+    events = [json.loads(line) for line in lines[1:]]
+    assert events[0] | {"event": "start", "epoch": kept, "repeated": 3 - kept} == events[0]
+    assert [event["epoch"] for event in events[1:]] == [*range(kept + 1, 5)]
+    assert all(reporter.running[first.key].epochs_left == 5 for reporter in reporters)
+
+
+def test_a_trial_that_ends_before_it_has_read_its_checkpoint_has_been_started(plan: Plan) -> None:
+    first, lines = plan.trials[0], list[str]()
+    first.folder.create()
+    first.folder.write_progress(epoch_records(1))
+    reporter = JsonlReporter(lines.append)
+    reporter.on_plan(plan)
+    reporter.on_trial_start(first)
+    reporter.on_trial_end(first, failed_record(first.trial))
+    assert [json.loads(line)["event"] for line in lines] == ["plan", "start", "end"]
+
+
 def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
     first = plan.trials[0]
     first.folder.create()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
+from pathlib import Path
 
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
@@ -49,6 +50,7 @@ class ProgressReporter:
         self._reason: str | None = None
         self.decoded: tuple[str, int, int] | None = None  # split, decoded images, images
         self.eta = EtaEstimator()
+        self._resuming: dict[str, tuple[int, int] | None] = {}  # version of the epochs of an earlier start, by key
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -93,16 +95,27 @@ class ProgressReporter:
         return advance
 
     def on_trial_start(self, planned: PlannedTrial) -> None:
-        """Report that a trial starts.
+        """Report that a trial starts. If it has epochs, `on_trial_resume` follows, or its end.
 
         Args:
             planned: the trial.
         """
         self.decoded = self._reason = None
+        version = _identify_version(planned.folder.progress)
         epochs = planned.folder.read_progress()
         self.eta.update(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
+        if epochs:
+            self._resuming[planned.key] = version
         self._update()
+
+    def on_trial_resume(self, planned: PlannedTrial, repeated: int) -> None:
+        """Report that a trial has read its checkpoint; `running` has the epochs that the checkpoint contains.
+
+        Args:
+            planned: the trial.
+            repeated: the number of later epochs, which are trained again.
+        """
 
     def on_device_wait(self, planned: PlannedTrial) -> None:
         """Report that a trial waits until no other trial uses its device.
@@ -121,6 +134,9 @@ class ProgressReporter:
         Returns:
             Whether there is a new epoch.
         """
+        if planned.key in self._resuming:
+            self._check_resumed(planned)  # the epochs may be those of the earlier start; the next call has the new ones
+            return False
         trial = self.running[planned.key]
         is_new = len(epochs) > len(trial.epochs)
         if is_new:
@@ -250,11 +266,30 @@ class ProgressReporter:
         text = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
         return text + (f", in about {format_duration(left)}" if left is not None else "")
 
+    def _check_resumed(self, planned: PlannedTrial) -> None:
+        """Report that a trial resumes if it has replaced the epochs of its earlier start.
+
+        It writes the epochs of its checkpoint before it trains. Trained again, an epoch has another duration.
+        """
+        if _identify_version(planned.folder.progress) == self._resuming[planned.key]:
+            return
+        del self._resuming[planned.key]
+        trial = self.running[planned.key]
+        before, now = trial.epochs, planned.folder.read_progress()
+        trial.epochs = [old for old, new in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))]
+        trial.before = len(trial.epochs)
+        self.eta.update(planned, trial.epochs)
+        self.on_trial_resume(planned, len(before) - trial.before)
+        self._update()
+
     def _update(self) -> None:
         """Show the state after an event; the base class shows nothing."""
 
     def _remove(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Remove a trial from the running ones."""
+        if planned.key in self._resuming:  # it has ended before the next check
+            del self._resuming[planned.key]
+            self.on_trial_resume(planned, repeated=0)
         self.running.pop(planned.key, None)
         self.eta.update(planned, epochs)
 
@@ -271,3 +306,12 @@ def format_duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _identify_version(file: Path) -> tuple[int, int] | None:
+    """Return values that differ after a file has been replaced; None if it does not exist."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns

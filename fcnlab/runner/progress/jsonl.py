@@ -5,7 +5,8 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     plan        grid, trials, ended, remaining
     remark      text: on the grid, such as the names of a weights file
     decoding    split, images
-    start       key, cell, seed, epoch (the number of finished epochs), epochs
+    start       key, cell, seed, epoch (the number of finished epochs), epochs, repeated (the number of later epochs,
+                which are trained again); of a trial that resumes, once it has read its checkpoint
     device_wait key, cell, seed: the trial starts when no other trial uses its device
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
     end         key, cell, seed, status, split, miou, plateau, train_seconds, failure; done, trials
@@ -56,8 +57,15 @@ class JsonlReporter(ProgressReporter):
 
     def on_trial_start(self, planned: PlannedTrial) -> None:
         super().on_trial_start(planned)
-        epoch = self.running[planned.key].before
-        self._write_event("start", **_identify(planned), epoch=epoch, epochs=planned.trial.recipe.epochs)
+        if not self.running[planned.key].before:
+            self._write_start(planned)
+
+    def on_trial_resume(self, planned: PlannedTrial, repeated: int) -> None:
+        self._write_start(planned, repeated)
+
+    def _write_start(self, planned: PlannedTrial, repeated: int = 0) -> None:
+        fields = {"epoch": self.running[planned.key].before, "epochs": planned.trial.recipe.epochs}
+        self._write_event("start", **_identify(planned), **fields, repeated=repeated)
 
     def on_device_wait(self, planned: PlannedTrial) -> None:
         self._write_event("device_wait", **_identify(planned))
@@ -65,7 +73,7 @@ class JsonlReporter(ProgressReporter):
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         known = len(self.running[planned.key].epochs)
         new = super().on_progress(planned, epochs)
-        for epoch in epochs[known:]:
+        for epoch in epochs[known:] if new else ():
             fields = {"epochs": planned.trial.recipe.epochs, "seconds_left": self.time_left}
             self._write_event("epoch", **_identify(planned), **fields, **epoch.model_dump(mode="json"))
         return new

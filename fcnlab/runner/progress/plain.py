@@ -38,11 +38,14 @@ class PlainReporter(ProgressReporter):
 
     def on_trial_start(self, planned: PlannedTrial) -> None:
         super().on_trial_start(planned)
-        done = self.running[planned.key].before
-        if done:
-            self._print(f"resume {planned.description} after epoch {done} of {planned.trial.recipe.epochs}")
-        else:
+        if not self.running[planned.key].before:
             self._print(f"start  {planned.description}")
+
+    def on_trial_resume(self, planned: PlannedTrial, repeated: int) -> None:
+        done = self.running[planned.key].before
+        lost = f"epochs {done + 1} to {done + repeated} are" if repeated > 1 else f"epoch {done + 1} is"
+        note = f"; {lost} trained again" if repeated else ""
+        self._print(f"resume {planned.description} after epoch {done} of {planned.trial.recipe.epochs}{note}")
 
     def on_device_wait(self, planned: PlannedTrial) -> None:
         self._print(f"wait   {planned.description} waits for its device")

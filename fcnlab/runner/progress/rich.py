@@ -41,6 +41,10 @@ class RichReporter(PlainReporter):
     def on_trial_start(self, planned: PlannedTrial) -> None:
         ProgressReporter.on_trial_start(self, planned)
 
+    def on_trial_resume(self, planned: PlannedTrial, repeated: int) -> None:
+        if repeated:  # the table shows the others
+            super().on_trial_resume(planned, repeated)
+
     def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         return ProgressReporter.on_progress(self, planned, epochs)
 
