@@ -487,6 +487,22 @@ def test_16_bit_images_get_the_range_of_their_values(call: Call, mine: Path) -> 
     assert sample.image[0, :3].tolist() == expected
 
 
+def test_the_range_of_pgm_images_is_of_their_stored_values(call: Call, mine: Path) -> None:
+    values = np.arange(24, dtype=np.uint16).reshape(SHAPE) * 21  # up to 483
+    for file in sorted((mine / "images").iterdir()):
+        header = f"P5\n{SHAPE[1]} {SHAPE[0]}\n4095\n".encode()
+        file.with_suffix(".pgm").write_bytes(header + values.astype(">u2").tobytes())
+        file.unlink()
+    output = add(call, "--classes", "ground,road,tree")
+    assert (output.code, output.err) == (0, "")
+    assert "values of more than 8 bits (mode I), 0..483; 0..511 becomes 0..255" in output.out
+    assert entries()["mine"]["value_range"] == [0, 511]
+    spec = Lab.find().registry.get("dataset", "mine")
+    assert isinstance(spec, Dataset)
+    image = Lab.find().open_dataset(spec).split("train")[0].image
+    assert image[..., 0].tolist() == np.rint(values / 511 * 255).tolist()
+
+
 def test_unused_bands_and_pages_are_reported(call: Call, mine: Path) -> None:
     for file in sorted((mine / "images").iterdir()):
         with Image.open(file) as image:

@@ -18,6 +18,7 @@ from fcnlab.config.dataset import AnyDataset, FolderDataset
 from fcnlab.config.validation import validate
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, FolderLayout, list_images
+from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.data.datasets.splits import divide_ids, find_split_names
 from fcnlab.data.inspection.pairing import pair_files
@@ -319,6 +320,22 @@ def test_fingerprint_depends_on_values_not_on_class_names(tmp_path: Path) -> Non
     assert named == of([("c", [0]), ("d", [1])])
     others = {of([("a", [1]), ("b", [0])]), of([("a", [0]), ("b", [1, 2])]), of([("a", [0]), ("b", [1])], [2])}
     assert len(others | {named}) == 4
+
+
+def test_pgm_images_with_a_value_range_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
+    # Extensions are in no fingerprint otherwise. Earlier, a range was that of the values that Pillow had scaled.
+    found: dict[object, set[str]] = {}
+    for extension in (".pgm", ".png"):
+        root = tmp_path / extension
+        put(root, "a b")
+        for image in sorted((root / "images").iterdir()):
+            image.unlink()
+            image.with_suffix(extension).write_bytes(b"P5\n2 1\n4095\n\0\1\17\377")
+        files = FolderLayout(str(root / "images"), str(root / "masks"), fractions={"train": 0.5, "val": 0.5})
+        for value_range in (None, (0.0, 4095.0)):
+            dataset = Folder(files, [("a", [0])], (), ImageFormat(1, value_range))
+            found.setdefault(value_range, set()).add(dataset.fingerprint(("train", "val")))
+    assert {value_range: len(digests) for value_range, digests in found.items()} == {None: 1, (0.0, 4095.0): 2}
 
 
 # --- the entry -------------------------------------------------------------------------------------------------------

@@ -89,6 +89,53 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path, name: str) -> None:
     assert twelve_bits[..., 0].tolist() == np.round(RAMP / 4095 * 255).clip(0, 255).tolist()
 
 
+def write_pgm(path: Path, values: np.ndarray, maxval: int, *, plain: bool = False, kind: int = 5) -> None:
+    """Write a PGM file of kind 5, or a PPM file of kind 6; `plain` writes decimal numbers."""
+    height, width = values.shape[:2]
+    pixels = " ".join(map(str, values.ravel())).encode() if plain else values.astype(">u2").tobytes()
+    path.write_bytes(f"P{kind - 3 * plain}\n{width} {height}\n{maxval}\n".encode() + pixels)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("maxval", [1000, 4095, 65535])
+def test_the_value_range_is_of_the_stored_values_of_pgm_files(tmp_path: Path, maxval: int, plain: bool) -> None:
+    file, values = tmp_path / "a.pgm", np.linspace(0, maxval, 48).reshape(6, 8).astype(np.uint16)
+    write_pgm(file, values, maxval, plain=plain)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    some = ImageFormat(1, (100, 2000))
+    expected = read_pixels(tmp_path / "a.png", some)
+    assert len(np.unique(expected)) > 2
+    with Image.open(file) as opened:
+        pixels = [read_pixels(file, some), to_pixels(open_image(file), some), to_pixels(opened, some)]
+        pixels.append(to_pixels(opened, some))  # once more, after its pixels were decoded
+    assert all(np.array_equal(one, expected) for one in pixels)
+    assert np.array_equal(read_pixels(file, ImageFormat(1)), read_pixels(file, ImageFormat(1, (0, maxval))))
+    text = f"have values of more than 8 bits (mode I); 0..{maxval} becomes 0..255"
+    with Image.open(file) as opened:
+        assert describe_conversion(opened, RGB) == text
+
+
+def test_a_pgm_image_of_which_only_scaled_values_are_known_has_no_value_range(tmp_path: Path) -> None:
+    write_pgm(tmp_path / "a.pgm", RAMP // 16, 4095)
+    with Image.open(tmp_path / "a.pgm") as image:
+        image.load()
+        assert to_pixels(image, RGB).max() == 250
+        with pytest.raises(DataError, match=r"already decoded by Pillow, which scales its values.*pass the path"):
+            to_pixels(image, ImageFormat(1, (0, 4095)))
+
+
+def test_ppm_files_of_more_than_8_bits_have_no_value_range(tmp_path: Path) -> None:
+    file = tmp_path / "a.ppm"
+    write_pgm(file, NOISE[..., :3], 1000, kind=6)
+    with Image.open(file) as image:
+        assert describe_conversion(image, RGB) == "have 16 bits per band (RGB); 0..1000 becomes 0..255"
+    assert np.array_equal(read_pixels(file, RGB), np.rint(NOISE[..., :3] / 1000 * 255))
+    with pytest.raises(DataError, match=r"a\.ppm: has 16 bits per band \(RGB\).*remove 'value_range'"):
+        read_pixels(file, ImageFormat(3, (0, 1000)))
+    file.write_bytes(b"P6\n1 1\n15\n\0\7\17")
+    assert read_pixels(file, ImageFormat(3, (0, 1000))).tolist() == [[[0, 119, 255]]]
+
+
 def test_floating_point_values_need_a_range() -> None:
     image = Image.fromarray(np.array([[-1.0, 0.0, 0.5, 1.0, 9.0, np.nan]], np.float32))
     with pytest.raises(DataError, match="mode F: the values have no fixed range; set 'value_range"):

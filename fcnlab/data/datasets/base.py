@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_each, hash_files
-from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, read_pixels
+from fcnlab.data.datasets.image_file import PGM_EXTENSIONS, RGB, ImageFormat, Pixels, open_header, read_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, count_values, open_mask
 from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.extensions.guard import guard_methods
@@ -297,8 +297,14 @@ class FileDataset(Dataset):
             (f"{split}/{pair.id}/{role}", path)
             for split in splits
             for pair in self._checked_pairs(split)
-            for role, path in (("image", pair.image), ("mask", pair.mask))
+            for role, path in ((self._image_role(pair.image), pair.image), ("mask", pair.mask))
         )
+
+    def _image_role(self, image: Path) -> str:
+        """Return the name of an image in the fingerprint, which differs if the file was decoded otherwise before."""
+        # A range once applied to the values of PGM files that Pillow had scaled, and now to those that they contain.
+        is_pgm = image.suffix.lower() in PGM_EXTENSIONS
+        return "image, stored values" if is_pgm and self.image_format.value_range is not None else "image"
 
     def image_digests(self, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:
         pairs = {split: self._checked_pairs(split) for split in splits}

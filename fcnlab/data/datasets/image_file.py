@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from fcnlab.data.datasets.pgm import read_maxval, remember_maxval, restore_values
 from fcnlab.errors import DataError
 from fcnlab.paths import check_regular_file
 
@@ -19,6 +20,9 @@ Pixels = NDArray[np.uint8]
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 """Extensions of images and masks, in lower case."""
+
+PGM_EXTENSIONS = (".pgm", ".ppm")
+"""Those of PGM and PPM files."""
 
 IMAGE_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions of Pillow for invalid and truncated images."""
@@ -51,7 +55,8 @@ class ImageFormat:
 
     Attributes:
         channels: 1, 3 or 4 channels of the result.
-        value_range: values of images with more than 8 bits that become 0 and 255; None is 0 and 65535 for 16 bits.
+        value_range: values of images with more than 8 bits that become 0 and 255; None is 0 and 65535 for 16 bits,
+            and for PGM files 0 and the maximum in the header.
     """
 
     channels: int = 3
@@ -73,10 +78,18 @@ def open_image(path: Path) -> Image.Image:
         DataError: the file is missing, or it is not a valid image.
     """
     with open_header(path) as image:  # closes the file and keeps the pixels
-        raw_mode = read_raw_mode(image)
-        image.load()
-        image.info[_RAW_MODE] = raw_mode  # which Pillow forgets
+        _decode(image)
         return image
+
+
+def _decode(image: Image.Image) -> None:
+    """Decode the pixels of an open image, and keep what Pillow discards: the names and the range of stored values."""
+    raw_mode = read_raw_mode(image)
+    if is_opened := bool(getattr(image, "tile", ())):
+        remember_maxval(image)
+    image.load()
+    if is_opened:
+        image.info[_RAW_MODE] = raw_mode
 
 
 @contextmanager
@@ -179,6 +192,7 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
     """Convert an image to the channels of a dataset.
 
     One band of more than 8 bits is scaled linearly from the value range to 0..255, rounded, and clipped at both ends.
+    The range is of the values in the file; without one, it is 0 to the maximum in the header of a PGM file.
     Other images are converted by Pillow: gray is repeated for three channels, colors become luma (ITU-R 601) for one
     channel, and an alpha band is left out. Four channels are the four bands of the file, unchanged.
 
@@ -195,7 +209,7 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
     """
     channels = image_format.channels
     check_bands(image, image_format)
-    image.load()
+    _decode(image)
     if image.mode in WIDE_MODES:
         gray = _scale(image, image_format)
         return np.repeat(gray[..., None], channels, axis=2)
@@ -224,7 +238,7 @@ def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
     """
     if image_format.value_range is not None and _has_wide_bands(image):
         raise DataError(
-            f"has 16 bits per band ({image.mode}), of which Pillow reads only the upper 8, so that 'value_range' does "
+            f"has 16 bits per band ({image.mode}), of which Pillow keeps only 8, so that 'value_range' does "
             "not apply; scale the bands to 8 bits, or remove 'value_range'"
         )
     if image_format.channels != 4:
@@ -244,12 +258,16 @@ def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
 
 def _has_wide_bands(image: Image.Image) -> bool:
     """Return whether a file has several bands of 16 bits. (`BGR;16` of BMP files has 16 bits per pixel.)"""
+    if image.mode == "RGB" and (read_maxval(image) or 0) > 255:  # a PPM file
+        return True
     return read_raw_mode(image).startswith(("LA;16", "RGB;16", "RGBA;16", "RGBX;16", "RGBa;16", "CMYK;16"))
 
 
 def _scale(image: Image.Image, image_format: ImageFormat) -> Pixels:
-    bounds = image_format.value_range
-    if bounds is None:
+    bounds, values = image_format.value_range, np.asarray(image)
+    if bounds is not None:
+        values = read_values(image)
+    else:
         if not _has_16_bits(image):
             raise DataError(
                 f"mode {image.mode}: the values have no fixed range; set 'value_range: [LOW, HIGH]' of the dataset, "
@@ -257,8 +275,32 @@ def _scale(image: Image.Image, image_format: ImageFormat) -> Pixels:
             )
         bounds = SIXTEEN_BITS
     low, high = bounds
-    scaled = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+
+
+def read_values(image: Image.Image) -> NDArray[np.generic]:
+    """Return the values of one band of more than 8 bits as its file contains them.
+
+    Args:
+        image: an image of one of `WIDE_MODES`.
+
+    Returns:
+        Integers or floating-point numbers, [H, W].
+
+    Raises:
+        DataError: it is a PGM image that was decoded without `open_image` or `to_pixels`. The message does not name the
+            file.
+    """
+    _decode(image)
+    if image.format == "PPM" and image.mode == "I" and _RAW_MODE not in image.info:
+        raise DataError(
+            "the pixels of this PGM image were already decoded by Pillow, which scales its values, so that "
+            "'value_range' does not apply; pass the path of the file"
+        )
+    maxval = read_maxval(image)
+    values: NDArray[np.generic] = restore_values(image, maxval) if maxval is not None else np.asarray(image)
+    return values
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -312,10 +354,12 @@ def count_conversions(count: int, conversion: str) -> str:
 
 def _describe_depth(image: Image.Image, image_format: ImageFormat) -> str | None:
     if image.mode in WIDE_MODES:
-        low, high = image_format.value_range or SIXTEEN_BITS
+        low, high = image_format.value_range or (0, read_maxval(image) or SIXTEEN_BITS[1])
         return f"have values of more than 8 bits (mode {image.mode}); {low:g}..{high:g} becomes 0..255"
     if _has_wide_bands(image):
-        return f"have 16 bits per band ({image.mode}); the upper 8 bits are used"
+        maxval = read_maxval(image)
+        change = "the upper 8 bits are used" if maxval is None else f"0..{maxval} becomes 0..255"
+        return f"have 16 bits per band ({image.mode}); {change}"
     return None
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.image_file import open_header, read_raw_mode
+from fcnlab.data.datasets.pgm import read_maxval, restore_values
 from fcnlab.errors import DataError
 
 NUMBER_MODES = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -68,18 +69,16 @@ def open_mask(path: Path) -> Image.Image:
         step, maxval = _GRAY_STEPS.get(raw_mode, 1), _read_pgm_maxval(mask, path)
         mask.load()
         if maxval is not None:
-            return _restore_pgm_levels(mask, maxval)
+            return Image.fromarray(restore_values(mask, maxval))
         return mask if step == 1 else Image.fromarray(np.asarray(mask) // np.uint8(step))
 
 
 def _read_pgm_maxval(mask: Image.Image, path: Path) -> int | None:
     """Return the maximum value of an open PGM file if Pillow scales its gray levels; None for other images."""
-    if mask.format != "PPM" or mask.mode not in ("L", "I"):
+    maxval = read_maxval(mask) if mask.mode != "RGB" else None
+    if maxval is None:
         return None
-    decoder, _, offset, arguments = mask.tile[0]  # type: ignore[attr-defined]
-    if not isinstance(arguments, tuple):  # only the raw mode: nothing is scaled
-        return None
-    maxval = int(arguments[1])
+    decoder, _, offset, _ = mask.tile[0]  # type: ignore[attr-defined]
     if decoder == "ppm":  # in a file with binary numbers, Pillow replaces those above the maximum by the maximum
         kind = ">u1" if maxval < 256 else ">u2"
         largest = np.fromfile(path, kind, mask.width * mask.height, offset=offset).max(initial=0)
@@ -88,17 +87,6 @@ def _read_pgm_maxval(mask: Image.Image, path: Path) -> int | None:
                 f"{path}: contains the value {largest}, but its header gives the maximum {maxval}; save the mask as PNG"
             )
     return maxval
-
-
-def _restore_pgm_levels(mask: Image.Image, maxval: int) -> Image.Image:
-    """Return a decoded PGM file with its stored gray levels.
-
-    Pillow has scaled them from 0..maxval to 0..255 or 0..65535 and rounded, which changes a level by at most half the
-    distance to the next one. Therefore, rounding the inverse gives the levels exactly.
-    """
-    scaled = np.asarray(mask)
-    levels = np.rint(scaled * (maxval / (65535 if mask.mode == "I" else 255)))
-    return Image.fromarray(levels.astype(scaled.dtype))
 
 
 def _find_lossy_form(mask: Image.Image, path: Path) -> str | None:

@@ -19,6 +19,7 @@ from fcnlab.data.datasets.image_file import (
     describe_conversion,
     open_header,
     open_image,
+    read_values,
 )
 from fcnlab.data.inspection.diagnosis import read_orientation
 from fcnlab.errors import DataError
@@ -71,7 +72,7 @@ class ImageContents:
         return height, width
 
     def _add_values(self, image: Image.Image) -> None:
-        values = np.asarray(image)
+        values = read_values(image)
         values = values[np.isfinite(values)]
         low, high = (values.min().item(), values.max().item()) if values.size else (0, 0)
         before = self.extremes or (low, high)
