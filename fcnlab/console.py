@@ -7,7 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Collection, Sequence
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from fcnlab.redaction import escape_control_characters
 
@@ -27,24 +29,34 @@ UNLIMITED = 100_000
 def create_console(*, stderr: bool = False) -> Console:
     """Create a console for standard output or standard error.
 
-    The width is that of the terminal. An output that is not a terminal has no limit, unless COLUMNS is set.
+    The width is that of the terminal. An output that is not a terminal has no limit, unless COLUMNS is set. FORCE_COLOR
+    colors it and does not make it a terminal: nothing is drawn again.
 
     Args:
         stderr: whether to write to standard error.
 
     Returns:
-        A console without markup and highlighting: brackets in the user's names and questions are plain text.
+        A console without markup and highlighting: brackets in the user's names and questions are plain text. It prints
+        nothing if the process has been started without that output.
     """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream = (sys.stderr if stderr else sys.stdout) or _open_null_device()
     replace_unencodable(stream)
     console = Console(markup=False, highlight=False, stderr=stderr)
-    if not (stream.isatty() or console.is_jupyter):
-        console.file = cast(IO[str], _TrimmedStream(stream))
-        if not os.environ.get("COLUMNS", "").isdecimal():
-            console.width = UNLIMITED
+    if stream.isatty() or console.is_jupyter:
+        return console
+    colors = cast("Literal['standard', '256', 'truecolor', 'windows'] | None", console.color_system)
+    output = cast(IO[str], _TrimmedStream(stream))
+    console = Console(file=output, color_system=colors, force_terminal=False, markup=False, highlight=False)
+    if not os.environ.get("COLUMNS", "").isdecimal():
+        console.width = UNLIMITED
     return console
+
+
+@cache
+def _open_null_device() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 class _TrimmedStream:

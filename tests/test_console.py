@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from fcnlab.cli.output import sample_bars
 from fcnlab.console import UNLIMITED, create_console, format_table
 from fcnlab.report.tables.formats import to_terminal
 from fcnlab.report.tables.table import Table
+from fcnlab.runner.progress.create import create_reporter
+from fcnlab.runner.progress.plain import PlainReporter
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
 
 GRID = """
@@ -94,6 +97,37 @@ def test_a_title_is_as_wide_as_the_terminal_and_not_as_its_table(monkeypatch: py
     assert output.getvalue().decode().splitlines()[0] == title
 
 
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_colors_in_a_pipe_on_request_do_not_make_it_a_terminal(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    output = pipe(monkeypatch, "utf-8")
+    monkeypatch.setenv(variable, "1")
+    console = create_console()
+    reporter = create_reporter(console)
+    assert type(reporter) is PlainReporter, "one line per event, and no table that is drawn again"
+    assert not console.is_terminal
+    console.print(Text("finished", "bold"))
+    assert output.getvalue() == b"\x1b[1mfinished\x1b[0m\n"
+
+
+def test_a_pipe_has_no_colors_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    output = pipe(monkeypatch, "utf-8")
+    create_console().print(Text("finished", "bold"))
+    assert output.getvalue() == b"finished\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_process_without_an_output_prints_nothing_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sys, name, None)
+    console = create_console(stderr=name == "stderr")
+    console.print("finished")
+    assert type(create_reporter(console)) is PlainReporter
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_characters_that_a_stream_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     output = pipe(monkeypatch, encoding)
@@ -153,8 +187,9 @@ def test_names_in_tables_cannot_control_the_terminal() -> None:
 def test_names_in_progress_bars_are_no_markup(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with sample_bars() as bars:
         bars("[/shapes] [link=http://owned.test]x", 2)()
     assert "[/shapes] [link=http://owned.test]x" in capsys.readouterr().err
