@@ -30,7 +30,7 @@ def create_console(*, stderr: bool = False) -> Console:
     """Create a console for standard output or standard error.
 
     The width is that of the terminal. An output that is not a terminal has no limit, unless COLUMNS is set. FORCE_COLOR
-    colors it and does not make it a terminal: nothing is drawn again.
+    colors it and does not make it a terminal: no table is replaced in place.
 
     Args:
         stderr: whether to write to standard error.

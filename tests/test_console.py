@@ -106,7 +106,7 @@ def test_colors_in_a_pipe_on_request_do_not_make_it_a_terminal(monkeypatch: pyte
     monkeypatch.setenv(variable, "1")
     console = create_console()
     reporter = create_reporter(console)
-    assert type(reporter) is PlainReporter, "one line per event, and no table that is drawn again"
+    assert type(reporter) is PlainReporter, "one line per event, and no table that is replaced in place"
     assert not console.is_terminal
     console.print(Text("finished", "bold"))
     assert output.getvalue() == b"\x1b[1mfinished\x1b[0m\n"

@@ -14,6 +14,7 @@ from errno import EADDRNOTAVAIL
 from pathlib import Path
 from threading import Thread
 from types import FrameType
+from typing import TextIO
 from urllib.error import HTTPError
 
 from fcnlab.errors import RunError, TrackingError
@@ -133,6 +134,9 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
         host: name or address of the network interface to listen on.
         port: the port.
         log: file for the output of the server.
+
+    Raises:
+        OSError: the log cannot be written.
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     command += ["--workers", "1"]
@@ -151,8 +155,13 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
     local = format_url("127.0.0.1" if host in EVERY_INTERFACE else host, port)
     former = signal.signal(signal.SIGTERM, _exit)
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        copier = Thread(target=_copy_output, args=(process, log), daemon=True)
+        file = log.open("w", encoding="utf-8")  # before the server starts; the copier closes it
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        except BaseException:
+            file.close()
+            raise
+        copier = Thread(target=_copy_output, args=(process, file), daemon=True)
         copier.start()
         try:
             yield MlflowServer(process, local, log, copier)
@@ -163,13 +172,13 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _copy_output(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Write the output of a server to its log, without passwords and tokens."""
+def _copy_output(process: subprocess.Popen[bytes], log: TextIO) -> None:
+    """Write the output of a server to its log, without passwords and tokens, and close both."""
     assert process.stdout is not None
-    with process.stdout, log.open("w", encoding="utf-8") as file:
+    with process.stdout, log:
         for line in process.stdout:
-            file.write(clean_text(line.decode(errors="replace").rstrip()) + "\n")
-            file.flush()
+            log.write(clean_text(line.decode(errors="replace").rstrip()) + "\n")
+            log.flush()
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
