@@ -21,7 +21,7 @@ from torch import Tensor
 from fcnlab.kernels import lovasz, softmax
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
-from fcnlab.models.heads import CoarseHead, Head
+from fcnlab.models.heads import CoarseHead, DilatedHead, Head
 from fcnlab.training.blocks import (
     BlockGrid,
     compute_tiles,
@@ -47,7 +47,14 @@ def can_fuse(loss: Loss, head: Head, device: torch.device) -> bool:
     """
     if loss.lovasz and device.type == "cpu" and lovasz.is_available() and softmax.is_available():
         loss = replace(loss, lovasz=0.0)
-    return loss.is_pixelwise and head.auxiliary_map is None and has_blocks(head)
+    return loss.is_pixelwise and not _may_have_auxiliary_scores(head) and has_blocks(head)
+
+
+def _may_have_auxiliary_scores(head: Head) -> bool:
+    """Return False if a head certainly has no auxiliary scores, to which the loss applies, too."""
+    # An extension's head may implement `auxiliary` without setting `auxiliary_map`.
+    overrides = type(head).auxiliary not in (Head.auxiliary, DilatedHead.auxiliary)
+    return overrides or head.auxiliary_map is not None
 
 
 class FusedUpsampleLoss:

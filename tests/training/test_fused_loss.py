@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal
 
@@ -277,6 +278,22 @@ def test_can_fuse_rejects_unsupported_losses_and_heads() -> None:
     with_auxiliary = DilatedHead({16: 8, 32: 8}, 3, make, output_stride=8, auxiliary=16)
     assert not can_fuse(Loss(), with_auxiliary, CPU)
     assert can_fuse(Loss(), DilatedHead({32: 8}, 3, make, output_stride=8), CPU)
+
+
+def test_can_fuse_rejects_heads_with_auxiliary_scores_of_their_own() -> None:
+    class Own(Ending):
+        def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
+            scores: Tensor = self.upsample(features[8], size)
+            return scores
+
+    class Dilated(DilatedHead):
+        auxiliary = Own.auxiliary
+
+    def make(num_classes: int, factor: int, stage: str, **_: int) -> nn.Module:
+        return TransposedUpsampler(num_classes, factor)
+
+    assert not can_fuse(Loss(), Own(TransposedUpsampler(3, 8)), CPU)
+    assert not can_fuse(Loss(), Dilated({32: 8}, 3, make, output_stride=8), CPU)
 
 
 class OneBatch:
