@@ -69,6 +69,7 @@ def train(
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
     from fcnlab.runner.command import train_words
+    from fcnlab.runner.grid_state import SINGLE_TRIALS
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.create import create_reporter
@@ -94,7 +95,7 @@ def train(
     if workdir is not None:
         found = isolated_lab(found, cell, workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
-    grid = Grid("train", Path("train"), file, (cell,), cell, (seed,), command=command)
+    grid = Grid(SINGLE_TRIALS, Path("fcnlab train"), file, (cell,), cell, (seed,), command=command)
     with create_reporter(create_console()) as reporter:
         outcome = run_grid(grid, found, reporter, options)
     planned = make_plan(grid, found).trials[0]

@@ -1,10 +1,18 @@
-"""State of a grid in the lab: the file that its results belong to, and its MLflow experiment."""
+"""State of a grid in the lab: the file that its results belong to, its MLflow experiment, and the lease for publishing.
+
+    .fcnlab/grids/<grid>/.state/file          path of the grid file
+    .fcnlab/grids/<grid>/.state/experiment    the store, and the id of the experiment in it
+    .fcnlab/grids/<grid>/.state/lease.<n>     lease of the driver that publishes the records
+
+The names of grids are paths whose parts do not begin with a dot, so that no grid has one of these folders.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.from_dict import write_grid_file
@@ -14,6 +22,17 @@ from fcnlab.lab import Lab
 from fcnlab.paths import is_file, resolve_path
 from fcnlab.redaction import redact
 
+if TYPE_CHECKING:
+    from fcnlab.runner.plan import Plan
+
+
+SINGLE_TRIALS = ".train"
+"""Name of the grid of the single trials of `fcnlab train`; a grid with a file cannot have it."""
+
+_STATE = ".state"
+_FILE = "file"
+_EXPERIMENT = "experiment"
+
 
 def state_folder(grid: Grid, lab: Lab) -> Path:
     """Return the folder with the state of a grid that drivers share.
@@ -22,7 +41,20 @@ def state_folder(grid: Grid, lab: Lab) -> Path:
         grid: the grid.
         lab: the lab of the grid.
     """
-    return lab.state / "grids" / grid.name
+    return lab.state / "grids" / grid.name / _STATE
+
+
+def publishing_folder(plan: Plan, lab: Lab) -> Path:
+    """Return the folder that is leased by the driver that publishes the records of a plan.
+
+    Single trials have one folder each: none of them waits for another.
+
+    Args:
+        plan: the plan of the grid.
+        lab: the lab of the grid.
+    """
+    folder = state_folder(plan.grid, lab)
+    return folder / plan.trials[0].key if plan.grid.name == SINGLE_TRIALS else folder
 
 
 def claim_results(grid: Grid, lab: Lab) -> None:
@@ -42,10 +74,14 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         write_grid_file(grid)
     except OSError as error:
         raise RunError(f"{grid.path}: cannot be written: {error.strerror}") from None
+    try:
+        _move_earlier_notes(grid, lab)
+    except OSError as error:
+        raise _describe_unwritable(lab.state / "grids" / grid.name, error) from None
     file = resolve_path(grid.path)
-    if not is_file(file):  # the trials of `fcnlab train` have none
+    if grid.name == SINGLE_TRIALS or not is_file(file):
         return
-    note = state_folder(grid, lab) / "file"
+    note = state_folder(grid, lab) / _FILE
     earlier = None
     with suppress(FileNotFoundError, ValueError):  # it does not exist, or a power cut has left zeros
         earlier = resolve_path(lab.root / os.fsdecode(note.read_bytes()))
@@ -61,7 +97,29 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, lambda opened: opened.write(os.fsencode(path)))
     except OSError as error:
-        raise RunError(f"{note}: cannot be written: {error.strerror}; choose another lab folder with --lab") from None
+        raise _describe_unwritable(note, error) from None
+
+
+def _describe_unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be written: {error.strerror}; choose another lab folder with --lab")
+
+
+def _move_earlier_notes(grid: Grid, lab: Lab) -> None:
+    """Move the notes of earlier versions, which had the path of a grid named `<grid>/file` or `<grid>/experiment`.
+
+    Those of the folders above are moved, too, since one of them can be in the place of this grid's folder.
+
+    Raises:
+        OSError: the lab cannot be written.
+    """
+    folder = lab.state / "grids"
+    for part in grid.name.split("/"):
+        folder /= part
+        for name in (_FILE, _EXPERIMENT):
+            if is_file(folder / name):
+                (folder / _STATE).mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):  # another driver has just moved it
+                    (folder / name).replace(folder / _STATE / name)
 
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
@@ -73,7 +131,7 @@ def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
         experiment: id of the MLflow experiment.
     """
     text = f"{_describe_store(lab)}\n{experiment}\n"
-    write_atomically(state_folder(grid, lab) / "experiment", lambda file: file.write(text.encode()))
+    write_atomically(state_folder(grid, lab) / _EXPERIMENT, lambda file: file.write(text.encode()))
 
 
 def noted_experiments(lab: Lab) -> dict[str, str]:
@@ -83,11 +141,11 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
         lab: the lab.
     """
     folder = lab.state / "grids"
-    notes = {
-        file.parent.relative_to(folder).as_posix(): file.read_text(encoding="utf-8").splitlines()
-        for file in folder.glob("**/experiment")
-        if is_file(file)
-    }
+    files = [file for file in folder.glob(f"**/{_EXPERIMENT}") if is_file(file)]
+    notes: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda file: file.parent.name == _STATE):  # the others are of earlier versions
+        owner = file.parent.parent if file.parent.name == _STATE else file.parent
+        notes[owner.relative_to(folder).as_posix()] = file.read_text(encoding="utf-8").splitlines()
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[:-1] == [_describe_store(lab)]}
 
 

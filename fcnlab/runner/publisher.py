@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from filelock import FileLock
+
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
 from fcnlab.runner.command import reproduce_command
-from fcnlab.runner.grid_state import state_folder
+from fcnlab.runner.grid_state import SINGLE_TRIALS, publishing_folder, state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
@@ -129,12 +131,17 @@ class Publisher:
         self._lab = lab
         self._leases = leases
         self._reporter = reporter
-        self._folder = state_folder(plan.grid, lab)
+        self._folder = publishing_folder(plan, lab)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._trackers = [TrackerThread(name, partial(self._open, name), self._list_ended) for name in lab.trackers]
         self._running: dict[str, _Running] = {}
         self._reported: set[str] = set()
         self._is_publishing = False
+
+    @property
+    def has_trackers(self) -> bool:
+        """True if the lab selects a tracker."""
+        return bool(self._trackers)
 
     @property
     def deferred(self) -> dict[str, str]:
@@ -156,7 +163,12 @@ class Publisher:
         return self._is_publishing
 
     def _open(self, name: str) -> Tracker:
-        return open_selected_tracker(name, self._grid, self._lab, {planned.key for planned in self._plan.trials})
+        keys = {planned.key for planned in self._plan.trials}
+        if self._grid.name != SINGLE_TRIALS:
+            return open_selected_tracker(name, self._grid, self._lab, keys)
+        # Several drivers publish single trials at the same time: one of them at a time may create their experiment.
+        with FileLock(state_folder(self._grid, self._lab) / "open.lock"):
+            return open_selected_tracker(name, self._grid, self._lab, _AllKeys(keys))
 
     def _list_ended(self) -> Iterator[Call]:
         """Yield the calls that publish the trials that have ended."""
@@ -292,6 +304,13 @@ class _Running:
 
     trial: TrackedTrial
     written: float
+
+
+class _AllKeys(frozenset[str]):
+    """Keys of the planned trials that contain every other key, too: single trials stay when another one is run."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
 
 
 def _count_restarts(planned: PlannedTrial) -> int:

@@ -27,7 +27,7 @@ from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
 from fcnlab.runner.follow_up import format_grid_command
-from fcnlab.runner.grid_state import claim_results, state_folder
+from fcnlab.runner.grid_state import claim_results, publishing_folder
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, PlannedTrial, check_plan_weights, make_plan
@@ -148,7 +148,8 @@ def _run_grid(
                 for warning in check_class_presence(plan, lab):
                     reporter.on_remark(warning)
                 scheduler.run(executor)
-            while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
+            # Another driver may still be publishing.
+            while not (scheduler.is_stopping or publisher.take_over()) and publisher.has_trackers:
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
@@ -280,7 +281,7 @@ def _remove_leftovers(plan: Plan, lab: Lab, leases: Leases) -> None:
         if (any(folder.path.glob("*lease.*")) or folder.list_leftovers()) and leases.claim(folder.path):
             folder.remove_leftovers()
             leases.release(folder.path)
-    state = state_folder(plan.grid, lab)
+    state = publishing_folder(plan, lab)
     if leases.holds(state):
         for file in list_temporary_files(state):
             file.unlink(missing_ok=True)

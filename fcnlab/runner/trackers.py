@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from pathlib import Path
 from shlex import quote
 from typing import get_args
 
@@ -13,7 +15,7 @@ from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
 from fcnlab.runner.follow_up import format_grid_command
-from fcnlab.runner.grid_state import note_experiment
+from fcnlab.runner.grid_state import SINGLE_TRIALS, note_experiment
 from fcnlab.settings import TrackerName
 from fcnlab.tracking import store, tensorboard
 from fcnlab.tracking.base import TrackedGrid, Tracker
@@ -30,7 +32,8 @@ def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
     """
     command = grid.command or f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
     names = grid.display_names
-    return TrackedGrid(grid.name, grid.file.question, grid.path, grid.file.checkpoint, command, lab, names)
+    file = grid.path if grid.name != SINGLE_TRIALS else Path(os.devnull)  # a single trial has none
+    return TrackedGrid(grid.name, grid.file.question, file, grid.file.checkpoint, command, lab, names)
 
 
 def check_trackers(lab: Lab) -> None:

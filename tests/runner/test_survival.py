@@ -13,6 +13,7 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.lab_check import check_lab
 from fcnlab.runner.executors.base import Job, JobExit
+from fcnlab.runner.grid_state import state_folder
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import Outcome, run_grid
@@ -82,9 +83,9 @@ def test_files_of_killed_processes_are_removed_when_the_grid_is_run(lab_of_grid:
         finished.path / "lease.3",
         finished.path / f".lease.4.{'0' * 32}",
         started.path / ".counts.npz.0123456789ab",
-        lab.state / "grids" / grid.name / ".experiment.0123456789ab",
+        state_folder(grid, lab) / ".experiment.0123456789ab",
     ]
-    (lab.state / "grids" / grid.name).mkdir(parents=True)
+    state_folder(grid, lab).mkdir(parents=True)
     for file in left:
         file.write_text(dead)
     kept = finished.path / ".notes"
