@@ -228,3 +228,37 @@ def test_files_of_samples_have_names_that_every_file_system_allows() -> None:
     names = [name_sample(id_) for id_ in (long + "a", long + "b", "x" * 400, "a/b", "a_b", "a")]
     assert len(set(names)) == 6 and names[4:] == ["a_b", "a"]
     assert all("/" not in name and len(f"{name}.prediction.png".encode()) <= 255 for name in names)
+
+
+def _refuse_to_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def rename(source: object, target: object) -> None:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "rename", rename)
+
+
+def test_damaged_files_on_another_disk_are_moved(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {file.name for file in folder.path.iterdir()} - {folder.trial.name}
+    folder.record.write_bytes(b"damaged")
+    folder.samples.mkdir(exist_ok=True)
+    folder.weights.write_bytes(b"weights")
+    _refuse_to_rename(monkeypatch, errno.EXDEV)  # the run folder is a link to a folder of another disk
+    (line,) = folder.repair()
+    target = Path(line.rpartition("; moved to ")[2])
+    moved = {file.name for file in target.iterdir()}
+    assert {folder.record.name, folder.counts.name, folder.weights.name, folder.samples.name} <= moved
+    assert not moved & {file.name for file in folder.path.iterdir()}
+    assert names <= moved | {file.name for file in folder.path.iterdir()}, "no file is lost"
+    assert (target / folder.record.name).read_bytes() == b"damaged"
+
+
+def test_no_empty_folder_is_left_if_damaged_files_cannot_be_moved(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.record.write_bytes(b"damaged")
+    _refuse_to_rename(monkeypatch, errno.EACCES)
+    with pytest.raises(RunError, match=r"cannot be moved to .*: Permission denied"):
+        folder.repair()
+    assert folder.record.read_bytes() == b"damaged"
+    quarantine = folder.path.parent / ".quarantine"
+    assert not quarantine.exists() or not any(quarantine.iterdir())

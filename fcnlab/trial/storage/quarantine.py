@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,7 +53,19 @@ def move_to_quarantine(folder: Path, names: Iterable[str], runs: Path | None = N
             if os.path.lexists(source):
                 moved = target / (folder.name if name == "." else name)
                 moved.parent.mkdir(exist_ok=True)
-                source.rename(moved)
+                _move(source, moved)
     except OSError as error:
-        raise RunError(f"{folder}: damaged files cannot be moved to {target}: {error.strerror}") from None
+        with suppress(OSError):  # it has files that have been moved, or could not be created
+            target.rmdir()
+        raise RunError(f"{folder}: damaged files cannot be moved to {target}: {error.strerror or error}") from None
     return target
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder, also to another file system: a run folder may be a link to a folder of another disk."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(source, target)
