@@ -84,6 +84,21 @@ def _read_mode(path: Path) -> int:
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 
+def read_time(path: Path) -> float:
+    """Return the time at which a file or folder was changed, in seconds since 1970.
+
+    Args:
+        path: the path.
+
+    Returns:
+        The time; 0 for a link that leads nowhere, and for what was just deleted.
+    """
+    try:
+        return path.stat().st_mtime
+    except OSError:  # others are raised where the content is read
+        return 0.0
+
+
 def check_regular_file(path: Path) -> None:
     """Check that a path can be read as a file: reading a pipe waits for a writer, and a device may never end.
 

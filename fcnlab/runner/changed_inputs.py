@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.console import format_count
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file
+from fcnlab.paths import is_file, read_time
 from fcnlab.runner.plan import Plan
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.quarantine import list_keys
@@ -55,7 +55,7 @@ def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Tri
     """Yield the trials of the latest run folders that are not in the plan, where this version can read them."""
     planned = {planned.key for planned in plan.all_trials}
     others = [RunFolder(lab.runs, key) for key in list_keys(lab.runs) if key not in planned]
-    for folder in sorted(others, key=lambda folder: folder.path.stat().st_mtime, reverse=True)[:MAX_FOLDERS]:
+    for folder in sorted(others, key=lambda folder: read_time(folder.path), reverse=True)[:MAX_FOLDERS]:
         if not is_file(folder.trial):
             continue
         try:

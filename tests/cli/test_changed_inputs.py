@@ -48,6 +48,21 @@ def test_plan_describes_trials_that_have_finished_with_other_inputs(
     assert fcnlab("grid", "status", path).out.splitlines()[-len(expected) - 1 :][1:] == expected
 
 
+def test_links_that_lead_nowhere_are_left_out(tmp_path: Path, fcnlab: Call) -> None:
+    grid, lab = finished_lab(tmp_path, SMOKE, unfinished=lambda _head, _seed: True)
+    plan = make_plan(grid, lab)
+    first = plan.trials[0]
+    earlier = first.trial.model_copy(update={"data": "earlier"})
+    finish(replace(first, trial=earlier, key=earlier.key), 0.7)
+    (lab.runs / ("0" * 64)).symlink_to(tmp_path / "moved away")
+    (lab.runs / ("1" * 64)).symlink_to("1" * 64)
+    assert len(describe_changed_inputs(plan, lab)) == 1
+    for command in ("plan", "status"):
+        result = fcnlab("grid", command, grid.path, *(["--no-probe"] if command == "plan" else []))
+        assert result.code == 0 and "have finished in this lab" not in result.err
+        assert "1 trial to do has finished in this lab with other images or labels" in result.out
+
+
 def test_watch_shows_remarks_once(tmp_path: Path, fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_grid(tmp_path, SMOKE)
     _, lab = finished_lab(tmp_path, SMOKE, unfinished=lambda _head, _seed: True)

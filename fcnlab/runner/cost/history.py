@@ -14,7 +14,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file, is_folder
+from fcnlab.paths import is_file, is_folder, read_time
 from fcnlab.processor import get_processor_name
 from fcnlab.runner.cost.rate import FINISHED_SPREAD, SETUP_SECONDS, CostRate, count_validations
 from fcnlab.runner.executors.slots import Slot
@@ -131,7 +131,7 @@ def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     """Yield the finished trials of the lab that are not in the plan, the latest first."""
     planned_keys = {planned.key for planned in plan.all_trials}
     others = [lab.runs / key for key in list_keys(lab.runs) if key not in planned_keys]
-    latest = sorted(filter(is_folder, others), key=lambda path: path.stat().st_mtime, reverse=True)
+    latest = sorted(filter(is_folder, others), key=read_time, reverse=True)
     for path in latest[:MAX_OTHER_FOLDERS]:
         folder = RunFolder(lab.runs, path.name)
         if (record := folder.read()) is not None and record.status == "finished":
