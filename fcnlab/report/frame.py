@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.config.grid.axes import format_name
+from fcnlab.config.grid.file import GridFile
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import extract_columns, extract_tags
@@ -42,15 +43,15 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
         tracker: source of the trials that were run elsewhere; None to use only `runs/`.
     """
     runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.list_trials())} if tracker is not None else {}
-    planned = [_row(one, runs.get(one.key), plan.grid.file.checkpoint) for one in _sort_trials(plan)]
+    planned = [_row(one, runs.get(one.key), plan.grid.file) for one in _sort_trials(plan)]
     frame = pd.DataFrame(planned)
     for name in NUMBERS:
         frame[name] = (frame[name] if name in frame else pd.Series(np.nan, index=frame.index)).astype(float)
     return frame[[*(name for name in frame.columns if name not in NUMBERS), *NUMBERS]]
 
 
-def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) -> dict[str, Any]:
-    status, metrics, tags = _look_up(planned, run, checkpoint)
+def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, file: GridFile) -> dict[str, Any]:
+    status, metrics, tags = _look_up(planned, run, file)
     row: dict[str, Any] = {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed, "status": status}
     row["failure"] = tags.get("fcnlab.failure", "") if status == "failed" else ""
     row |= {kind: planned.trial.names[kind] for kind in COMPONENTS}
@@ -60,7 +61,7 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
     row["commit"] = tags.get("mlflow.source.git.commit", "") if finished else ""
     row["run_id"] = run["run_id"] if run is not None else ""
     if finished:
-        row |= _reported_metrics(metrics, row["report_split"], checkpoint)
+        row |= _reported_metrics(metrics, row["report_split"], file.checkpoint)
         row |= {name: value for name, value in metrics.items() if name in NUMBERS}
         seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
         devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.trials_per_device", 1))
@@ -107,7 +108,7 @@ def _sort_trials(plan: Plan) -> list[PlannedTrial]:
 
 
 def _look_up(
-    planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str
+    planned: PlannedTrial, run: Mapping[str, Any] | None, file: GridFile
 ) -> tuple[str, Mapping[str, float], Mapping[str, str]]:
     """Return status, metrics and tags of a trial from its record, or from the tracker without a finished record."""
     tags = run["tags"] if run is not None else {}
@@ -116,19 +117,19 @@ def _look_up(
     if planned.state == "pruned":
         return "pruned", {}, tags
     record = planned.record if planned.status in ("finished", "failed") else None
-    tracked = _status(run)
+    tracked = _status(run, can_be_pruned=file.early_stopping is not None)
     if record is not None and (record.status == "finished" or tracked != "finished"):
-        return record.status, extract_columns(record, checkpoint), extract_tags(record)
+        return record.status, extract_columns(record, file.checkpoint), extract_tags(record)
     return tracked, read_columns(run["metrics"]) if run is not None else {}, tags
 
 
-def _status(run: Mapping[str, Any] | None) -> str:
-    """Return the status of a trial from its run in the tracker."""
+def _status(run: Mapping[str, Any] | None, *, can_be_pruned: bool) -> str:
+    """Return the status of a trial from its run in the tracker, which keeps the tag of an earlier `early_stopping`."""
     if run is None:
         return "missing"
     if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):
         return "finished" if run["status"] == "FINISHED" else "failed"
-    if "fcnlab.pruned_after" in run["tags"] and run["status"] != "RUNNING":
+    if can_be_pruned and "fcnlab.pruned_after" in run["tags"] and run["status"] != "RUNNING":
         return "pruned"
     return "running" if run["status"] == "RUNNING" else "missing"
 

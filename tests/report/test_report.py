@@ -40,6 +40,7 @@ from fcnlab.report.write import merge_trials, name_combined, write_combined, wri
 from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
+from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_tags
 from tests.builders import failed_record
 from tests.conftest import REPOSITORY, write_grid
@@ -480,6 +481,24 @@ def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: 
     assert pruned[2] == "–"
     assert math.isnan(row(report, "fcn16s")["miou"])
     assert "fcn16s" not in report.significance.comparisons
+
+
+@pytest.mark.parametrize("rule", ["", "early_stopping: {after: 1, margin: 1}\n"])
+def test_a_trial_is_pruned_in_mlflow_only_if_the_grid_has_early_stopping(tmp_path: Path, rule: str) -> None:
+    text = THREE.replace("recipe: smoke", "recipe: smoke, recipe.validate_every: 1")
+    path = write_grid(tmp_path, text + "early_stopping: {after: 1, margin: 1}\n")
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    plan = make_plan(grid, lab)
+    tracker = open_tracker(grid, lab)
+    tracker.start_grid({planned.key for planned in plan.trials})
+    planned = plan.trials[0]
+    trial = TrackedTrial(planned.trial, planned.cell.label, "weak", {}, "fcnlab", planned.folder, 0.0)
+    tracker.start_trial(trial)
+    tracker.pause_trial(trial, pruned_after=1)
+    plan = make_plan(lab.load_grid(write_grid(tmp_path, text + rule)), lab)
+    shown = trials_frame(plan, open_tracker(plan.grid, lab)).set_index("key").loc[planned.key]
+    assert shown["status"] == ("pruned" if rule else "missing")
 
 
 def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
