@@ -8,7 +8,7 @@ from typing import Any
 from fcnlab.config.grid.axes import format_value
 from fcnlab.config.trial import Trial
 from fcnlab.redaction import clean_text, redact
-from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, clean_names
+from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, clean_names, shorten_run_name
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
 NOTE = (
@@ -32,6 +32,15 @@ def clean_tag(value: str) -> str:
         value: any text.
     """
     return clean_text(value)[:TAG_LENGTH]
+
+
+def clean_run_name(value: str) -> str:
+    """Return the name of a run without secrets, with control characters escaped, and not longer than MLflow allows.
+
+    Args:
+        value: any text.
+    """
+    return shorten_run_name(clean_text(value))
 
 
 def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:
@@ -176,12 +185,14 @@ def extract_params(trial: Trial, axes: Mapping[str, str]) -> dict[str, str]:
     """
     fields = trial.model_dump(mode="json")
     components = {**fields["variant"], "dataset": fields["dataset"], "recipe": fields["recipe"]}
-    params = {**trial.names, **axes, "seed": str(trial.seed)}
+    flat = dict(_flatten(components))
+    paths = list(dict.fromkeys([*flat, *axes]))
+    names = dict(zip(paths, clean_names(paths), strict=True))  # names of classes and options may be any text
+    params = {**trial.names, **{names[axis]: value for axis, value in axes.items()}, "seed": str(trial.seed)}
     if trial.init_from is not None:
         params["init_from"] = trial.init_from
-    flat = dict(_flatten(components))
-    for name, value in zip(clean_names(list(flat)), flat.values(), strict=True):  # names of classes may be any text
-        params.setdefault(name, _format(value))
+    for path, value in flat.items():
+        params.setdefault(names[path], _format(value))
     return {name: redact(value)[:MAX_PARAM_VALUE] for name, value in params.items()}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from fcnlab.tracking.base import TrackedGrid
-from fcnlab.tracking.fields import NOTE, clean_tag
+from fcnlab.tracking.fields import NOTE, clean_run_name, clean_tag
+from fcnlab.tracking.names import MAX_USER
 from fcnlab.trial.commit import find_commit
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def describe_origin(grid: TrackedGrid) -> dict[str, str]:
     tags = {"mlflow.source.type": "LOCAL"}
     user = _find_user()
     if user is not None:
-        tags["mlflow.user"] = user
+        tags["mlflow.user"] = user[:MAX_USER]
     commit = find_commit(grid.lab.root)
     if commit is not None:
         tags["fcnlab.lab_commit"] = commit
@@ -57,7 +58,7 @@ def create_grid_run(client: MlflowClient, experiment: str, grid: TrackedGrid) ->
         Id of the run.
     """
     note = f"{grid.question}\n\n{NOTE}"
-    tags = {"fcnlab.role": "grid", "mlflow.runName": grid.name, "mlflow.note.content": clean_tag(note)}
+    tags = {"fcnlab.role": "grid", "mlflow.runName": clean_run_name(grid.name), "mlflow.note.content": clean_tag(note)}
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 

@@ -1,4 +1,6 @@
-"""Names of metrics in a tracker, for the columns of a trial in the report's data frames.
+"""Names of metrics, parameters, runs and experiments in a tracker.
+
+Metrics have names for the columns of a trial in the report's data frames.
 
 A name has a prefix by its kind: `train/`, `val/`, `test/`, `cost/` and `system/`. The metrics that the grid reports,
 `miou` and `pixel_acc`, have none.
@@ -6,6 +8,7 @@ A name has a prefix by its kind: `train/`, `val/`, `test/`, `cost/` and `system/
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +33,9 @@ MAX_CLASSES = 30
 
 MAX_LENGTH = 200
 """Maximum length of a name; the limit of MLflow for the name of a metric or parameter is 250."""
+
+MAX_RUN_NAME, MAX_EXPERIMENT_NAME, MAX_USER, MAX_DATASET_NAME = 250, 256, 256, 500
+"""Lengths of the columns of MLflow's database. SQLite stores longer texts, and PostgreSQL and MySQL refuse them."""
 
 
 def _name_columns() -> dict[str, str]:
@@ -84,3 +90,25 @@ def clean_names(texts: Sequence[str]) -> list[str]:
         taken.add(unique.casefold())
         names.append(unique)
     return names
+
+
+def shorten_run_name(text: str) -> str:
+    """Return the name of a run with at most MAX_RUN_NAME characters; the seed at its end is kept.
+
+    Args:
+        text: the name of a cell and the seed.
+    """
+    end = MAX_RUN_NAME // 5
+    return text if len(text) <= MAX_RUN_NAME else f"{text[: MAX_RUN_NAME - end - 3]}...{text[-end:]}"
+
+
+def shorten_experiment_name(text: str) -> str:
+    """Return the name of an experiment with at most MAX_EXPERIMENT_NAME characters; different names stay different.
+
+    Args:
+        text: the name.
+    """
+    if len(text) <= MAX_EXPERIMENT_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{text[: MAX_EXPERIMENT_NAME - len(digest) - 1]}-{digest}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from fcnlab.atomic_file import is_temporary
 from fcnlab.paths import is_file
 from fcnlab.tracking.grid_run import BestCell
+from fcnlab.tracking.names import shorten_experiment_name
 from fcnlab.tracking.store import find_database
 
 TAG = "fcnlab.report"
@@ -72,7 +73,7 @@ def read_report_digest(uri: str, grid: str) -> str | None:
         return None
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as store:
-            rows = store.execute(_QUERY, (TAG, f"fcnlab/{grid}")).fetchall()
+            rows = store.execute(_QUERY, (TAG, shorten_experiment_name(f"fcnlab/{grid}"))).fetchall()
     except sqlite3.Error:
         return None
     return str(rows[0][0]) if len(rows) == 1 else None

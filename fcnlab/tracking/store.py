@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from fcnlab.errors import TrackingError
 from fcnlab.paths import exists
 from fcnlab.redaction import redact
+from fcnlab.tracking.names import shorten_experiment_name
 from fcnlab.tracking.relocate import relocate_artifacts
 
 # MLflow reads these variables when it is imported.
@@ -187,7 +188,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
 
     Args:
         client: client of the store.
-        name: name of the experiment.
+        name: name of the experiment; a database stores a long one shortened.
         uri: tracking URI of the store.
         artifacts: folder for the files of a SQLite store.
 
@@ -203,7 +204,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
     local = (artifacts / name).as_uri() if artifacts is not None and uri.startswith("sqlite:") else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=local, tags=tags))
+    return str(client.create_experiment(shorten_experiment_name(name), artifact_location=local, tags=tags))
 
 
 def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:
@@ -212,7 +213,7 @@ def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:
     Raises:
         TrackingError: it is deleted.
     """
-    experiment = client.get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(shorten_experiment_name(name))
     if experiment is None:
         return None
     if experiment.lifecycle_stage != "active":

@@ -17,7 +17,7 @@ from fcnlab.paths import is_file
 from fcnlab.redaction import clean_text
 from fcnlab.tracking import published_report, view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
-from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
+from fcnlab.tracking.fields import NOTE, clean_run_name, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
@@ -106,7 +106,7 @@ class MlflowTracker(Tracker):
         """Name the run of an earlier driver by the present display name of its cell."""
         if run.cell not in self._grid.display_names or not run.seed:
             return
-        name = clean_tag(f"{self._grid.display_names[run.cell]}, seed {run.seed}")
+        name = clean_run_name(f"{self._grid.display_names[run.cell]}, seed {run.seed}")
         if run.name != name:
             run.name = name
             self._client.update_run(run.run_id, name=name)
@@ -345,7 +345,7 @@ class MlflowTracker(Tracker):
             "fcnlab.grid": self._grid.name,
             "fcnlab.cell": trial.cell,
             "mlflow.parentRunId": parent,
-            "mlflow.runName": trial.name,
+            "mlflow.runName": clean_run_name(trial.name),
             "mlflow.source.name": trial.command,
             "mlflow.note.content": NOTE,
         }

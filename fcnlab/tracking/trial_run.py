@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcnlab.config.trial import Trial
 from fcnlab.paths import exists, is_folder
 from fcnlab.tracking.fields import clean_tag, extract_params, extract_points
+from fcnlab.tracking.names import MAX_DATASET_NAME
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 
@@ -136,7 +137,9 @@ class TrialRun:
         from mlflow.entities import Dataset, DatasetInput, Param
 
         digest = trial.data.rpartition(":")[2][:DIGEST_LENGTH]
-        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
+        dataset = Dataset(
+            trial.names["dataset"][:MAX_DATASET_NAME], digest, "fcnlab", json.dumps({"fingerprint": trial.data})
+        )
         if not self.params:
             client.log_inputs(self.run_id, [DatasetInput(dataset)])
         params = extract_params(trial, axes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,3 +238,45 @@ def test_runs_have_the_display_names_of_the_grid_file(tmp_path: Path) -> None:
 
 def _list_run_names(grid: Grid, lab: Lab) -> list[str]:
     return sorted(run["tags"]["mlflow.runName"] for run in open_tracker(grid, lab).list_trials())
+
+
+def test_no_text_is_longer_than_its_column_in_a_database_that_enforces_lengths(tmp_path: Path) -> None:
+    from mlflow.store.tracking.dbmodels.models import SqlDataset, SqlExperiment, SqlParam, SqlRun, SqlTag
+
+    labels = f"labels: {{values: {{head: {{fcn8s: {'a long name ' * 30}}}}}}}\n"
+    path = write_grid(tmp_path, SMOKE + labels)
+    (tmp_path / "registry").mkdir(exist_ok=True)
+    folder = path.parent / ("x" * 190)
+    folder.mkdir()
+    paths = [path.rename(folder / f"{'y' * 80}1.yaml")]
+    paths.append(paths[0].with_name(f"{'y' * 80}2.yaml"))
+    paths[1].write_text(paths[0].read_text())
+    lab = Lab.find(paths[0])
+    for file in paths:
+        grid = lab.load_grid(file)
+        for planned in make_plan(grid, lab).trials:
+            planned.folder.create()
+            planned.folder.finish(finished_record(planned.trial))
+        assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
+    names = _list_run_names(grid, lab)
+    assert len(set(names)) == 4 and all(name.endswith((", seed 0", ", seed 1")) for name in names)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        for model in (SqlDataset, SqlExperiment, SqlParam, SqlRun, SqlTag):
+            for column in model.__table__.columns:
+                limit = getattr(column.type, "length", None)
+                if limit is not None and not column.name.startswith("artifact_"):  # a server chooses these itself
+                    ((longest,),) = store.execute(f"SELECT max(length({column.name})) FROM {model.__tablename__}")
+                    assert (longest or 0) <= limit, (model.__tablename__, column.name)
+        ((experiments,),) = store.execute("SELECT count(*) FROM experiments WHERE name LIKE 'fcnlab/%'")
+    assert experiments == 2
+
+
+@pytest.mark.parametrize("axis", ["head.options.a/b: (c)", "head.options." + "x" * 300, "dataset.classes.car, parked"])
+def test_parameters_of_axes_with_any_name_are_valid(axis: str) -> None:
+    from mlflow.utils.validation import _validate_param_name
+
+    params = extract_params(build_trial(), {axis: "7"})
+    for name in params:
+        _validate_param_name(name)
+        assert len(name) <= 250
+    assert [value for name, value in params.items() if name[:12] == axis[:12]].count("7") == 1
