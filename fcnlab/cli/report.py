@@ -71,6 +71,8 @@ def report(
     output = "json" if as_json else output
     if wide and output != "latex":
         raise ConfigError("--wide: only for a table in LaTeX; add --format latex")
+    if power is not None and not 0 < power <= 100:
+        raise ConfigError(f"--power {power:g}: expected points of mIoU above 0 and up to 100, such as 0.5")
     names = split_columns(columns)
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grids = [lab_.load_grid(file) for file in files]

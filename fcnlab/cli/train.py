@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,11 +85,10 @@ def train(
         hang_timeout=parse_hang_timeout(hang_timeout),
     )
     found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
-    overrides = (
-        _parse_variant(variant)
-        | {"dataset": dataset, "recipe": recipe, "init_from": init_from}
-        | _parse_settings(settings or [])
-    )
+    overrides = _parse_variant(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from}
+    changes = _parse_settings(settings or [])
+    _refuse_repeated(overrides, changes)
+    overrides |= changes
     cell = resolve(overrides, found.registry, "fcnlab train")
     command = shlex.join(train_words(cell, seed, found.registry))
     if workdir is not None:
@@ -133,6 +132,16 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {axis}: the value has several lines; write it on one line")
         overrides[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
     return overrides
+
+
+def _refuse_repeated(overrides: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError if `--set` gives a value that an argument or another option gives, too."""
+    from fcnlab.errors import ConfigError
+
+    for axis in settings:
+        if overrides.get(axis) is not None:
+            option = f"--{axis.replace('_', '-')}" if axis in ("dataset", "recipe", "init_from") else "VARIANT"
+            raise ConfigError(f"--set {axis}: given twice, also by {option}; keep one")
 
 
 def _print_metrics(planned: PlannedTrial, record: Record) -> None:

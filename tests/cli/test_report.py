@@ -41,7 +41,9 @@ def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
     [
         (["--columns", "n,moiu"], "--columns: the table has no 'moiu'; did you mean 'miou'?"),
         (["--pivot", "head", "upsampler"], "--pivot: the table has no 'upsampler'; valid: head"),
-        (["--power", "0"], "valid: a difference above 0"),
+        (["--power", "0"], "--power 0: expected points of mIoU above 0 and up to 100, such as 0.5"),
+        (["--power", "-1"], "--power -1: expected points of mIoU above 0 and up to 100, such as 0.5"),
+        (["--power", "nan"], "--power nan: expected points of mIoU above 0 and up to 100, such as 0.5"),
     ],
 )
 def test_an_invalid_view_is_a_one_line_error_and_writes_nothing(

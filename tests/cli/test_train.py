@@ -85,3 +85,20 @@ def test_a_file_of_the_current_folder_is_not_the_grid_file_of_a_single_trial(
     assert fcnlab(*shlex.split(COMMAND), 0).code == 0
     assert not [file for file in (finished.root / "mlartifacts").rglob("*") if file.name in ("train", "fcnlab train")
                 and file.is_file()]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("--set recipe=quick", "--recipe"),
+        ("--set dataset=shapes", "--dataset"),
+        ("--init-from abc --set init_from=def", "--init-from"),
+        ("--set head=fcn32s", "VARIANT"),
+    ],
+)
+def test_a_value_that_is_given_twice_is_an_error(fcnlab: Call, tmp_path: Path, words: str, option: str) -> None:
+    result = fcnlab(*shlex.split(COMMAND), 0, *words.split())
+    axis = words.rpartition(" ")[2].partition("=")[0]
+    assert result.code == 2
+    assert result.err == f"fcnlab: error: --set {axis}: given twice, also by {option}; keep one\n"
+    assert not (tmp_path / "runs").exists()
