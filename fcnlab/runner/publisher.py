@@ -168,7 +168,7 @@ class Publisher:
             return open_selected_tracker(name, self._grid, self._lab, keys)
         # Several drivers publish single trials at the same time: one of them at a time may create their experiment.
         with FileLock(state_folder(self._grid, self._lab) / "open.lock"):
-            return open_selected_tracker(name, self._grid, self._lab, _AllKeys(keys))
+            return open_selected_tracker(name, self._grid, self._lab, keys)
 
     def _list_ended(self) -> Iterator[Call]:
         """Yield the calls that publish the trials that have ended."""
@@ -304,13 +304,6 @@ class _Running:
 
     trial: TrackedTrial
     written: float
-
-
-class _AllKeys(frozenset[str]):
-    """Keys of the planned trials that contain every other key, too: single trials stay when another one is run."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
 
 
 def _count_restarts(planned: PlannedTrial) -> int:

@@ -31,9 +31,17 @@ def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
         lab: its lab.
     """
     command = grid.command or f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
-    names = grid.display_names
-    file = grid.path if grid.name != SINGLE_TRIALS else Path(os.devnull)  # a single trial has none
-    return TrackedGrid(grid.name, grid.file.question, file, grid.file.checkpoint, command, lab, names)
+    is_single = grid.name == SINGLE_TRIALS
+    return TrackedGrid(
+        grid.name,
+        grid.file.question,
+        Path(os.devnull) if is_single else grid.path,
+        grid.file.checkpoint,
+        command,
+        lab,
+        grid.display_names,
+        is_complete=not is_single,
+    )
 
 
 def check_trackers(lab: Lab) -> None:

@@ -25,6 +25,8 @@ class TrackedGrid:
         command: command that runs it again from the folder of the lab.
         lab: the lab.
         display_names: display name of each cell by its label.
+        is_complete: True if trials that the grid does not have any more are not current. False for the trials of
+            `fcnlab train`, which are added one by one.
     """
 
     name: str
@@ -34,6 +36,7 @@ class TrackedGrid:
     command: str
     lab: Lab
     display_names: Mapping[str, str] = field(default_factory=dict)
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)

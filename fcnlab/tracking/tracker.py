@@ -97,8 +97,9 @@ class MlflowTracker(Tracker):
                 if run.parent != parent:  # that was deleted
                     run.parent = parent
                     self._client.set_tag(run.run_id, "mlflow.parentRunId", parent)
-                if run.current != (key in keys):
-                    run.current = key in keys
+                is_current = key in keys or (run.current and not self._grid.is_complete)
+                if run.current != is_current:
+                    run.current = is_current
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
                 self._rename_run(run)
 
