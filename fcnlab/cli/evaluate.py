@@ -106,7 +106,12 @@ def _evaluate_trial(
     as_json: bool,
 ) -> None:
     from fcnlab.training import hardware
-    from fcnlab.trial.evaluation.evaluate import evaluate_trial, evaluation_file, resolve_target
+    from fcnlab.trial.evaluation.evaluate import (
+        evaluate_trial,
+        evaluation_file,
+        find_other_precision,
+        resolve_target,
+    )
 
     target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
@@ -122,6 +127,8 @@ def _evaluate_trial(
         print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json")})
         return
     _print_evaluation(evaluation, finished.reported_metrics(checkpoint) if target is None else None, classes)
+    if recorded := find_other_precision(finished.record, evaluation):
+        typer.echo(f"the trial was trained in {recorded}, the precision of its recorded metrics")
     typer.echo(f"metrics: {file}")
 
 

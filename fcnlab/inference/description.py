@@ -13,7 +13,7 @@ from fcnlab.data.datasets.palette import find_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.trial.find import FinishedTrial
-from fcnlab.trial.record import CheckpointChoice
+from fcnlab.trial.record import CheckpointChoice, Precision
 
 Color = tuple[int, int, int]
 
@@ -33,7 +33,8 @@ class ModelDescription(BaseModel):
         std: standard deviation of each channel, of the same images.
         value_range: values of images of more than 8 bits that become 0 and 255; None is 0 and 65535 for 16 bits.
         score_scale: factor by which an image is resized before prediction.
-        precision: precision in which the model predicts.
+        precision: precision of the recipe, in which the model predicts on another type of device.
+        recorded_precision: precision of the training by type of its device, in which the model predicts there.
         variant: configuration of the network.
         recipe: configuration of the training; informative only.
     """
@@ -52,6 +53,7 @@ class ModelDescription(BaseModel):
     value_range: tuple[float, float] | None = None
     score_scale: float
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+    recorded_precision: dict[str, Precision] = {}
     variant: Variant
     recipe: dict[str, Any]
 
@@ -77,6 +79,7 @@ class ModelDescription(BaseModel):
             value_range=trial.dataset.image_range,
             score_scale=trial.recipe.score_scale,
             precision=trial.recipe.precision,
+            recorded_precision=finished.recorded_precision,
             variant=trial.variant,
             recipe=trial.recipe.content(),
         )

@@ -96,7 +96,8 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
 
 def _with_fp32(model: TrainedModel) -> TrainedModel:
     """Return the same network with prediction in float32 on the CPU."""
-    return TrainedModel(model.network, model.description.model_copy(update={"precision": "fp32"}), torch.device("cpu"))
+    in_fp32 = {"precision": "fp32", "recorded_precision": {}}
+    return TrainedModel(model.network, model.description.model_copy(update=in_fp32), torch.device("cpu"))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from fcnlab.training import hardware
 from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.find import KEY_DIGITS
+from fcnlab.trial.record import Precision
 
 SINGLE_VIEW = Protocol()
 """The default protocol: each image once, as a whole."""
@@ -63,6 +64,12 @@ class TrainedModel:
         self.std = description.std
         self.image_format = ImageFormat(len(description.mean), description.value_range)
 
+    @property
+    def precision(self) -> Precision:
+        """Precision of prediction: that of the training on the same type of device, else that of the recipe."""
+        about = self.description
+        return hardware.resolve_recorded_precision(about.precision, about.recorded_precision, self.device)
+
     def __repr__(self) -> str:
         about = self.description
         variant = about.names.get("variant", "network")
@@ -79,7 +86,7 @@ class TrainedModel:
             ("recipe", about.names.get("recipe", "")),
             ("weights", f"epoch {about.epoch} ({about.checkpoint})"),
             ("classes", f"{len(self.classes)}: {', '.join(self.classes)}"),
-            ("device", str(self.device)),
+            ("device", f"{self.device}, {self.precision}"),
         ]
         return render_html(about.names.get("variant", "network"), rows=[row for row in rows if row[1]])
 
@@ -168,8 +175,7 @@ class TrainedModel:
         """Return scores [B, num_classes, H, W] of pixels [B, H, W, C], and True if they are already probabilities."""
         images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(self.device)
         scaled = protocol.multiply_scales(self.description.score_scale)
-        precision = hardware.resolve_precision(self.description.precision, self.device)
-        with hardware.create_autocast(self.device, precision)():
+        with hardware.create_autocast(self.device, self.precision)():
             scores = compute_scores(scaled, self.network, normalize(images, self.mean, self.std))
         return scores, scaled.is_augmented
 

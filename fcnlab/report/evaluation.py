@@ -9,6 +9,7 @@ import pandas as pd
 
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
+from fcnlab.console import format_count
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.tables.columns import format_mean_std, format_number
@@ -18,7 +19,7 @@ from fcnlab.report.tables.markdown_text import escape_markdown, escape_markdown_
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
-from fcnlab.trial.evaluation.evaluate import Evaluation
+from fcnlab.trial.evaluation.evaluate import Evaluation, find_other_precision
 from fcnlab.trial.record import SplitMetrics
 
 
@@ -112,8 +113,22 @@ def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
     return (
         f"Protocol {one.name} on {_list_splits(evaluated)} at native size, at {epoch}, beside the plain metrics of the "
         f"same weights; Δ is the difference to them, by trial. Mean ± standard deviation over n seeds. "
-        f"Seconds per image include decoding, on {where}."
+        f"Seconds per image include decoding, on {where}.{_describe_other_precisions(evaluated)}"
     )
+
+
+def _describe_other_precisions(evaluated: list[EvaluatedTrial]) -> str:
+    """Return a sentence about the trials whose plain metrics are of another precision; empty if there are none."""
+    others = [
+        recorded
+        for one in evaluated
+        if one.planned.record is not None
+        and (recorded := find_other_precision(one.planned.record, one.evaluation)) is not None
+    ]
+    if not others:
+        return ""
+    trials, names = format_count(len(others), "trial"), " and ".join(sorted(set(others)))
+    return f" The plain metrics of {trials} are of {names}, so that Δ includes this change."
 
 
 def _list_splits(evaluated: list[EvaluatedTrial]) -> str:

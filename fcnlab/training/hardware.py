@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
@@ -20,7 +20,7 @@ from fcnlab.console import format_count
 from fcnlab.errors import RunError
 from fcnlab.processor import get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE
-from fcnlab.training.precision_probe import is_bf16_faster
+from fcnlab.training.precision_probe import has_bf16, is_bf16_faster
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Model = TypeVar("Model", bound=nn.Module)
@@ -114,6 +114,28 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     if precision == "tf32":
         return "tf32" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "fp32"
+
+
+def resolve_recorded_precision(precision: str, recorded: Mapping[str, Precision], device: torch.device) -> Precision:
+    """Return the precision in which a trained network is evaluated on a device.
+
+    It is that of the training on the same type of device, since `auto` may give another one: on the CPU it depends on
+    the number of threads, on CUDA on the GPU. A precision that the device would emulate is not taken from the training.
+
+    Args:
+        precision: the recipe's `precision`, which is resolved on another type of device.
+        recorded: the precision of the training by type of device; empty if it is not known.
+        device: device that evaluates.
+    """
+    trained = recorded.get(device.type)
+    return trained if trained is not None and _is_native(trained, device) else resolve_precision(precision, device)
+
+
+def _is_native(precision: Precision, device: torch.device) -> bool:
+    """Return True if a device computes in a precision without emulating it."""
+    if device.type == "cuda" and precision != "fp32":
+        return torch.cuda.get_device_capability(device) >= ((7, 0) if precision == "fp16" else (8, 0))
+    return precision == "fp32" or (precision == "bf16" and has_bf16())
 
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -26,8 +26,7 @@ def is_bf16_faster() -> bool:
     cache, so that all processes of a user agree. Processors without instructions for bf16, on which it is emulated, are
     not measured.
     """
-    # The flags first: on processors without them, torch may be built without oneDNN and not have this operator.
-    if not ("bf16" in get_processor_flags() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if not has_bf16():
         return False
     machine = [get_processor_name(), get_processor_flags(), torch.__version__, torch.get_num_threads()]
     file = cache_file("precision", machine)
@@ -36,6 +35,12 @@ def is_bf16_faster() -> bool:
         speedup = round(measure_speedup(), 3)
         write_json(file, {"processor": get_processor_name(), "bf16_speedup": speedup})
     return speedup >= MIN_SPEEDUP
+
+
+def has_bf16() -> bool:
+    """Return True if this processor has instructions for bf16, and torch uses them."""
+    # The flags first: on processors without them, torch may be built without oneDNN and not have this operator.
+    return "bf16" in get_processor_flags() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def measure_speedup() -> float:

@@ -14,7 +14,7 @@ from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file, resolve_path
-from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
+from fcnlab.trial.record import CheckpointChoice, Precision, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.quarantine import list_keys
@@ -44,6 +44,12 @@ class FinishedTrial:
     def label(self) -> str:
         """The name of the variant, or the key if it has none, and the seed."""
         return f"{self.trial.names.get('variant', self.trial.key[:KEY_DIGITS])}, seed {self.trial.seed}"
+
+    @property
+    def recorded_precision(self) -> dict[str, Precision]:
+        """The precision of the training by type of its device; empty if the record does not contain it."""
+        environment = self.record.environment
+        return {environment.kind: environment.precision} if environment is not None else {}
 
     def reported_metrics(self, checkpoint: CheckpointChoice) -> SplitMetrics:
         """Return the recorded metrics of the reported split.

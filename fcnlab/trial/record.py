@@ -13,6 +13,9 @@ from fcnlab.redaction import clean_text
 CheckpointChoice = Literal["last", "best"]
 """Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Precision of the forward pass."""
+
 FailureCause = Literal["exception", "diverged", "lost", "out_of_memory"]
 
 
@@ -133,7 +136,7 @@ class Environment(_Frozen):
     """
 
     device: CleanText
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    precision: Precision
     threads: int
     repeatable: bool
     system: CleanText

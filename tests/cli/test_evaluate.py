@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from fcnlab import load
 from fcnlab.cli import inference_options
+from fcnlab.inference.load import write_safetensors
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
+from fcnlab.training import hardware
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
@@ -106,6 +108,42 @@ def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: t
         assert np.array_equal(arrays["counts"], counts[f"test_{checkpoint}"])
         assert np.array_equal(arrays["boundary"], counts[f"test_{checkpoint}_boundary"])
         assert "boundary IoU" in out and "recorded" in out and str(folder.evaluations) in out.replace("\n", "")
+
+
+def test_an_evaluation_has_the_precision_of_the_record(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster = [True]
+    monkeypatch.setattr(hardware, "is_bf16_faster", lambda: faster[0])
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    file = write_grid(
+        tmp_path, SMOKE.replace("smoke}", "smoke, recipe.precision: auto}").replace("seeds: 2", "seeds: 1")
+    )
+    lab = Lab.find(file)
+    folders = [
+        RunFolder(lab.runs, run_trial(trial, lab).key) for _, trial in lab.load_grid(file).trials(lab.fingerprints)
+    ]
+    faster[0] = False  # as with another number of threads
+    code, out, err = fcnlab("evaluate", file)
+    assert code == 0, err
+    assert "bf16" in out and "so that Δ includes" not in out
+    for folder in folders:
+        found, recorded = arrays_of(folder.evaluations / "plain.npz"), arrays_of(folder.counts)
+        assert np.array_equal(found["counts"], recorded["test_last"])
+    model = load(folders[0].key, lab=lab)
+    assert model.precision == "bf16"
+    write_safetensors(model, tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").precision == "bf16"
+
+    record = folders[0].read()
+    assert record is not None and record.environment is not None
+    on_gpu = record.environment.model_copy(update={"kind": "cuda", "precision": "fp16"})
+    folders[0].finish(record.model_copy(update={"environment": on_gpu}))
+    code, out, err = fcnlab("evaluate", folders[0].key)
+    assert code == 0, err
+    assert "fp32 on" in out and "the trial was trained in fp16, the precision of its recorded metrics\n" in out
+    out = " ".join(fcnlab("evaluate", file)[1].split())
+    assert "The plain metrics of 1 trial are of fp16, so that Δ includes this change." in out
 
 
 def seal(folder: RunFolder) -> None:

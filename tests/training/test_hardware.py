@@ -101,6 +101,40 @@ def test_tf32_is_used_only_with_precision_tf32(precision: hardware.Precision, al
         hardware.create_autocast(torch.device("cuda"), "fp32")
 
 
+@pytest.mark.parametrize(
+    ("precision", "recorded", "native", "expected"),
+    [
+        ("auto", {"cpu": "bf16"}, True, "bf16"),  # although fp32 is now faster
+        ("auto", {"cpu": "bf16"}, False, "fp32"),
+        ("auto", {"cuda": "bf16"}, True, "fp32"),
+        ("auto", {}, True, "fp32"),
+        ("bf16", {"cpu": "bf16"}, False, "bf16"),
+        ("tf32", {"cpu": "fp32"}, True, "fp32"),
+    ],
+)
+def test_the_precision_of_the_training_is_used_on_the_same_type_of_device(
+    precision: str,
+    recorded: dict[str, hardware.Precision],
+    native: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "has_bf16", lambda: native)
+    monkeypatch.setattr(hardware, "is_bf16_faster", lambda: False)
+    assert hardware.resolve_recorded_precision(precision, recorded, torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(
+    ("recorded", "capability", "expected"),
+    [("fp16", (8, 0), "fp16"), ("bf16", (7, 5), "fp16"), ("fp32", (8, 0), "fp32"), ("tf32", (7, 0), "fp16")],
+)
+def test_another_gpu_uses_the_precision_of_the_training_if_it_has_it(
+    recorded: hardware.Precision, capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert hardware.resolve_recorded_precision("auto", {"cuda": recorded}, torch.device("cuda")) == expected
+
+
 def test_the_precision_auto_depends_on_the_device_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     capabilities = [(9, 0), (7, 5), (6, 1)]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # by the current device, the first

@@ -57,6 +57,7 @@ def predict_images(
     dataset = lab.open_dataset(trial.dataset)
     subset = _Subset(open_decoded(dataset, trial.dataset.evaluated_splits[-1]), ids)
     palette = find_palette(trial.dataset, dataset.classes)
+    precision = hardware.resolve_recorded_precision(trial.recipe.precision, finished.recorded_precision, device)
 
     into.mkdir(parents=True, exist_ok=True)
     # Later reports show every file that is there, so an interrupted one must not leave a truncated file.
@@ -69,7 +70,7 @@ def predict_images(
             model,
             subset,
             num_classes=len(dataset.classes),
-            autocast=hardware.create_autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
+            autocast=hardware.create_autocast(device, precision),
             on_prediction=save,
             protocol=Protocol().multiply_scales(trial.recipe.score_scale),
         )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
-from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.record import CheckpointChoice, Precision, Record, SplitMetrics
 from fcnlab.trial.repeated_images import count_training_images
 
 
@@ -74,7 +74,7 @@ class Evaluation(BaseModel):
     metrics: SplitMetrics
     seconds_per_image: float
     device: str
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    precision: Precision
     threads: int
     ended: str
 
@@ -182,7 +182,9 @@ def evaluate_trial(
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     arrays = file.with_suffix(".npz")
     device = hardware.select_device()
-    precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
+    precision = hardware.resolve_recorded_precision(
+        finished.trial.recipe.precision, finished.recorded_precision, device
+    )
     existing = _read(file)
     if existing is not None and is_file(arrays):
         inputs = (existing.key, existing.weights, existing.precision, existing.data)
@@ -239,6 +241,20 @@ def evaluate_trial(
     write_atomically(arrays, lambda to: np.savez_compressed(to, **stored))
     write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
     return evaluation
+
+
+def find_other_precision(record: Record, evaluation: Evaluation) -> Precision | None:
+    """Return the precision of a record if an evaluation of its trial has another one.
+
+    Args:
+        record: record of the trial.
+        evaluation: the evaluation.
+
+    Returns:
+        The precision of the record; None if it is the same or unknown.
+    """
+    recorded = record.environment.precision if record.environment is not None else None
+    return recorded if recorded != evaluation.precision else None
 
 
 def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | None) -> str | None:
