@@ -7,8 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Collection, Sequence
-from functools import cache
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from fcnlab.redaction import escape_control_characters
@@ -41,7 +39,7 @@ def create_console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    stream = (sys.stderr if stderr else sys.stdout) or _open_null_device()
+    stream = (sys.stderr if stderr else sys.stdout) or cast(TextIO, _NullStream())
     replace_unencodable(stream)
     console = Console(markup=False, highlight=False, stderr=stderr)
     if stream.isatty() or console.is_jupyter:
@@ -54,9 +52,11 @@ def create_console(*, stderr: bool = False) -> Console:
     return console
 
 
-@cache
-def _open_null_device() -> TextIO:
-    return Path(os.devnull).open("w", encoding="utf-8")
+class _NullStream(io.TextIOBase):
+    """A stream that discards its output, for a process that has been started without one."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class _TrimmedStream:
