@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -178,9 +178,9 @@ def describe_class_sets(records: TrialRecords, subject: str = "mIoU is the mean"
         subject: the beginning of the sentence.
 
     Returns:
-        One sentence per set of classes; none if all classes have labeled pixels.
+        One sentence per set of classes and evaluated split; none if all classes have labeled pixels.
     """
-    lines = []
+    lines, name_split = [], _find_names_of_splits([record for record, _ in _reported_metrics(records)])
     for record, metrics in _reported_metrics(records):
         if metrics.miou is None or None not in metrics.class_iou:
             continue
@@ -189,13 +189,33 @@ def describe_class_sets(records: TrialRecords, subject: str = "mIoU is the mean"
             absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
         )
         text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        num_classes, fold = len(record.classes), find_fold(record)
-        where = record.report_split if fold is None else f"{record.report_split} of fold {fold[1]}"
+        num_classes = len(record.classes)
         lines.append(
             f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {text} "
-            f"{'has' if len(absent) == 1 else 'have'} no pixel in {where}."
+            f"{'has' if len(absent) == 1 else 'have'} no pixel in {name_split(record)}."
         )
     return list(dict.fromkeys(lines))
+
+
+def _find_names_of_splits(records: Sequence[Record]) -> Callable[[Record], str]:
+    """Return a function that names the evaluated split of a trial, with what distinguishes it from those of the others.
+
+    Args:
+        records: records of all trials.
+    """
+    datasets = {record.trial["names"].get("dataset") for record in records}
+    numbers = {(record.trial["dataset"].get("cross_validation") or {}).get("folds") for record in records} - {None}
+    divisions = {fold[0] for fold in map(find_fold, records) if fold is not None}
+
+    def name(record: Record) -> str:
+        text, fold = record.report_split, find_fold(record)
+        if fold is not None:
+            text += f" of fold {fold[1]}"
+            text += f" of {record.trial['dataset']['cross_validation']['folds']}" if len(numbers) > 1 else ""
+            text += f" in the division with seed {fold[0]}" if len(divisions) > 1 else ""
+        return f"{text} of {record.trial['names'].get('dataset')}" if len(datasets) > 1 else text
+
+    return name
 
 
 def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetrics]]:

@@ -103,6 +103,42 @@ def test_footnotes_describe_the_folds_and_the_interval(finished: tuple[Grid, Lab
     assert "bootstrap" not in footnotes
 
 
+def name_absent_classes(grid: Grid, lab: Lab) -> list[str]:
+    """Return the splits without a pixel of the class box, after the trials have finished on such splits."""
+    for planned in make_plan(grid, lab).trials:
+        counts = counted(0.7, planned.trial.seed)
+        counts[:, 2] = 0
+        finish(planned, 0.7, counts, image=f"fold{planned.trial.seed}")
+    start = "mIoU is the mean over 2 of 3 classes: box has no pixel in "
+    lines = [line for line in report_of(grid, lab).footnotes if line.startswith("mIoU is the mean")]
+    assert all(line.startswith(start) for line in lines)
+    return [line.removeprefix(start).removesuffix(".") for line in lines]
+
+
+def test_footnotes_on_absent_classes_name_the_division_of_a_fold(tmp_path: Path) -> None:
+    grid, lab = make_lab(tmp_path, lambda _head, _seed: False)
+    folds = [
+        f"test of fold {fold} in the division with seed {division}"
+        for fold, division in ((0, 0), (1, 0), (2, 0), (0, 1))
+    ]
+    assert name_absent_classes(grid, lab) == folds
+    once = lab.load_grid(write_grid(tmp_path, GRID.replace("seeds: 4", "seeds: 2"), "once"))
+    assert name_absent_classes(once, lab) == ["test of fold 0", "test of fold 1"]
+
+
+def test_footnotes_on_absent_classes_name_the_number_of_folds_and_the_dataset(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, lambda _head, _seed: False)[1]
+    text = GRID.replace("seeds: 4", "seeds: 1").replace("baseline: {head: fcn32s}\n", "")
+    several = text.replace("head: [fcn32s, fcn16s, fcn8s]", "head: [fcn8s], dataset.cross_validation.folds: [2, 3]")
+    grid = lab.load_grid(write_grid(tmp_path, several, "folds"))
+    assert name_absent_classes(grid, lab) == ["test of fold 0 of 2", "test of fold 0 of 3"]
+    several = text.replace("dataset: mine, ", "").replace(
+        "[fcn32s, fcn16s, fcn8s]", "[fcn8s], dataset: [mine, shapes-mini]"
+    )
+    grid = lab.load_grid(write_grid(tmp_path, several, "datasets"))
+    assert name_absent_classes(grid, lab) == ["test of fold 0 of mine", "test of shapes-mini"]
+
+
 def test_cells_of_other_data_in_the_same_fold_are_flagged(tmp_path: Path) -> None:
     grid, lab = make_lab(tmp_path)
     for planned in make_plan(grid, lab).trials:
