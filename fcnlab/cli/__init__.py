@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -115,7 +116,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _exit_with(message: str) -> NoReturn:
     """Print an error and exit; indented lines of the message are code to paste."""
-    for line in message.splitlines():
-        is_code = line.startswith("    ")
-        print(line[4:] if is_code else f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
+    with suppress(BrokenPipeError):  # nothing reads standard error any more
+        for line in message.splitlines():
+            is_code = line.startswith("    ")
+            print(line[4:] if is_code else f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fcnlab.cli.options import parse_size
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.training.evaluate import OnProgress
@@ -72,7 +72,7 @@ def create_progress(label: str) -> OnProgress:
 
     In a terminal it updates one line; otherwise it prints a line every ten seconds and after the last image.
     """
-    live, printed = sys.stderr.isatty(), time.monotonic()
+    live, printed = create_console(stderr=True).is_terminal, time.monotonic()
 
     def print_progress(done: int, images: int) -> None:
         nonlocal printed

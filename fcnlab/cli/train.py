@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fcnlab.cli.grid.running import run_interruptibly
 from fcnlab.cli.options import (
     HANG_TIMEOUT_TEXT,
     VARIANT_HELP,
@@ -29,6 +30,7 @@ from fcnlab.settings import RunOptions
 
 if TYPE_CHECKING:
     from fcnlab.runner.plan import PlannedTrial
+    from fcnlab.runner.run import Outcome
     from fcnlab.trial.record import Record
 
 EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --set recipe.epochs=2 --seed 0"
@@ -73,7 +75,6 @@ def train(
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.create import create_reporter
-    from fcnlab.runner.run import run_grid
 
     options = RunOptions(
         workers=1,
@@ -95,9 +96,18 @@ def train(
         found = isolated_lab(found, cell, workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
     grid = Grid(SINGLE_TRIALS, Path("fcnlab train"), file, (cell,), cell, (seed,), command=command)
-    with create_reporter(create_console()) as reporter:
-        outcome = run_grid(grid, found, reporter, options)
-    planned = make_plan(grid, found).trials[0]
+    run_interruptibly(
+        grid,
+        found,
+        options,
+        lambda: create_reporter(create_console()),
+        lambda outcome: _conclude(outcome, make_plan(grid, found).trials[0]),
+        lambda _: "finished epochs are kept. Resume with the same command",
+    )
+
+
+def _conclude(outcome: Outcome, planned: PlannedTrial) -> None:
+    """Print the metrics of the trial, or its failure."""
     record = planned.record
     assert record is not None, "run has ended every trial"
     _print_metrics(planned, record)

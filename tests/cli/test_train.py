@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from fcnlab.lab import Lab
 from fcnlab.runner.grid_state import noted_experiments
-from fcnlab.runner.plan import make_plan
+from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, run_grid, sync_grid
+from fcnlab.trial.record import EpochRecord
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
 from tests.report.finished_grid import finish
@@ -102,3 +104,26 @@ def test_a_value_that_is_given_twice_is_an_error(fcnlab: Call, tmp_path: Path, w
     assert result.code == 2
     assert result.err == f"fcnlab: error: --set {axis}: given twice, also by {option}; keep one\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_signal_pauses_a_single_trial_and_the_same_command_resumes_it(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lab.find(root=tmp_path)
+    start = ProgressReporter.on_progress
+
+    def interrupt_after_an_epoch(self: ProgressReporter, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        if epochs:
+            signal.raise_signal(signal.SIGINT)
+        return start(self, planned, epochs)
+
+    command = [*shlex.split(COMMAND), 0, "--set", "recipe.epochs=60", "--threads", 1]
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressReporter, "on_progress", interrupt_after_an_epoch)
+        result = fcnlab(*command)
+    assert result.code == 130
+    assert result.err.endswith("interrupted; finished epochs are kept. Resume with the same command\n")
+    [checkpoint] = tmp_path.glob("runs/*/checkpoint.pt")
+    assert checkpoint.stat().st_size > 0
+    resumed = fcnlab(*command)
+    assert resumed.code == 0 and "resume fcn8s" in resumed.out

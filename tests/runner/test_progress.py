@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -152,8 +151,8 @@ def test_a_trial_resumes_after_the_epochs_of_its_checkpoint(tmp_path: Path, kept
     path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 9"))
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
-    first, shown, lines = plan.trials[0], io.StringIO(), list[str]()
-    reporters = PlainReporter(Console(file=shown, width=100)), JsonlReporter(lines.append)
+    first, shown, objects = plan.trials[0], io.StringIO(), list[dict[str, Any]]()
+    reporters = PlainReporter(Console(file=shown, width=100)), JsonlReporter(objects.append)
     earlier = epoch_records(3, seconds=2)
     first.folder.create()
     first.folder.write_progress(earlier)
@@ -180,21 +179,21 @@ def test_a_trial_resumes_after_the_epochs_of_its_checkpoint(tmp_path: Path, kept
     assert f"seed 0: epoch {kept + 1}/9" in shown.getvalue()
     first.folder.write_progress([*earlier[:kept], *again[kept:]])
     poll()
-    events = [json.loads(line) for line in lines[1:]]
+    events = objects[1:]
     assert events[0] | {"event": "start", "epoch": kept, "repeated": 3 - kept} == events[0]
     assert [event["epoch"] for event in events[1:]] == [*range(kept + 1, 5)]
     assert all(reporter.running[first.key].epochs_left == 5 for reporter in reporters)
 
 
 def test_a_trial_that_ends_before_it_has_read_its_checkpoint_has_been_started(plan: Plan) -> None:
-    first, lines = plan.trials[0], list[str]()
+    first, events = plan.trials[0], list[dict[str, Any]]()
     first.folder.create()
     first.folder.write_progress(epoch_records(1))
-    reporter = JsonlReporter(lines.append)
+    reporter = JsonlReporter(events.append)
     reporter.on_plan(plan)
     reporter.on_trial_start(first)
     reporter.on_trial_end(first, failed_record(first.trial))
-    assert [json.loads(line)["event"] for line in lines] == ["plan", "start", "end"]
+    assert [event["event"] for event in events] == ["plan", "start", "end"]
 
 
 def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
@@ -300,8 +299,8 @@ def test_hidden_trials_are_counted(tmp_path: Path) -> None:
 
 
 def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
-    lines: list[str] = []
-    reporter = JsonlReporter(lines.append)
+    events: list[dict[str, Any]] = []
+    reporter = JsonlReporter(events.append)
     first, second = plan.trials[:2]
     reporter.on_plan(plan)
     reporter.on_device_wait(first)
@@ -314,7 +313,6 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     reporter.on_wait(Waiting())
     reporter.on_wait(Waiting())
     reporter.on_trial_end(second, failed_record(second.trial, "no"))
-    events: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [one["event"] for one in events] == [
         "plan", "device_wait", "start", "epoch", "end", "elsewhere", "waiting", "end",
     ]  # fmt: skip

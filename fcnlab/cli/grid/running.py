@@ -1,9 +1,10 @@
-"""Shared code of `grid run` and `grid sync`: interrupts, progress and the final summary."""
+"""Shared code of `grid run`, `grid sync` and `train`: interruptions, progress and the final summary."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,21 +23,50 @@ if TYPE_CHECKING:
 
 def run_and_conclude(grid: Grid, lab: Lab, options: RunOptions, *, strict: bool, as_json: bool) -> None:
     """Run the remaining trials of a grid and print the summary."""
+    run_interruptibly(
+        grid,
+        lab,
+        options,
+        lambda: _make_reporter(as_json),
+        partial(conclude, grid=grid, lab=lab, strict=strict, as_json=as_json),
+        partial(_describe_resuming, grid, lab),
+    )
+
+
+def run_interruptibly(
+    grid: Grid,
+    lab: Lab,
+    options: RunOptions,
+    make_reporter: Callable[[], ProgressReporter],
+    conclude: Callable[[Outcome], None],
+    describe_resuming: Callable[[Outcome | None], str],
+) -> None:
+    """Run the remaining trials of a grid; at an interruption they pause, and the exit code is 130.
+
+    Args:
+        grid: the grid.
+        lab: the lab.
+        options: options of the run.
+        make_reporter: creates the reporter of the progress.
+        conclude: prints the results of a complete run.
+        describe_resuming: returns how to go on after an interruption of the run, or of `conclude`; its argument is None
+            if the run was interrupted.
+    """
     from fcnlab.runner.interrupts import Interrupts
     from fcnlab.runner.run import run_grid
 
     outcome: Outcome | None = None
     with Interrupts() as interrupts:  # also for the last message, whose reader may have ended
         try:
-            with _make_reporter(as_json) as reporter:
+            with make_reporter() as reporter:
                 outcome = run_grid(grid, lab, reporter, options, interrupts=interrupts)
             if not outcome.interrupted:
-                conclude(outcome, grid, lab, strict=strict, as_json=as_json)
+                conclude(outcome)
                 return
         except KeyboardInterrupt:
             pass
         reason = ", because the program that reads the output has ended" if interrupts.lost_reader else ""
-        typer.echo(f"interrupted{reason}; {_describe_resuming(grid, lab, outcome)}", err=True)
+        typer.echo(f"interrupted{reason}; {describe_resuming(outcome)}", err=True)
         raise typer.Exit(130)
 
 
@@ -52,12 +82,7 @@ def _make_reporter(as_json: bool) -> ProgressReporter:
     from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.progress.jsonl import JsonlReporter
 
-    return JsonlReporter(_print_event) if as_json else create_reporter(create_console())
-
-
-def _print_event(line: str) -> None:
-    """Print a JSON object on one line, without secrets."""
-    print_json(json.loads(line), indent=None)
+    return JsonlReporter(partial(print_json, indent=None)) if as_json else create_reporter(create_console())
 
 
 def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:

@@ -21,7 +21,6 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -34,13 +33,18 @@ from fcnlab.trial.record import Attempt, EpochRecord, Record
 class JsonlReporter(ProgressReporter):
     """Reporter that writes one JSON object per event."""
 
-    def __init__(self, write: Callable[[str], Any]) -> None:
+    def __init__(self, write: Callable[[dict[str, Any]], object]) -> None:
+        """Create a reporter.
+
+        Args:
+            write: function that writes an object.
+        """
         super().__init__()
         self._write = write
 
     def _write_event(self, event: str, **fields: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write(json.dumps({"event": event, "time": now, **fields}))
+        self._write({"event": event, "time": now, **fields})
 
     def on_plan(self, plan: Plan) -> None:
         super().on_plan(plan)
