@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.runner.executors.base import Job
 from fcnlab.settings import DEFAULT_OPTIONS, RunOptions
@@ -46,7 +45,7 @@ def create_job(
     return Job(
         trial=trial,
         pause_after=pause_after,
-        micro_batches=_choose_micro_batches(trial.recipe, attempts, shares_devices=shares_devices),
+        micro_batches=_choose_micro_batches(trial, attempts, shares_devices=shares_devices),
         # Linux kills processes when memory runs out, so a trial with a lost worker may succeed without neighbors.
         exclusive=shares_devices and bool(attempts),
         checkpoint_every=options.checkpoint_every,
@@ -55,7 +54,7 @@ def create_job(
     )
 
 
-def _choose_micro_batches(recipe: Recipe, attempts: Sequence[Attempt], *, shares_devices: bool) -> int:
+def _choose_micro_batches(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> int:
     """Return the number of micro-batches of the next attempt: more only after an exclusive one ran out of memory."""
     out_of_memory = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
     if not out_of_memory:
@@ -64,7 +63,7 @@ def _choose_micro_batches(recipe: Recipe, attempts: Sequence[Attempt], *, shares
     if shares_devices and not last.exclusive:
         return last.micro_batches
     # A batch that cannot be split may fit without the trials that shared the device with an earlier driver.
-    return next_micro_batches(recipe, last.micro_batches) or last.micro_batches
+    return next_micro_batches(trial, last.micro_batches) or last.micro_batches
 
 
 def describe_retry(job: Job, *, resumes: bool) -> str:
@@ -97,23 +96,26 @@ def find_failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: b
         if losses < MAX_LOSSES:
             return None
         return Failure(cause="lost", message=f"{last.message} ({losses} times after epoch {last.epoch})")
-    if (shares_devices and not last.exclusive) or next_micro_batches(trial.recipe, last.micro_batches) is not None:
+    if (shares_devices and not last.exclusive) or next_micro_batches(trial, last.micro_batches) is not None:
         return None
     tried = f", also with {last.micro_batches} micro-batches per batch" if last.micro_batches > 1 else ""
     return Failure(cause="out_of_memory", message=f"{last.message}{tried}; reduce the batch size or the crop")
 
 
-def next_micro_batches(recipe: Recipe, micro_batches: int) -> int | None:
+def next_micro_batches(trial: Trial, micro_batches: int) -> int | None:
     """Return the next larger number of equal micro-batches into which a batch can be split.
 
     Args:
-        recipe: the recipe of the trial.
+        trial: the trial.
         micro_batches: the current number.
 
     Returns:
-        The number; None if there is none, or if the loss depends on the whole batch, which is never split then.
+        The number; None if there is none with as many images per micro-batch as the head needs, or if the loss depends
+        on the whole batch, which is never split then.
     """
+    recipe = trial.recipe
     if recipe.loss.batch_terms:
         return None
     images = recipe.batch_size // recipe.grad_accum_steps
-    return next((more for more in range(micro_batches + 1, images + 1) if images % more == 0), None)
+    most = images // trial.variant.head.min_images
+    return next((more for more in range(micro_batches + 1, most + 1) if images % more == 0), None)

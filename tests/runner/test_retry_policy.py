@@ -81,6 +81,21 @@ def test_batch_is_not_split_for_losses_of_the_whole_batch(term: str, value: Any)
     assert find_failure(trial, [out_of_memory()], shares_devices=False) is not None
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "numbers"), [(8, 1, [1, 2, 4]), (6, 1, [1, 2, 3]), (8, 4, [1]), (2, 1, [1])]
+)
+def test_a_batch_is_split_into_as_many_images_as_the_head_needs(
+    batch: int, accumulate: int, numbers: list[int]
+) -> None:
+    head = {"head": "deeplabv3plus", "backbone": "resnet18-scratch"}
+    trial = build_trial(head, batch_size=batch, grad_accum_steps=accumulate)
+    assert trial.variant.head.min_images == 2, "one image would be an error of its batch norm"
+    attempts: list[Attempt] = []
+    while not attempts or find_failure(trial, attempts, shares_devices=False) is None:
+        attempts.append(out_of_memory(create_job(trial, attempts, shares_devices=False).micro_batches))
+    assert [attempt.micro_batches for attempt in attempts] == numbers
+
+
 ATTEMPTS = st.lists(
     st.builds(out_of_memory, micro_batches=st.sampled_from([1, 2, 4]), exclusive=st.booleans())
     | st.builds(lost, st.integers(0, 3)),
@@ -104,9 +119,10 @@ def test_every_history_of_attempts_has_a_next_job(
 @settings(deadline=None)
 @given(batch=st.integers(1, 64), accumulate=st.integers(1, 8))
 def test_micro_batches_are_equal_and_increase_to_one_image_each(batch: int, accumulate: int) -> None:
-    recipe = build_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate).recipe
+    trial = build_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate)
+    recipe = trial.recipe
     micro_batches, seen = 1, [1]
-    while (more := next_micro_batches(recipe, micro_batches)) is not None:
+    while (more := next_micro_batches(trial, micro_batches)) is not None:
         assert more > micro_batches and recipe.batch_size % (recipe.grad_accum_steps * more) == 0
         micro_batches = more
         seen.append(micro_batches)
