@@ -21,7 +21,7 @@ from fcnlab.data.datasets.folder import Folder, FolderLayout, list_images
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.data.datasets.splits import divide_ids, find_split_names
-from fcnlab.data.inspection.pairing import pair_files
+from fcnlab.data.inspection.pairing import pair_files, pair_listed
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -565,3 +565,24 @@ def test_camvid_as_a_folder_dataset_equals_camvid(real_data: Path) -> None:
         ours, theirs = own.split(name)[0], known.split(name)[0]
         np.testing.assert_array_equal(ours.image, theirs.image)
         np.testing.assert_array_equal(ours.label, theirs.label)
+
+
+def test_two_images_of_a_list_with_one_id_are_an_error_that_names_both(tmp_path: Path) -> None:
+    for sequence in ("s0", "s1"):
+        put(tmp_path / sequence, "000")
+    lines = [f"{tmp_path}/{name}/images/000.jpg {tmp_path}/{name}/masks/000.png" for name in ("s0", "s1")]
+    lists = {"train": tmp_path / "train.txt", "val": tmp_path / "val.txt"}
+    lists["train"].write_text("\n".join(lines))
+    lists["val"].write_text(lines[0])
+    message = (
+        rf"{tmp_path}/s1/images/000.jpg: has the same id '000' as {tmp_path}/s0/images/000.jpg; ids are paths below"
+    )
+    narrow = folder(tmp_path / "s0", fractions={}, lists=lists)
+    for use in (lambda: narrow.split("train"), lambda: narrow.fingerprint(("train", "val"))):
+        with pytest.raises(DataError, match=message):
+            use()
+    with pytest.raises(DataError, match=message):
+        pair_listed(lists.values(), str(tmp_path / "s0/images"), str(tmp_path / "s0/masks"))
+    wide = Folder(FolderLayout(str(tmp_path), str(tmp_path), lists=lists), [("a", [0]), ("b", [1])])
+    assert wide.split("train").ids == ("s0/images/000", "s1/images/000")
+    assert narrow.split("val").ids == ("000",)

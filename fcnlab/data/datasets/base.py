@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -328,7 +328,27 @@ class FileDataset(Dataset):
             raise EmptySplitError(
                 f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}"
             )
+        check_ids(pairs)
         return pairs
+
+
+def check_ids(pairs: Iterable[Pair]) -> None:
+    """Check that no two images of a split have the same id, by which images are counted and compared.
+
+    Args:
+        pairs: the files of the split.
+
+    Raises:
+        DataError: an id belongs to two images.
+    """
+    images: dict[str, Path] = {}
+    for pair in pairs:
+        first = images.setdefault(pair.id, pair.image)
+        if first != pair.image:
+            raise DataError(
+                f"{pair.image}: has the same id '{pair.id}' as {first}; ids are paths below the folder of the images: "
+                "use a folder that contains both"
+            )
 
 
 def list_files(folder: Path, expected_layout: str) -> list[Path]:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from fcnlab.config.dataset import CrossValidation
-from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair
+from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair, check_ids
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.data.datasets.splits import (
@@ -146,6 +146,7 @@ class Folder(FileDataset):
         if not pairs:
             where = self.files.lists.get(split) or self.files.images.replace(SPLIT, split)
             raise EmptySplitError(f"{where}: the split '{split}' has no images; add some, or remove the split")
+        check_ids(pairs)
         return pairs
 
     def list_pairs(self, split: str) -> list[Pair]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcnlab.data.datasets.base import Pair, check_ids
 from fcnlab.data.datasets.folder import list_images, match_files
 from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs
 from fcnlab.errors import DataError
@@ -91,9 +92,10 @@ def pair_listed(lists: Iterable[Path], images: str, masks: str) -> Pairing | Non
         masks: folder of the masks.
 
     Raises:
-        DataError: a list cannot be read, or a file in it is missing.
+        DataError: a list cannot be read, a file in it is missing, or two images have the same id.
     """
     listed = [read_pairs(file, Path(images), Path(masks)) for file in lists]
+    check_ids(Pair(*pair) for found in listed for pair in found or ())
     pairs = {id_: (image, mask) for found in listed for id_, image, mask in found or ()}
     return Pairing("", "", pairs, (), ()) if pairs else None
 
