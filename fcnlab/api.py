@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
@@ -29,9 +29,15 @@ if TYPE_CHECKING:
     from fcnlab.runner.run import Outcome
     from fcnlab.trial.record import CheckpointChoice
 
+LabOrFolder: TypeAlias = Lab | str | os.PathLike[str]
+"""A lab, or its folder."""
+
+GridOrFile: TypeAlias = Grid | str | os.PathLike[str]
+"""A grid, or the path of its file."""
+
 
 def build_model(
-    variant: str, num_classes: int, *, seed: int = 0, pretrained: bool = True, lab: Lab | None = None
+    variant: str, num_classes: int, *, seed: int = 0, pretrained: bool = True, lab: LabOrFolder | None = None
 ) -> FCN:
     """Build the model of a variant.
 
@@ -43,7 +49,7 @@ def build_model(
         num_classes: number of classes.
         seed: seed of the initialization; the same seed gives the same weights.
         pretrained: load the weights of the backbone's registry entry; otherwise initialize it randomly.
-        lab: lab whose registry is used; by default that of the current folder.
+        lab: lab whose registry is used, or its folder; by default that of the current folder.
 
     Returns:
         The model in training mode, in float32.
@@ -54,7 +60,7 @@ def build_model(
     """
     from fcnlab.trial.build import build_model as build
 
-    lab = lab or Lab.find()
+    lab = _find_lab(lab)
     config = variant_config(variant, lab)
     if not pretrained:
         config = config.from_scratch()
@@ -80,14 +86,17 @@ def variant_config(name: str, lab: Lab) -> Variant:
     return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 
-def load_grid(source: str | os.PathLike[str] | Mapping[str, Any], name: str = "", *, lab: Lab | None = None) -> Grid:
+def load_grid(
+    source: str | os.PathLike[str] | Mapping[str, Any], name: str = "", *, lab: LabOrFolder | None = None
+) -> Grid:
     """Read and validate a grid file, or a dict with its content.
 
     Args:
         source: path of the grid file; or a dict with the keys of a grid file (`docs/grids.md`).
         name: name of the grid of a dict. `run_grid` writes the dict to `experiments/<name>.yaml`, so that the commands
             find the grid; until then nothing is written.
-        lab: lab of the grid; by default the folder above `experiments/` of the file, and the current folder for a dict.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/` of the file, and the current
+            folder for a dict.
 
     Raises:
         ConfigError: the grid is not valid; the message has one line per error.
@@ -106,15 +115,15 @@ def load_grid(source: str | os.PathLike[str] | Mapping[str, Any], name: str = ""
     if isinstance(source, Mapping):
         if not name:
             raise ConfigError('a grid that is a dict needs a name, such as load_grid({...}, name="heads")')
-        return (lab or Lab.find()).create_grid(source, name)
+        return _find_lab(lab).create_grid(source, name)
     path = Path(source)
     if name:
         raise ConfigError(f"{path}: a grid file has the name of its file; leave out name={name!r}, or rename the file")
-    return (lab or Lab.find(path)).load_grid(path)
+    return _find_lab(lab, path).load_grid(path)
 
 
 def run_grid(
-    grid: Grid,
+    grid: GridOrFile,
     *,
     executor: str = RunOptions.executor,
     workers: int | None = RunOptions.workers,
@@ -128,13 +137,13 @@ def run_grid(
     checkpoint_every: float = RunOptions.checkpoint_every,
     log_every: int | None = RunOptions.log_every,
     hang_timeout: float | None = RunOptions.hang_timeout,
-    lab: Lab | None = None,
+    lab: LabOrFolder | None = None,
     quiet: bool = False,
 ) -> Outcome:
     """Run the remaining trials of a grid, publish them to MLflow and write the report.
 
     Args:
-        grid: the grid, from `load_grid`.
+        grid: the grid, from `load_grid`, or the path of its file.
         executor: `process`, `serial`, `ray`, or the name of an extension.
         workers: number of trials that run at the same time; None chooses it for the machine.
         threads: number of CPU threads per trial; None chooses it for the machine.
@@ -148,7 +157,7 @@ def run_grid(
         log_every: number of steps between two training losses that are recorded; None records those of epochs only.
         hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
             does so.
-        lab: lab of the grid; by default the folder above `experiments/`.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
         quiet: print no progress.
 
     Returns:
@@ -164,7 +173,7 @@ def run_grid(
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import run_grid as run_trials
 
-    lab = lab or Lab.find(grid.path)
+    grid, lab = _find_grid(grid, lab)
     reporter = ProgressReporter() if quiet else create_reporter(create_console())
     options = RunOptions(
         executor=executor,
@@ -187,7 +196,7 @@ def run_grid(
 
 
 def load(
-    trial: str | os.PathLike[str], *, checkpoint: CheckpointChoice | None = None, lab: Lab | None = None
+    trial: str | os.PathLike[str], *, checkpoint: CheckpointChoice | None = None, lab: LabOrFolder | None = None
 ) -> TrainedModel:
     """Load the model of a finished trial or of an exported file.
 
@@ -196,7 +205,7 @@ def load(
             reported split, key of a trial or its first characters, its run folder, or a file of `fcnlab export`.
         checkpoint: load the weights of the last epoch, or of the epoch with the best mIoU on val; by default the
             checkpoint of the grid file, and `last` for a trial that is not named by a grid file.
-        lab: lab of the trial; by default that of the grid file or of the current folder.
+        lab: lab of the trial, or its folder; by default that of the grid file or of the current folder.
 
     Returns:
         The model; `model.predict(image)` returns the label of each pixel of a PIL image.
@@ -210,7 +219,7 @@ def load(
     from fcnlab.runner.find import find_grid_file, find_reference
 
     name = os.fspath(trial)
-    return load_model(name, checkpoint, lab or Lab.find(find_grid_file(name)), find_reference)
+    return load_model(name, checkpoint, _find_lab(lab, find_grid_file(name)), find_reference)
 
 
 def load_model(
@@ -246,12 +255,12 @@ def load_model(
     return load_trial(finished, checkpoint or reference.checkpoint)
 
 
-def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+def frame(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """Return a data frame with one row per trial.
 
     Args:
-        grid: the grid, from `load_grid`.
-        lab: lab of the grid; by default the folder above `experiments/`.
+        grid: the grid, from `load_grid`, or the path of its file.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
 
     Returns:
         The frame; `docs/reading-a-report.md` describes the columns.
@@ -259,18 +268,18 @@ def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     from fcnlab.report.frame import trials_frame
     from fcnlab.runner.plan import make_plan
 
-    lab = lab or Lab.find(grid.path)
+    grid, lab = _find_grid(grid, lab)
     plan = make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return tracker.call(lambda store: trials_frame(plan, store))
 
 
-def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+def summary(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """Return a data frame with one row per cell, with the intervals of the table.
 
     Args:
-        grid: the grid, from `load_grid`.
-        lab: lab of the grid; by default the folder above `experiments/`.
+        grid: the grid, from `load_grid`, or the path of its file.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
 
     Returns:
         The frame; `docs/reading-a-report.md` describes the columns.
@@ -278,17 +287,17 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     from fcnlab.report.report import report_plan
     from fcnlab.runner.plan import make_plan
 
-    lab = lab or Lab.find(grid.path)
+    grid, lab = _find_grid(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return report_plan(make_plan(grid, lab), lab, tracker).cells
 
 
-def curves(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+def curves(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """Return a data frame with one row per trial and epoch, also of trials that are running or have failed.
 
     Args:
-        grid: the grid, from `load_grid`.
-        lab: lab of the grid; by default the folder above `experiments/`.
+        grid: the grid, from `load_grid`, or the path of its file.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
 
     Returns:
         Columns `cell`, one per axis, `seed`, `key`, `epoch`, `loss`, `lr`, `images_per_s`, `seconds`, `val_miou` and
@@ -297,19 +306,19 @@ def curves(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     from fcnlab.report.report import make_curves
     from fcnlab.runner.plan import make_plan
 
-    lab = lab or Lab.find(grid.path)
+    grid, lab = _find_grid(grid, lab)
     plan = make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return tracker.call(lambda store: make_curves(plan, lab, store))
 
 
-def compare(a: str, b: str, *, lab: Lab | None = None) -> CellComparison:
+def compare(a: str, b: str, *, lab: LabOrFolder | None = None) -> CellComparison:
     """Compare two cells or trials: the difference in mIoU of `b` to `a` with its interval, by class and by image.
 
     Args:
         a: `FILE:CELL`, `FILE:CELL:SEED`, `FILE:best`, the first characters of a trial's key, or a run folder.
         b: the other cell or trial.
-        lab: lab of the trials; by default that of the grid file or of the current folder.
+        lab: lab of the trials, or its folder; by default that of the grid file or of the current folder.
 
     Returns:
         The comparison; its `difference`, `classes` and `images` contain the numbers.
@@ -321,18 +330,18 @@ def compare(a: str, b: str, *, lab: Lab | None = None) -> CellComparison:
     from fcnlab.report import comparison
     from fcnlab.runner.find import find_grid_file, find_reference
 
-    lab = lab or Lab.find(find_grid_file(a, b))
+    lab = _find_lab(lab, find_grid_file(a, b))
     sides = [comparison.load_side(find_reference(name, lab), lab) for name in (a, b)]
     return comparison.compare(*sides)
 
 
-def diff(a: str, b: str, *, lab: Lab | None = None) -> pd.DataFrame:
+def diff(a: str, b: str, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """Return every field in which two trials differ: configuration, data, code, environment, metrics, cost.
 
     Args:
         a: `FILE:CELL:SEED`, `FILE:best`, the first characters of a trial's key, or a run folder.
         b: the other trial.
-        lab: lab of the trials; by default that of the grid file or of the current folder.
+        lab: lab of the trials, or its folder; by default that of the grid file or of the current folder.
 
     Returns:
         Columns `section`, `field`, `a`, `b` and `delta`, which is `b - a` for numbers. Metrics are fractions of 1.
@@ -346,18 +355,18 @@ def diff(a: str, b: str, *, lab: Lab | None = None) -> pd.DataFrame:
     from fcnlab.runner.find import find_grid_file, find_reference
     from fcnlab.trial.diff import diff_records
 
-    lab = lab or Lab.find(find_grid_file(a, b))
+    lab = _find_lab(lab, find_grid_file(a, b))
     differences = diff_records(*(find_reference(name, lab).read_record() for name in (a, b)))
     rows = [(one.section, one.field, one.a, one.b, one.delta) for one in differences]
     return pd.DataFrame(rows, columns=["section", "field", "a", "b", "delta"])
 
 
-def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:
+def report(grid: GridOrFile, *, lab: LabOrFolder | None = None, predict: bool = False) -> Report:
     """Write the report of a grid to `results/<grid>/`, from the records of the lab and of MLflow.
 
     Args:
-        grid: the grid, from `load_grid`.
-        lab: lab of the grid; by default the folder above `experiments/`.
+        grid: the grid, from `load_grid`, or the path of its file.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
         predict: predict images that the page shows and that are not saved yet, if the weights are available.
 
     Returns:
@@ -368,9 +377,22 @@ def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Repo
     """
     from fcnlab.report.write import create_report
 
-    lab = lab or Lab.find(grid.path)
+    grid, lab = _find_grid(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return create_report(grid, lab, tracker, predict=predict, after_run=False)
+
+
+def _find_lab(lab: LabOrFolder | None, file: Path | None = None) -> Lab:
+    """Return a lab, or find that of a folder or of a grid file."""
+    return lab if isinstance(lab, Lab) else Lab.find(file, root=None if lab is None else Path(lab))
+
+
+def _find_grid(grid: GridOrFile, lab: LabOrFolder | None) -> tuple[Grid, Lab]:
+    """Return a grid, or that of a file, and its lab."""
+    if isinstance(grid, Grid):
+        return grid, _find_lab(lab, grid.path)
+    found = _find_lab(lab, Path(grid))
+    return found.load_grid(Path(grid)), found
 
 
 @contextmanager

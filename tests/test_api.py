@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,8 +13,10 @@ import fcnlab
 from fcnlab.api import variant_config
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
 from tests.conftest import REPOSITORY
 from tests.patience import patience
+from tests.report.finished_grid import finished_lab
 
 
 def test_importing_fcnlab_imports_no_heavy_package() -> None:
@@ -89,3 +93,16 @@ def test_an_unknown_checkpoint_and_one_of_an_exported_file_are_refused(lab: Lab)
 
 def test_the_grids_of_the_repository_load() -> None:
     assert len(fcnlab.load_grid(REPOSITORY / "experiments" / "quickstart.yaml")) == 12
+
+
+def test_a_grid_and_a_lab_can_be_given_by_their_paths(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path / "lab")
+    pd.testing.assert_frame_equal(fcnlab.frame(grid.path), fcnlab.frame(grid, lab=lab))
+    pd.testing.assert_frame_equal(fcnlab.summary(str(grid.path)), fcnlab.summary(grid))
+    moved = shutil.move(grid.path, tmp_path / "elsewhere.yaml")
+    assert list(fcnlab.frame(moved, lab=str(lab.root))["status"]) == 9 * ["finished"]
+    assert fcnlab.load_grid(moved, lab=lab.root).path == Path(moved)
+    key = make_plan(grid, lab).trials[0].key
+    assert fcnlab.diff(key, key, lab=str(lab.root)).empty
+    with pytest.raises(RunError, match="no such folder"):
+        fcnlab.frame(grid, lab=tmp_path / "absent")
