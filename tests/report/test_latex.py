@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -137,6 +138,13 @@ def test_columns_are_chosen_to_fit_and_wide_has_all(long: Report) -> None:
     assert r"\rotatebox" not in report_to_latex(long, wide=True), "default columns are left out instead"
     many = View((*named, "delta_mean", "params", "gmacs", "images_per_s", "peak_memory", "train_seconds"))
     assert "choose fewer columns" in report_to_latex(long, many), "columns that the user names are never dropped"
+
+
+def test_a_table_that_may_be_taller_than_a_page_has_a_hint() -> None:
+    report = committed("quickstart")
+    assert "taller than a page" not in report_to_latex(report)
+    many = replace(report, cells=pd.concat([report.cells] * 9, ignore_index=True))
+    assert "% The table has 54 rows and may be taller than a page: split it, or put one axis" in report_to_latex(many)
 
 
 def test_a_caption_and_labels_of_the_grid_file_are_used(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ CHOICES = (("miou", "delta", "pixel_acc"), ("miou", "delta"), ("miou", "delta_me
            ("miou", "delta_mean"), ("miou", "pixel_acc"), ("miou",))  # fmt: skip
 """Columns of a table that fits a column of the paper, from the most to the fewest."""
 
+MAX_ROWS = 45
+"""Rows of a table that fit a page of A4 with caption and note."""
+
 SHORT = {"delta": "Δ [95 %]", "delta_mean": "Δ", "images_per_s": "im./s", "peak_memory": "mem. GB",
          "device_hours": "dev.-h"}  # fmt: skip
 """Headings that are shorter than those of `COLUMNS`."""
@@ -49,6 +52,11 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         comments.append(f"Left out, since the table would be wider than {room}: {', '.join(left_out)}.")
     if layout is None:
         comments.append("The table is wider than the page: choose fewer columns with --columns.")
+    if len(table.rows) > MAX_ROWS:
+        comments.append(
+            f"The table has {len(table.rows)} rows and may be taller than a page: split it, or put one axis into the "
+            "columns with --pivot."
+        )
     return to_latex(
         table,
         labels.caption or report.grid.file.question,
