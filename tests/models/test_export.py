@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import AvgPool2dSame, Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
@@ -80,6 +81,25 @@ def test_an_exported_network_computes_the_same_at_another_size(head: str, backbo
     with torch.inference_mode():
         for size in [(128, 64), (75, 101), (97, 130), (99, 79), (134, 92), (76, 103)]:
             assert torch.allclose(program(noise(*size)), model(noise(*size)), atol=1e-5)
+
+
+def test_a_dilated_network_with_same_padding_can_be_saved(tmp_path: Path) -> None:
+    # The pooling of its shortcuts keeps the size of maps, by padding that depends on the size of the image.
+    model = lively(built("dilated8-aux", "bilinear", "resnet10t-scratch"))
+    torch.export.save(exported(model, EVERY_SIZE), tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.inference_mode():
+        for size in [(128, 64), (97, 130), (76, 103)]:
+            assert torch.allclose(program(noise(*size)), model(noise(*size)), atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_same_padding_is_exported_for_every_size(stride: int) -> None:
+    model = nn.Sequential(Conv2dSame(3, 2, 3, stride=stride, dilation=2), AvgPool2dSame(2, stride=stride))
+    with export_pooling_of_any_size():
+        program = export(model, (noise(75, 101),), dynamic_shapes=(EVERY_SIZE,)).module()
+    for size in [(64, 96), (75, 101), (97, 130), (79, 98)]:
+        assert torch.allclose(program(noise(*size)), model(noise(*size)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMED)
