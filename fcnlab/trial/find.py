@@ -139,7 +139,10 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
         raise RunError(f"{name}: {problem}")
     keys = list_keys(lab.runs)
     if not keys:
-        raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab (in Python, lab=...), or pass a run folder")
+        raise RunError(
+            f"{lab.runs}: contains no trials; set the folder of the lab with --lab (in Python, lab=...), or pass a run "
+            "folder"
+        )
     matches = [key for key in keys if key.startswith(name.lower())] if name else []
     if len(matches) == 1:
         return RunFolder(lab.runs, matches[0])
