@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,96 @@ def test_names_that_do_not_fit_the_values_are_refused_with_a_remedy(
     assert output.code == 2 and output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
     assert message in output.err
     assert not Path("registry/datasets.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("levels", "options", "message"),
+    [
+        (
+            [0, 0, 0, 128, 255, 255],
+            ["--classes", "a,b"],
+            "or give a class several values, such as --classes a=0,b=128+255",
+        ),
+        ([0, 0, 0, 128, 255, 255], ["--classes", "b"], "such as --classes background=0,b=128+255"),
+        ([0, 0, 0, 1, 1, 2], ["--classes", "a=0,b=2"], "1 (33.33 % of the pixels), neither a class nor ignored; add a"),
+        ([0] * 12 + [255] * 11 + [1], ["--classes", "a,b"], "such as --classes a=0,b=1+255"),
+    ],
+)
+def test_no_suggestion_ignores_the_most_frequent_value_beside_the_background(
+    call: Call, make: Make, levels: list[int], options: list[object], message: str
+) -> None:
+    make(levels)
+    output = add(call, *options)
+    assert output.code == 2 and message in output.err and "pass --ignore" not in output.err
+
+
+def test_frequent_white_is_a_class_among_gray_levels_and_a_border_among_labels(call: Call, make: Make) -> None:
+    make([0, 0, 0, 128, 255, 255])
+    assert add(call).code == 0
+    assert entries()["mine"]["classes"] == {"class_0": 0, "class_128": 128, "class_255": 255}
+    make([0, 0, 0, 1, 255, 255])
+    assert add(call, "--classes", "a,b", "--force").code == 0
+    assert entries()["mine"]["classes"] == ["a", "b"] and entries()["mine"]["ignore"] == [255]
+
+
+def blurred(folder: Path, colors: np.ndarray) -> None:
+    """Replace the masks by discs on a background that are resized with interpolation."""
+    y, x = np.mgrid[:40, :40]
+    for number, mask in enumerate(sorted((folder / "masks").iterdir())):
+        disc = colors[((y - 20) ** 2 + (x - 12 - number) ** 2 < 100).astype(int)]
+        Image.fromarray(disc).resize((60, 60), Image.Resampling.BICUBIC).save(mask)
+        Image.new("RGB", (60, 60), (20 * number, 0, 0)).save(
+            folder / f"images/{mask.name.replace('_mask.png', '.jpg')}"
+        )
+
+
+BLURRED = "the masks were probably resized with interpolation, antialiased or saved as JPEG: besides "
+
+
+@pytest.mark.parametrize("options", [[], ["--classes", "a,b"], ["--classes", "a=0,b=255"], ["--ignore", "255"]])
+def test_masks_that_were_interpolated_are_refused(call: Call, make: Make, tmp_path: Path, options: list[str]) -> None:
+    make([0, 255])
+    blurred(tmp_path / "mine", np.array([0, 255], np.uint8))
+    output = add(call, *options)
+    assert output.code == 2 and output.err.count("\n") == 1
+    assert f"{BLURRED}0, 255, they contain " in output.err and "nearest-neighbor" in output.err
+    assert "b=" not in output.err and not Path("registry/datasets.yaml").exists()
+
+
+def test_color_masks_that_were_interpolated_are_refused(call: Call, make: Make, tmp_path: Path) -> None:
+    make([[0, 0, 0], [255, 0, 0]])
+    blurred(tmp_path / "mine", np.array([[0, 0, 0], [220, 20, 60]], np.uint8))
+    for options in ([], ["--classes", "a=#000000,b=#dc143c"]):
+        refused(add(call, *options), f"{BLURRED}#000000, #dc143c, they contain ")
+
+
+def test_interpolated_masks_of_a_hand_written_entry_are_named_by_check(call: Call, make: Make, tmp_path: Path) -> None:
+    make([0, 255])
+    assert add(call, "--classes", "a,b").code == 0
+    blurred(tmp_path / "mine", np.array([0, 255], np.uint8))
+    output = call("data", "check", "mine", "--json")
+    problems = [problem for split in json.loads(output.out)["splits"] for problem in split["problems"]]
+    assert output.code == 2 and len(problems) == len(TEN.split())
+    for problem in problems:
+        assert problem["kind"] == "undefined label" and "resized with interpolation" in problem["what"]
+        assert "nearest-neighbor" in problem["remedy"]
+
+
+def test_interpolated_values_can_be_assigned_explicitly(call: Call, make: Make, tmp_path: Path) -> None:
+    make([0, 255])
+    blurred(tmp_path / "mine", np.array([0, 255], np.uint8))
+    grays = sorted(
+        {
+            value
+            for path in (tmp_path / "mine/masks").iterdir()
+            for value in np.unique(np.asarray(Image.open(path))).tolist()
+        }
+    )
+    low, high = ([str(value) for value in grays if (value < 128) is is_low] for is_low in (True, False))
+    assert add(call, "--classes", f"a={'+'.join(low)},b={'+'.join(high)}").code == 0
+    assert add(call, "--classes", "a,b", "--ignore", ",".join([*low[1:], *high[:-1]]), "--force").code == 0
+    assert entries()["mine"]["classes"] == {"a": 0, "b": 255}
+    assert call("data", "check", "mine").code == 0
 
 
 def test_class_of_a_list_is_ignored_by_its_name(call: Call, make: Make) -> None:

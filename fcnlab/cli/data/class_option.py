@@ -44,7 +44,7 @@ def decide_classes(contents: Contents, option: str | None, ignore: str | None) -
         given = None if ignore is None or not values else list(parse_values([_parse_value(part) for part in values]))
     except ValueError as error:
         raise ConfigError(f"--ignore {ignore}: {error}") from None
-    choice = propose_classes(contents.values, given) if option is None else _read_choice(contents, option, given)
+    choice = propose_classes(contents, given) if option is None else _read_choice(contents, option, given)
     return _ignore_classes(choice, [part for part in parts if part not in values])
 
 

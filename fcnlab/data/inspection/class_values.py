@@ -11,6 +11,7 @@ from fcnlab.console import format_count
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import LabelCounts, no_counts
 from fcnlab.data.datasets.base import FileSplit
+from fcnlab.data.inspection.interpolated_masks import describe_interpolation, find_interpolated_values, gray_level
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.errors import DataError, list_some
 
@@ -19,6 +20,9 @@ MaskValue = int | str
 
 Values = tuple[tuple[str, tuple[MaskValue, ...]], ...]
 """Class names with the values that represent them in masks."""
+
+MOST_LABELS = 64
+"""Numbers from this one on are gray levels, unless a fourth of the numbers below the greatest occur."""
 
 SHOWN = 10
 """Maximum number of names and values that a message lists."""
@@ -42,23 +46,30 @@ class ClassChoice:
     note: str = ""
 
 
-def propose_classes(values: Sequence[MaskValue], ignore: Sequence[MaskValue] | None) -> ClassChoice:
+def propose_classes(contents: Contents, ignore: Sequence[MaskValue] | None) -> ClassChoice:
     """Propose classes with generated names, and ignored values.
 
-    By default 255 is ignored, unless the masks contain only 0 and 255 (or black and white), which become two classes.
+    By default 255 is ignored, unless the masks contain only 0 and 255 (or black and white), which become two classes,
+    or 255 is a frequent gray level among others.
 
     Args:
-        values: values of the masks.
+        contents: statistics of the masks.
         ignore: ignored values; None for the default.
 
     Raises:
-        DataError: fewer than two classes remain.
+        DataError: fewer than two classes remain, or the masks were interpolated.
     """
+    values = contents.values
+    _refuse_interpolated(contents, [value for value in values if value not in (ignore or ())])
     if ignore is None and list(values) in ([0, IGNORE_INDEX], BLACK_AND_WHITE):
         return ClassChoice((("background", (values[0],)), ("foreground", (values[1],))), [])
-    ignored: list[MaskValue] = (
-        list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
-    )
+    ignored: list[MaskValue] = list(ignore or ())
+    if (
+        ignore is None
+        and IGNORE_INDEX in values
+        and not (len(values) > 2 and _is_frequent_level(IGNORE_INDEX, contents))
+    ):
+        ignored = [IGNORE_INDEX]
     remaining = [value for value in values if value not in ignored]
     if not 2 <= len(remaining) <= MAX_CLASSES:
         raise DataError(
@@ -72,7 +83,8 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Mask
     """Assign a list of names to the values of masks.
 
     As many names as values are assigned in ascending order, which gives 0, 1, ... in most datasets and 0 and 255 in
-    binary masks. By default 255 is ignored where the names are as many as the other values.
+    binary masks. By default 255 is ignored where the names are as many as the other values, unless it is a frequent
+    gray level among others.
 
     Args:
         names: names of the classes, in the order of the labels.
@@ -80,9 +92,11 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Mask
         ignore: ignored values; None for the default.
 
     Raises:
-        DataError: the names are more or fewer than the values, or the masks contain colors, which have no order.
+        DataError: the names are more or fewer than the values, the masks contain colors, which have no order, or they
+            were interpolated.
     """
     values = contents.values
+    _refuse_interpolated(contents, [value for value in values if value not in (ignore or ())])
     numbers = _to_numbers(values)
     if numbers is None:
         raise DataError(
@@ -93,13 +107,38 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Mask
     remaining = [value for value in values if value not in (ignore or ())]
     ignored = [] if ignore is None else list(ignore)
     void = [value for value in remaining if numbers[value] == IGNORE_INDEX]
-    if ignore is None and len(remaining) > 2 and void and not _is_class(names, [numbers[value] for value in remaining]):
-        remaining.remove(void[0])
-        ignored = void
+    if ignore is None and len(remaining) > 2 and void:
+        is_class = _is_class(names, [numbers[value] for value in remaining]) or _is_frequent_level(void[0], contents)
+        ignored = [] if is_class else void
+        remaining = [value for value in remaining if value not in ignored]
     if len(names) != len(remaining) or len(names) == 1:
-        raise DataError(_explain_mismatch(names, remaining, ignored, numbers) + _describe_rare(contents, remaining))
+        raise DataError(
+            _explain_mismatch(names, remaining, ignored, numbers, contents.main_value)
+            + _describe_rare(contents, remaining)
+        )
     classes = tuple((name, (value,)) for name, value in zip(names, remaining, strict=True))
     return ClassChoice(classes, ignored, _describe_order(classes, numbers))
+
+
+def _refuse_interpolated(contents: Contents, values: Sequence[MaskValue]) -> None:
+    """Raise an error if interpolation has produced some of the values that are not assigned explicitly."""
+    found = find_interpolated_values(contents.pixels, contents.by_mask) if len(values) > 2 else []
+    if not set(values).isdisjoint(found):
+        raise DataError(describe_interpolation(found, contents.pixels))
+
+
+def _is_frequent_level(void: MaskValue, contents: Contents) -> bool:
+    """Return whether 255, or white, is the main value of gray masks such as 0, 128 and 255, or of nearly binary masks.
+
+    Otherwise it is a border or unlabeled, as in masks with the numbers of classes.
+    """
+    if void != contents.main_value:
+        return False
+    others = [value for value in contents.values if value not in (void, contents.background)]
+    highest = max(level for value in others if (level := gray_level(value)) is not None)
+    rare = 10 * sum(contents.pixels[value] for value in others) < contents.pixels[void]
+    is_binary = rare and contents.pixels[contents.background] > contents.pixels[void]
+    return is_binary or (highest >= MOST_LABELS and 4 * len(others) < highest)
 
 
 def _is_class(names: Sequence[str], values: Sequence[int]) -> bool:
@@ -121,7 +160,11 @@ def _describe_order(classes: Values, numbers: Mapping[MaskValue, int]) -> str:
 
 
 def _explain_mismatch(
-    names: Sequence[str], values: Sequence[MaskValue], ignored: Sequence[MaskValue], numbers: Mapping[MaskValue, int]
+    names: Sequence[str],
+    values: Sequence[MaskValue],
+    ignored: Sequence[MaskValue],
+    numbers: Mapping[MaskValue, int],
+    main_value: MaskValue | None,
 ) -> str:
     """Return the error for a mismatch between class names and mask values, with an assignment to edit."""
     besides = f" besides the ignored {format_items(ignored)}" if ignored else ""
@@ -130,14 +173,14 @@ def _explain_mismatch(
         f"{format_count(len(values), 'value')}{besides}: {format_items(values)}"
     )
     if len(names) == 1:
-        example = format_classes(["background", *names], values)
+        example = _format_joined(["background", *names], values)
         return f"{message}; a dataset needs at least two classes, such as {example}"
     if len(names) < len(values):
-        last, others = "+".join(str(value) for value in values[len(names) - 1 :]), values[len(names) :]
+        others = values[len(names) :]
+        ignore = f", or pass {_format_option('--ignore', ','.join(map(str, [*ignored, *others])))}"
         return (
-            f"{message}; name every value, give a class several values, such as "
-            f"{format_classes(names, [*values[: len(names) - 1], last])}, or pass "
-            f"{_format_option('--ignore', ','.join(map(str, [*ignored, *others])))}"
+            f"{message}; name every value, {'or ' if main_value in others else ''}give a class several values, such as "
+            f"{_format_joined(names, values)}{ignore if main_value not in others else ''}"
         )
     void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
     at = {numbers[value]: value for value in values}
@@ -164,7 +207,7 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[MaskValu
 
     Raises:
         DataError: values are undefined (listed with their share of the pixels), or classes have numbers and masks
-            colors.
+            colors, or the masks were interpolated.
     """
     defined = {value for _, values in classes for value in values} | {*ignore}
     first = contents.values[0]
@@ -180,11 +223,12 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[MaskValu
     undefined = [value for value in contents.values if value not in defined]
     if undefined:
         total = sum(contents.pixels.values())
+        _refuse_interpolated(contents, undefined)
         shares = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in undefined]
+        option = f", or pass {_format_option('--ignore', ','.join(map(str, [*ignore, *undefined])))}"
         raise DataError(
-            f"the masks contain {format_items(shares)}, neither a class nor ignored; add a class to --classes, or pass "
-            f"{_format_option('--ignore', ','.join(map(str, [*ignore, *undefined])))}"
-            f"{_describe_rare(contents, undefined)}"
+            f"the masks contain {format_items(shares)}, neither a class nor ignored; add a class to --classes"
+            f"{option if contents.main_value not in undefined else ''}{_describe_rare(contents, undefined)}"
         )
 
 
@@ -207,6 +251,13 @@ def format_classes(names: Sequence[str], values: Sequence[MaskValue]) -> str:
         values: the value of each class.
     """
     return _format_option("--classes", ",".join(f"{name}={v}" for name, v in zip(names, values, strict=False)))
+
+
+def _format_joined(names: Sequence[str], values: Sequence[MaskValue]) -> str:
+    """Return the option `--classes` that assigns a value to each name, and all remaining ones to the last name."""
+    first = len(names) - 1
+    rest = "+".join(map(str, values[first:]))
+    return format_classes(names, [*values[:first], rest] if rest else values)
 
 
 def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice) -> LabelCounts:

@@ -6,12 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pair
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
-from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeError, TransparentMaskError
+from fcnlab.data.datasets.labels import (
+    LabelDecoder,
+    LossyMaskError,
+    MaskModeError,
+    TransparentMaskError,
+    simplify_mode,
+)
+from fcnlab.data.inspection.interpolated_masks import REMEDY as INTERPOLATION_REMEDY
+from fcnlab.data.inspection.interpolated_masks import is_interpolated_mask
 from fcnlab.errors import DataError
 from fcnlab.paths import exists, is_folder
 
@@ -199,6 +208,9 @@ def _check_values(split: str, path: Path, mask: Image.Image, labels: LabelDecode
             kind, remedy = "mask mode", "save the mask in the expected mode"
         else:
             kind, what, remedy = "undefined label", what.removeprefix("undefined labels: "), LABEL_REMEDY
+            if is_interpolated_mask(np.asarray(simplify_mode(mask, path))):
+                what = f"{what}; it was probably resized with interpolation, antialiased or saved as JPEG"
+                remedy = INTERPOLATION_REMEDY
         return [Problem(split, str(path), kind, what, remedy)]
     return []
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.data.datasets.image_file import RGB, ImageFormat
 from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, open_mask, pack_rgb, simplify_mode
 from fcnlab.data.inspection.diagnosis import explain_mismatch
 from fcnlab.data.inspection.image_contents import ImageContents
+from fcnlab.data.inspection.interpolated_masks import REMEDY, Neighbors, is_interpolated
 from fcnlab.errors import DataError
 
 MAX_VALUES = 256
@@ -56,6 +58,17 @@ class Contents:
     def values(self) -> list[int | str]:
         """The values of the masks, sorted."""
         return sorted(self.pixels)  # all numbers or all colors
+
+    @property
+    def background(self) -> int | str:
+        """0 or black; if no mask contains it, the most frequent value."""
+        return next((value for value in (0, "#000000") if value in self.pixels), self.pixels.most_common(1)[0][0])
+
+    @property
+    def main_value(self) -> int | str | None:
+        """The most frequent value beside the background; None if several are."""
+        frequent = [found for found in self.pixels.most_common(3) if found[0] != self.background]
+        return frequent[0][0] if len(frequent) == 1 or (frequent and frequent[0][1] > frequent[1][1]) else None
 
 
 def read_contents(
@@ -108,7 +121,7 @@ def _read_pair(image: Path, mask: Path, contents: Contents) -> None:
     found_values, counts = np.unique(pack_rgb(values) if colors else values, return_counts=True)
     names = [f"#{value:06x}" if colors else int(value) for value in found_values]
     if len({*contents.pixels, *names}) > MAX_VALUES:
-        what = "colors; is it a photograph?" if colors else "values; are these numbers of objects, or depths?"
+        what = _describe_colors(values) if colors else "values; are these numbers of objects, or depths?"
         raise DataError(f"{mask}: the masks up to this one have more than {MAX_VALUES} {what}")
     if not colors and not 0 <= int(values.min()) <= int(values.max()) <= MAX_NUMBER:
         raise DataError(
@@ -119,3 +132,12 @@ def _read_pair(image: Path, mask: Path, contents: Contents) -> None:
     contents.by_mask[mask] = dict(zip(names, counts.tolist(), strict=True))
     contents.pixels.update(contents.by_mask[mask])
     contents.masks.update(names)
+
+
+def _describe_colors(values: NDArray[np.uint8]) -> str:
+    """Return the probable origin of a mask with many colors, uint8 [H, W, 3]."""
+    neighbors = Neighbors()
+    neighbors.add(values)
+    if is_interpolated(neighbors, least_between=0):  # few of the colors of JPEG are between those of their neighbors
+        return f"colors, most of them only at borders, as after interpolation or JPEG compression; {REMEDY}"
+    return "colors; is it a photograph?"
