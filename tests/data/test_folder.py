@@ -217,6 +217,37 @@ def test_lists_with_windows_line_endings_are_accepted(tmp_path: Path) -> None:
     assert train.ids == ("b", "a") and len(list(train)) == 2
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "{}_rgb.jpg",
+        "./{}_rgb.jpg",
+        "./images/{}_rgb.jpg",
+        "images/{}",
+        "/images/{}_rgb.jpg",
+        "../data/images/{}_rgb.jpg",
+        "data/images/{}_rgb.jpg",
+        "data\\images\\{}_rgb.jpg",
+        ".\\{}_rgb.jpg",
+        "PATH/data/images/{}_rgb.jpg",
+        "PATH/link/images/{}_rgb.jpg",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["_rgb", "_rgb.jpg"])
+def test_lists_of_images_contain_names_or_paths_and_comments(tmp_path: Path, form: str, suffix: str) -> None:
+    put(tmp_path / "data", "a x/b #c", image="_rgb.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "data", target_is_directory=True)
+    file = tmp_path / "train.txt"
+    lines = [form.replace("PATH", str(tmp_path)).format(id_) for id_ in ("x/b", "a", "#c")]
+    file.write_text("\n".join(["# split of 2020", *lines, "#a.jpg", "#"]))
+    assert folder(tmp_path / "data", lists={"train": file}, image_suffix=suffix).split("train").ids == (
+        "x/b",
+        "a",
+        "#c",
+    )
+
+
 def test_folder_links_are_followed_without_cycles(tmp_path: Path) -> None:
     put(tmp_path, "a sub/b .hidden/c")
     (tmp_path / "images/Thumbs.db").write_bytes(b"x")
@@ -266,11 +297,24 @@ def test_a_folder_that_was_renamed_is_named_with_its_key(tmp_path: Path, key: st
             lambda file: file.write_text("a\nzz\n"),
             r"train\.txt, line 2: no image 'zz' in .*/images, but a, b$",
         ),
-        (lambda file: file.write_text("./a.jpg\n"), "no image './a.jpg' in .*/images, "),
+        (lambda file: file.write_text("./c.jpg\n"), "no image './c.jpg' in .*/images, but a, b$"),
+        (lambda file: file.write_text("/images/aa\n"), r"no image '/images/aa' in .*/images, did you mean 'a'\?$"),
+        (
+            lambda file: file.write_text("# name and flag\nb  1\na -1\n"),
+            r"line 2: the image 'b' is followed by '1'; list only the images, .* without those whose flag -1 means ",
+        ),
+        (
+            lambda file: file.write_text("a.jpg,640,480\n"),
+            r"line 1: the image 'a\.jpg' is followed by '640,480'; list only the images, one per line, or each image",
+        ),
+        (
+            lambda file: file.write_text(f"{file.parent}/masks/a.png\n"),
+            r"line 1: '.*/masks/a\.png' is not below .*/images; correct the folder of the images, or list pairs",
+        ),
         (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: is not UTF-8 text; save it as UTF-8"),
         (lambda file: file.write_text("\n"), r"train\.txt: the split 'train' has no images; add"),
     ],
-    ids=["missing", "an unknown id", "a folder before it", "no text", "empty"],
+    ids=["missing", "an unknown id", "a folder", "a path", "a flag", "columns", "outside", "no text", "empty"],
 )
 def test_invalid_list_error_is_one_line(tmp_path: Path, harm: Callable[[Path], object], message: str) -> None:
     put(tmp_path, "a b")

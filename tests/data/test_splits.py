@@ -48,6 +48,18 @@ def test_paths_are_searched_below_the_folders_their_parents_and_beside_the_list(
     assert read_pairs(file, images, masks) is None
 
 
+def test_lines_of_pairs_that_begin_with_a_number_sign_are_comments_unless_the_image_exists(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "masks/a.png", "images/#b.jpg", "masks/#b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    file, images, masks = tmp_path / "train.txt", tmp_path / "images", tmp_path / "masks"
+    file.write_text("# image mask\n#a.jpg a.png\na.jpg a.png\n# images/a.jpg masks/a.png\n#b.jpg #b.png\n")
+    found = read_pairs(file, images, masks)
+    assert found is not None and [id_ for id_, _, _ in found] == ["a", "#b"]
+    file.write_text("# images/a.jpg masks/a.png\na\n")
+    assert read_pairs(file, images, masks) is None
+
+
 def test_ids_of_paths_with_dots_stay_below_the_folder(tmp_path: Path) -> None:
     for name in ("data/images/a.jpg", "data/masks/a.png", "other/b.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

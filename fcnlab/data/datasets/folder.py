@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ from fcnlab.data.datasets.splits import (
     divide_ids,
     divide_into_folds,
     find_split_names,
+    is_comment,
+    paths_below,
     read_list,
     read_pairs,
 )
 from fcnlab.errors import DataError, list_some, nearest
-from fcnlab.paths import exists, is_folder
+from fcnlab.paths import exists, is_file, is_folder
 
 SHOWN = 3
 """Number of existing names that an error message lists."""
@@ -336,24 +339,63 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
 
 
 def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
-    """Return the ids in a list; a line may also be the file name of an image, with or without the folder's name."""
+    """Return the ids in a list; a line may also be the file name or the path of an image, or a comment."""
     ids = []
     composed = {unicodedata.normalize("NFC", id_): id_ for id_ in images}
-    for number, name in read_list(file):
-        stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_EXTENSIONS else name
-        below = stem.removesuffix(files.image_suffix).lstrip("/")
-        choices = (name, below, below.removeprefix(f"{Path(files.images).name}/"))
+
+    def find(name: str) -> str | None:
         forms = (
-            choice if choice in images else composed.get(unicodedata.normalize("NFC", choice)) for choice in choices
+            choice if choice in images else composed.get(unicodedata.normalize("NFC", choice))
+            for choice in _list_id_forms(name, file, files)
         )
-        id_ = next((form for form in forms if form is not None), None)
-        if id_ is None:
-            what = "image with a mask" if files.skip_unpaired else "image"
-            raise DataError(
-                f"{file}, line {number}: no {what} '{name}' in {files.images}, {_suggest(below, list(images))}"
-            )
-        ids.append(id_)
+        return next((form for form in forms if form is not None), None)
+
+    for number, name in read_list(file):
+        id_ = find(name)
+        if id_ is not None:
+            ids.append(id_)
+        elif not is_comment(name):
+            first = next((part for part in _list_beginnings(name) if find(part) is not None), None)
+            below = min(_list_id_forms(name, file, files), key=len)
+            similar = _suggest(below, list(images))
+            raise DataError(f"{file}, line {number}: {_explain_unknown(name, first, similar, files)}")
     return ids
+
+
+def _list_id_forms(name: str, file: Path, files: FolderLayout) -> Iterator[str]:
+    """Yield the ids that a name or path in a list may mean, the most literal first."""
+    yield name
+    for path in paths_below(name, Path(files.images), file):
+        stem = path.removesuffix(Path(path).suffix) if has_extension(path) else path
+        yield from (path.removesuffix(files.image_suffix), stem.removesuffix(files.image_suffix))
+
+
+def _list_beginnings(line: str) -> Iterator[str]:
+    """Yield a line without its last one, two and three columns."""
+    for found in [*re.finditer(r"[\s,;]+", line)][:-4:-1]:
+        yield line[: found.start()]
+
+
+def _explain_unknown(name: str, first: str | None, similar: str, files: FolderLayout) -> str:
+    """Return the error about a line that is not an image of the dataset.
+
+    Args:
+        name: the line.
+        first: the image at its beginning; None if there is none.
+        similar: the images with similar names.
+        files: paths of images and masks.
+    """
+    if first is not None:
+        rest = name.removeprefix(first).strip(" \t,;")
+        remedy = "list only the images, one per line, or each image with its mask"
+        if rest in ("-1", "0", "1"):  # a list of one class of PASCAL VOC
+            remedy = "list only the images, one per line, without those whose flag -1 means that they lack the class"
+        return f"the image '{first}' is followed by '{rest}'; {remedy}"
+    folder = os.path.realpath(files.images)
+    if Path(name).is_absolute() and is_file(Path(name)) and not Path(os.path.realpath(name)).is_relative_to(folder):
+        return f"'{name}' is not below {files.images}; correct the folder of the images, or list pairs of paths"
+    what = "image with a mask" if files.skip_unpaired else "image"
+    return f"no {what} '{name}' in {files.images}, {similar}"
 
 
 def _to_number(value: int | str) -> int:

@@ -77,6 +77,37 @@ def read_list(
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
+def is_comment(line: str) -> bool:
+    """Return whether a line of a list is a comment, unless it is the name of an image that begins with `#`.
+
+    Args:
+        line: the line.
+    """
+    return line.startswith("#")
+
+
+def paths_below(name: str, folder: Path, file: Path) -> Iterator[str]:
+    """Yield the paths in a folder that a path in a list may mean, relative to the folder.
+
+    A relative path may begin below the folder, below its parent, or next to the list, with `/` or backslashes between
+    its parts. A slash at its beginning is left out, unless it leads to the folder.
+
+    Args:
+        name: path of an image, with or without extension.
+        folder: the folder.
+        file: the list.
+    """
+    written = name.replace("\\", "/")
+    places = [place / written.lstrip("/") for place in (folder, folder.parent, file.parent)]
+    roots = [folder]
+    if written.startswith("/"):
+        real = Path(os.path.realpath(Path(written).parent)) / Path(written).name  # a folder above may be a link
+        places, roots = [Path(written), real, *places], [folder, Path(os.path.realpath(folder))]
+    found = dict.fromkeys(Path(os.path.normpath(place)) for place in places)
+    for root in map(Path, map(os.path.normpath, roots)):
+        yield from (path.relative_to(root).as_posix() for path in found if path.is_relative_to(root) and path != root)
+
+
 def split_pair(line: str) -> tuple[str, str] | None:
     """Return the paths of an image and its mask in a line of a list; None if the line is one id or name.
 
@@ -109,6 +140,7 @@ def read_pairs(file: Path, images: Path, masks: Path, image_suffix: str = "") ->
         DataError: the list cannot be read, a file is missing, or only some lines are pairs.
     """
     lines = [(number, line, split_pair(line)) for number, line in read_list(file)]
+    lines = [(n, line, pair) for n, line, pair in lines if not is_comment(line) or _is_found(file, pair, images)]
     if not any(pair for _, _, pair in lines):
         return None
     pairs = []
@@ -120,11 +152,20 @@ def read_pairs(file: Path, images: Path, masks: Path, image_suffix: str = "") ->
     return pairs
 
 
-def _find(file: Path, number: int, name: str, folder: Path) -> Path:
+def _is_found(file: Path, pair: tuple[str, str] | None, images: Path) -> bool:
+    """Return whether the image of a pair exists."""
+    return pair is not None and _search(file, pair[0], images) is not None
+
+
+def _search(file: Path, name: str, folder: Path) -> Path | None:
     relative = name.replace("\\", "/").lstrip("/")
-    places = (folder, folder.parent, file.parent)
-    candidates = [place / relative for place in places] + ([Path(name)] if Path(name).is_absolute() else [])
-    found = next((path for path in candidates if is_file(path)), None)
+    candidates = [place / relative for place in (folder, folder.parent, file.parent)]
+    candidates += [Path(name)] if Path(name).is_absolute() else []
+    return next((path for path in candidates if is_file(path)), None)
+
+
+def _find(file: Path, number: int, name: str, folder: Path) -> Path:
+    found, places = _search(file, name, folder), (folder, folder.parent, file.parent)
     if found is None:
         listed = ", ".join(dict.fromkeys(map(str, places)))
         raise DataError(f"{file}, line {number}: no file '{name}' below {listed}")
