@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -485,6 +487,81 @@ def test_16_bit_images_get_the_range_of_their_values(call: Call, mine: Path) -> 
     number = TEN.split().index(sample.id)
     expected = [[round((100 * i + number) / 4095 * 255)] * 3 for i in range(3)]
     assert sample.image[0, :3].tolist() == expected
+
+
+def write_floats(folder: Path, change: Callable[[int, np.ndarray], object], dtype: type = np.float32) -> None:
+    """Replace the images by random values in 100..600, changed by a function of the number of the image."""
+    rng = np.random.default_rng(0)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        values: np.ndarray = rng.integers(100, 601, SHAPE).astype(dtype)
+        values[3, 3:5] = 100, 600
+        change(number, values)
+        save(values, file.with_suffix(".tif"))
+        file.unlink()
+
+
+def test_pixels_that_are_not_finite_are_a_warning_and_a_note(call: Call, mine: Path) -> None:
+    def change(number: int, values: np.ndarray) -> None:
+        if number < 2:
+            values[0, :3] = np.nan, np.inf, -np.inf
+        if number == 9:
+            values[:] = np.nan
+
+    write_floats(mine / "images", change)
+    output = add(call, "--classes", "ground,road,tree", "--val", "0.5")
+    assert output.code == 0 and entries()["mine"]["value_range"] == [100, 600]
+    assert output.err == (
+        f"warning: pixels that are NaN or infinite in 3 images, such as {(mine / 'images/a.tif').resolve()} "
+        "(3 pixels); NaN and -inf become 0 (black), inf becomes 255\n"
+    )
+    checked = call("data", "check", "mine", "--json")
+    notes = [note["what"] for split in json.loads(checked.out)["splits"] for note in split["notes"]]
+    found = [
+        re.match("NaN or infinite: ([0-9]+) pixels? in ([0-9]) images?; NaN and -inf become 0", note) for note in notes
+    ]
+    assert [sum(int(match[group]) for match in found if match) for group in (1, 2)] == [3 + 3 + 24, 3]
+    spec = Lab.find().registry.get("dataset", "mine")
+    assert isinstance(spec, Dataset)
+    dataset = Lab.find().open_dataset(spec)
+    sample = next(sample for name in ("train", "val") for sample in dataset.split(name) if sample.id == "a")
+    assert sample.image[0, :3, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "value_range", "levels"),
+    [
+        (-9999, np.float32, "[-9999, 600]", "12 levels"),
+        (-3.4e38, np.float32, "[-3.4e+38, 600]", "1 level"),
+        (65535, np.uint16, "[0, 65535]", "2 levels"),
+        (1e20, np.float32, "[100, 1e+20]", "1 level"),
+    ],
+)
+def test_a_value_far_from_all_others_is_a_warning_with_the_range_to_set(
+    call: Call, mine: Path, value: float, dtype: type, value_range: str, levels: str
+) -> None:
+    def change(number: int, values: np.ndarray) -> None:
+        values[0, : number % 2] = value
+
+    write_floats(mine / "images", change, dtype)
+    output = add(call, "--classes", "ground,road,tree")
+    assert output.code == 0 and output.err.count("\n") == 1
+    assert (
+        f"{value:g} is far from all other values, 100..600, as a value of missing data (nodata) is, in 5 images"
+        in output.err
+    )
+    assert (
+        f"with value_range: {value_range}, the others have about {levels} of 256: set value_range: [100, 600]"
+        in output.err
+    )
+
+
+@pytest.mark.parametrize("values", [(0, 600), (-500, 600), (100, 1500), (0, 0)])
+def test_values_near_the_others_are_no_warning(call: Call, mine: Path, values: tuple[float, float]) -> None:
+    def change(_: int, pixels: np.ndarray) -> None:
+        pixels[0, :2] = values
+
+    write_floats(mine / "images", change)
+    assert add(call, "--classes", "ground,road,tree").err == ""
 
 
 def test_the_range_of_pgm_images_is_of_their_stored_values(call: Call, mine: Path) -> None:

@@ -28,6 +28,7 @@ from fcnlab.data.inspection.split_warnings import (
     warn_of_repeated_images,
     warn_of_rotations,
     warn_of_unused_images,
+    warn_of_values,
 )
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
@@ -114,6 +115,7 @@ def find_warnings(
     return [
         *absent,
         *warn_of_rotations(contents.images.rotated),
+        *warn_of_values(contents.images),
         *warn_of_palettes(contents),
         *warn_of_repeated_images(splits),
         *(warn_of_unused_images(Path(whole), spec.used_splits) if whole is not None else ()),

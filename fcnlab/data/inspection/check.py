@@ -42,6 +42,7 @@ from fcnlab.data.inspection.diagnosis import (
     read_mask_palette,
     select_colors,
 )
+from fcnlab.data.inspection.image_contents import count_non_finite
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.sample_facts import EarlierSplits, LabelColors, SampleFacts, compare_samples
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
@@ -211,9 +212,17 @@ def _examine_sample(dataset: Dataset, name: str, split: Split, index: int) -> Sa
     with open_header(pair.image) as image:
         notes = tuple(find_exif_rotation(name, pair.image, image))
         conversion = describe_conversion(image, dataset.image_format)
+        non_finite = count_non_finite(image)
     counts = count_labels(sample.label)
     return SampleFacts(
-        id_, where, _hash_pixels(sample), _read_label_colors(pair), notes=notes, counts=counts, conversion=conversion
+        id_,
+        where,
+        _hash_pixels(sample),
+        _read_label_colors(pair),
+        notes=notes,
+        counts=counts,
+        conversion=conversion,
+        non_finite=non_finite,
     )
 
 

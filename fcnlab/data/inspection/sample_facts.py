@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fcnlab.console import format_count
 from fcnlab.data.cache.label_counts import LabelCounts
 from fcnlab.data.datasets.image_file import count_conversions
 from fcnlab.data.inspection.diagnosis import Problem
+from fcnlab.data.inspection.image_contents import NON_FINITE
 
 LabelColors = dict[int, bytes]
 """Colors of the numbers that occur in a palette mask, three bytes each."""
@@ -32,6 +34,7 @@ class SampleFacts:
         notes: notices about its files.
         counts: number of pixels of each label, int64 [256]; None if the sample cannot be decoded.
         conversion: change of the bands of the image; None if there is none.
+        non_finite: number of pixels of the image that are NaN or infinite.
     """
 
     id: str
@@ -42,6 +45,7 @@ class SampleFacts:
     notes: tuple[Problem, ...] = ()
     counts: LabelCounts | None = None
     conversion: str | None = None
+    non_finite: int = 0
 
 
 @dataclass
@@ -95,7 +99,7 @@ def compare_samples(
     if palettes is not None:
         id_, what = palettes
         twice.append(Problem(name, id_, "palettes differ", what, PALETTES_REMEDY))
-    return [*problems, *same], [*shared, *twice, *_list_conversions(name, facts)]
+    return [*problems, *same], [*shared, *twice, *_list_conversions(name, facts), *_list_non_finite(name, facts)]
 
 
 def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
@@ -173,6 +177,16 @@ def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Probl
     for conversion, where in by_conversion.items():
         what = count_conversions(len(where), conversion)
         yield Problem(name, where[0], "converted images", what, _suggest_channels(conversion))
+
+
+def _list_non_finite(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
+    """Yield one note about images with pixels that are NaN or infinite."""
+    found = [sample for sample in facts if sample.non_finite]
+    if found:
+        pixels = sum(sample.non_finite for sample in found)
+        what = f"NaN or infinite: {format_count(pixels, 'pixel')} in {format_count(len(found), 'image')}; {NON_FINITE}"
+        remedy = "ignore these pixels in the masks, or fill them, unless this is intended"
+        yield Problem(name, found[0].where, "non-finite pixels", what, remedy)
 
 
 def _suggest_channels(conversion: str) -> str:

@@ -11,6 +11,7 @@ from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import open_header
 from fcnlab.data.datasets.splits import SPLIT, common_splits
 from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
+from fcnlab.data.inspection.image_contents import NON_FINITE, ImageContents
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import match_purposes
 from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, compare_palettes
@@ -26,6 +27,28 @@ def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
         yield (
             f"EXIF orientation: viewers rotate or mirror {format_count(len(rotated), 'image')}, such as {image} "
             f"({orientation}); the stored pixels are used: inspect with `fcnlab data preview` that the masks fit them"
+        )
+
+
+def warn_of_values(images: ImageContents) -> Iterator[str]:
+    """Yield warnings about pixels that are not finite, and about outliers that narrow the range of all other values.
+
+    Args:
+        images: statistics of the images.
+    """
+    for image, pixels in list(images.non_finite.items())[:1]:
+        yield (
+            f"pixels that are NaN or infinite in {format_count(len(images.non_finite), 'image')}, such as {image} "
+            f"({format_count(pixels, 'pixel')}); {NON_FINITE}"
+        )
+    for value, (low, high), found in images.find_outliers():
+        assert images.value_range is not None
+        first, last = images.value_range
+        levels = max(1, round(255 * (high - low) / (last - first)))
+        yield (
+            f"{value:g} is far from all other values, {low:g}..{high:g}, as a value of missing data (nodata) is, in "
+            f"{format_count(len(found), 'image')}, such as {found[0]}; with value_range: [{first:g}, {last:g}], "
+            f"the others have about {format_count(levels, 'level')} of 256: set value_range: [{low:g}, {high:g}]"
         )
 
 
