@@ -53,7 +53,9 @@ def test_lines_of_pairs_that_begin_with_a_number_sign_are_comments_unless_the_im
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     file, images, masks = tmp_path / "train.txt", tmp_path / "images", tmp_path / "masks"
-    file.write_text("# image mask\n#a.jpg a.png\na.jpg a.png\n# images/a.jpg masks/a.png\n#b.jpg #b.png\n")
+    file.write_text(
+        f"# image mask\n# {300 * 'x'}.jpg a.png\n#a.jpg a.png\na.jpg a.png\n# images/a.jpg masks/a.png\n#b.jpg #b.png\n"
+    )
     found = read_pairs(file, images, masks)
     assert found is not None and [id_ for id_, _, _ in found] == ["a", "#b"]
     file.write_text("# images/a.jpg masks/a.png\na\n")

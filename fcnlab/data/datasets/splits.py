@@ -26,6 +26,9 @@ _PAIR = re.compile(rf"({_NAME})(?:\s*[,;\t]\s*|\s+)({_NAME})", re.IGNORECASE)
 LONGEST_PAIR = 4096
 """Characters of the longest line with two names, as of a path on Linux; matching takes quadratic time."""
 
+LONGEST_NAME = 255
+"""Bytes of the longest name of a file, as on Linux."""
+
 
 def find_split_names(folder: str) -> tuple[str, ...]:
     """Return the splits of which a folder exists, sorted.
@@ -153,8 +156,10 @@ def read_pairs(file: Path, images: Path, masks: Path, image_suffix: str = "") ->
 
 
 def _is_found(file: Path, pair: tuple[str, str] | None, images: Path) -> bool:
-    """Return whether the image of a pair exists."""
-    return pair is not None and _search(file, pair[0], images) is not None
+    """Return whether the image of a pair exists; text that is longer than any name of a file is none."""
+    if pair is None or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(pair[0]).parts):
+        return False
+    return _search(file, pair[0], images) is not None
 
 
 def _search(file: Path, name: str, folder: Path) -> Path | None:
