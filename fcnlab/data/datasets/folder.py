@@ -307,7 +307,7 @@ def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             path = folder / entry.name
-            if is_folder(path) if entry.is_symlink() else entry.is_dir():
+            if is_folder(path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False):
                 yield from _walk_images(path, (*above, real))
             elif path.suffix.lower() in IMAGE_EXTENSIONS:
                 yield path
