@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from fcnlab.redaction import RedactedStream
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SAME_WITHIN = 1.0
@@ -154,8 +156,11 @@ class _ReadStream:
 
 
 def _wrap(stream: TextIO, on_loss: Callable[[], None]) -> TextIO:
-    is_closed = cast("TextIO | None", stream) is None  # the process has been started without it
-    return stream if is_closed else cast(TextIO, _ReadStream(stream, on_loss))
+    if cast("TextIO | None", stream) is None:  # the process has been started without it
+        return stream
+    if isinstance(stream, RedactedStream):  # it stays outside, so that a text without secrets can be written past it
+        return cast(TextIO, RedactedStream(_wrap(stream.original, on_loss)))
+    return cast(TextIO, _ReadStream(stream, on_loss))
 
 
 def _discard_output(descriptor: int) -> None:

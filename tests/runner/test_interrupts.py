@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
 import signal
@@ -12,6 +14,8 @@ from itertools import count
 import pytest
 import typer
 
+from fcnlab.cli.output import print_json
+from fcnlab.redaction import RedactedStream
 from fcnlab.runner.interrupts import SIGNALS, Interrupts
 from tests.patience import patience
 
@@ -149,3 +153,13 @@ def test_the_end_of_the_reading_program_before_trials_run_stops_at_once(monkeypa
             typer.echo("another line")
         assert interrupts.received
         assert sys.stdout is output
+
+
+def test_json_without_secrets_is_written_past_the_removal_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", RedactedStream(written))
+    with Interrupts():
+        print_json(
+            {"question": "Is it the password="}, indent=None
+        )  # the end of the encoded text would be taken for a password
+    assert json.loads(written.getvalue()) == {"question": "Is it the password="}
