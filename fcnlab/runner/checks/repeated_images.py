@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
@@ -86,7 +87,7 @@ class _Comparison:
         self._planned = {planned.key: planned.trial for planned in plan.all_trials}
         self._lab = lab
         self._digests = ImageDigests(lab)
-        self._known: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+        self._known: dict[Path, dict[str, dict[str, str]]] = {}
         self.unknown: dict[str, None] = {}
 
     def list_initial(self, planned: PlannedTrial) -> list[Trial]:
@@ -100,29 +101,31 @@ class _Comparison:
     def compare(self, planned: PlannedTrial, earlier: Trial) -> dict[str, dict[str, str]]:
         """Return the evaluated images that are equal to training images of an earlier trial, or its own, by split."""
         trial = planned.trial
-        pair = (trial.data, earlier.data)
-        if pair not in self._known:
+        splits = [split for split in trial.dataset.evaluated_splits if split != trial.dataset.splits.train]
+        # The fingerprints represent the ids and contents of all files.
+        file = cache_file("repeated", [trial.data, splits, earlier.data, earlier.dataset.splits.train])
+        if file not in self._known:
             try:
-                self._known[pair] = self._compare(trial, earlier)
+                self._known[file] = self._read_or_compare(file, trial, splits, earlier)
             except DataError as error:
                 if earlier is trial:
                     raise
                 self.unknown[f"cell '{planned.cell.label}': trial {earlier.key[:KEY_DIGITS]}: {error}"] = None
-                self._known[pair] = {}
-        return self._known[pair]
+                self._known[file] = {}
+        return {split: ids for split, ids in self._known[file].items() if ids}
 
-    def _compare(self, trial: Trial, earlier: Trial) -> dict[str, dict[str, str]]:
-        splits = [split for split in trial.dataset.evaluated_splits if split != trial.dataset.splits.train]
-        # The fingerprints represent the ids and contents of all files.
-        file = cache_file("repeated", [trial.data, splits, earlier.data, earlier.dataset.splits.train])
+    def _read_or_compare(
+        self, file: Path, trial: Trial, splits: list[str], earlier: Trial
+    ) -> dict[str, dict[str, str]]:
+        """Return the result of an earlier command, or compare the files and keep the result."""
         kept = read_json(file)
         if kept.keys() == {*splits}:
-            return {split: ids for split, ids in kept.items() if ids}
+            return kept
         trained = self._digests.read_training(earlier)
         evaluated = self._digests.read(trial.dataset, trial.dataset.used_splits)
         equal = {split: find_equal_images(evaluated.get(split, {}), trained) for split in splits}
         write_json(file, equal)
-        return {split: ids for split, ids in equal.items() if ids}
+        return equal
 
 
 def check_repeated_images(plan: Plan, lab: Lab) -> list[str]:
