@@ -174,7 +174,7 @@ class Scheduler:
             # An earlier trial of this loop may have led to a decision that prunes this one.
             if trial.state is not _State.PENDING or self._waits_for_init(planned) or self._pruner.is_waiting(planned):
                 continue
-            planned.folder.create()  # it may have been removed
+            planned.folder.path.mkdir(parents=True, exist_ok=True)  # it may have been removed
             if self._leases.claim(planned.folder.path):
                 self._start_or_release(trial, executor)
             else:
