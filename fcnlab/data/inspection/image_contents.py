@@ -95,11 +95,10 @@ class ImageContents:
 
     def _add_values(self, path: Path, image: Image.Image) -> None:
         self.wide[image.mode] += 1
-        non_finite = count_non_finite(image)
-        if non_finite:
-            self.non_finite[path] = non_finite
-        values = read_values(image)
-        values = values[np.isfinite(values)]
+        stored = read_values(image)
+        values = stored[np.isfinite(stored)]
+        if values.size < stored.size:
+            self.non_finite[path] = stored.size - values.size
         if values.size:
             low, high = values.min(), values.max()
             second = values.min(where=values > low, initial=high).item()
