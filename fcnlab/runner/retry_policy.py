@@ -9,7 +9,8 @@
 exclusive attempt that runs out of memory because of them continues with more micro-batches.
 
 The attempts are stored in the run folder (`attempts.jsonl`), so a driver that takes over a trial continues with the
-next step. Micro-batches do not change the gradient; their number is in the record (`Record.micro_batches`).
+next step. Micro-batches do not change the gradient. Attempts, jobs and records contain the factor by which their number
+is raised (`Record.micro_batches`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def create_job(
 
 
 def _choose_micro_batches(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> int:
-    """Return the number of micro-batches of the next attempt: more only after an exclusive one ran out of memory."""
+    """Return the factor of the next attempt: greater only after an exclusive attempt ran out of memory."""
     out_of_memory = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
     if not out_of_memory:
         return 1
@@ -75,7 +76,7 @@ def describe_retry(job: Job, *, resumes: bool) -> str:
     """
     parts = ["it resumes from its last checkpoint" if resumes else "it starts again"]
     parts += ["as the only trial on its device"] if job.exclusive else []
-    parts += [f"with {job.micro_batches} micro-batches per batch"] if job.micro_batches > 1 else []
+    parts += [f"with {_describe_micro_batches(job.trial, job.micro_batches)}"] if job.micro_batches > 1 else []
     return ", ".join(parts)
 
 
@@ -98,19 +99,23 @@ def find_failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: b
         return Failure(cause="lost", message=f"{last.message} ({losses} times after epoch {last.epoch})")
     if (shares_devices and not last.exclusive) or next_micro_batches(trial, last.micro_batches) is not None:
         return None
-    tried = f", also with {last.micro_batches} micro-batches per batch" if last.micro_batches > 1 else ""
+    tried = f", also with {_describe_micro_batches(trial, last.micro_batches)}" if last.micro_batches > 1 else ""
     return Failure(cause="out_of_memory", message=f"{last.message}{tried}; reduce the batch size or the crop")
 
 
+def _describe_micro_batches(trial: Trial, factor: int) -> str:
+    return f"{trial.recipe.grad_accum_steps * factor} micro-batches per batch"
+
+
 def next_micro_batches(trial: Trial, micro_batches: int) -> int | None:
-    """Return the next larger number of equal micro-batches into which a batch can be split.
+    """Return the next greater factor of the number of micro-batches with which all of them have equal size.
 
     Args:
         trial: the trial.
-        micro_batches: the current number.
+        micro_batches: the current factor.
 
     Returns:
-        The number; None if there is none with as many images per micro-batch as the head needs, or if the loss depends
+        The factor; None if there is none with as many images per micro-batch as the head needs, or if the loss depends
         on the whole batch, which is never split then.
     """
     recipe = trial.recipe

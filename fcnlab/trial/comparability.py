@@ -190,10 +190,11 @@ def _flag_values(fact: _Fact, values: tuple[str, ...], reference: tuple[str, ...
 
 def _flag_micro_batches(trials: Sequence[Record]) -> Flag | None:
     """Flag additional micro-batches: they change the statistics of batch norm, but not the gradient."""
-    counts = sorted({record.micro_batches for record in trials if record.micro_batches > 1})
-    if not counts:
+    split = [record for record in trials if record.micro_batches > 1]
+    if not split:
         return None
-    affected = f"{sum(record.micro_batches > 1 for record in trials)} of {len(trials)} trials"
+    counts = sorted({record.trial["recipe"].get("grad_accum_steps", 1) * record.micro_batches for record in split})
+    affected = f"{len(split)} of {len(trials)} trials"
     trains = any(record.trial["recipe"].get("batch_norm", "train") == "train" for record in trials)
     consequence = ", so batch norm saw smaller batches" if trains else "; the gradient is the same"
     return Flag(

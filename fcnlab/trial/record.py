@@ -193,7 +193,7 @@ class Attempt(_Frozen):
         cause: `lost` if the worker died, `out_of_memory` if memory ran out.
         message: description of the failure.
         epoch: number of epochs that were finished.
-        micro_batches: number of micro-batches per batch of the recipe.
+        micro_batches: factor by which the number of micro-batches of the recipe was raised.
         exclusive: true if no other trial used the device.
     """
 

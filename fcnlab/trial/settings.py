@@ -15,7 +15,8 @@ class TrialSettings(Config):
 
     Attributes:
         pause_after: pause after this epoch, with a checkpoint; None runs all epochs.
-        micro_batches: split each batch further, for trials that ran out of memory; gradients are accumulated.
+        micro_batches: factor by which the number of micro-batches of the recipe is raised, for trials that ran out of
+            memory; gradients are accumulated.
         trials_per_device: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
         log_every: steps between two training losses that are recorded; None records none.

@@ -41,8 +41,8 @@ def test_trial_is_exclusive_after_a_lost_worker() -> None:
 
 
 def test_the_next_attempt_is_described_in_one_phrase() -> None:
-    def describe(attempt: Attempt, *, shares: bool = True, resumes: bool = False) -> str:
-        job = create_job(build_trial(batch_size=8), [attempt], shares_devices=shares)
+    def describe(attempt: Attempt, *, shares: bool = True, resumes: bool = False, **recipe: int) -> str:
+        job = create_job(build_trial(batch_size=8, **recipe), [attempt], shares_devices=shares)
         return describe_retry(job, resumes=resumes)
 
     assert describe(lost(3), shares=False, resumes=True) == "it resumes from its last checkpoint"
@@ -50,6 +50,9 @@ def test_the_next_attempt_is_described_in_one_phrase() -> None:
     assert describe(out_of_memory()) == "it starts again, as the only trial on its device"
     assert describe(out_of_memory(2, exclusive=True)) == (
         "it starts again, as the only trial on its device, with 4 micro-batches per batch"
+    )
+    assert describe(out_of_memory(), shares=False, grad_accum_steps=4) == (
+        "it starts again, with 8 micro-batches per batch"
     )
 
 
@@ -67,6 +70,14 @@ def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:
     failure = find_failure(trial, tried, shares_devices=True)
     assert failure is not None and failure.cause == "out_of_memory"
     assert "12 micro-batches" in failure.message
+
+
+def test_the_failure_counts_the_micro_batches_of_the_recipe() -> None:
+    failure = find_failure(
+        build_trial(batch_size=8, grad_accum_steps=4), [out_of_memory(2, exclusive=True)], shares_devices=True
+    )
+    assert failure is not None
+    assert failure.message == "no memory left, also with 8 micro-batches per batch; reduce the batch size or the crop"
 
 
 def test_out_of_memory_on_unshared_device_splits_the_batch_immediately() -> None:

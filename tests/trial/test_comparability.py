@@ -47,6 +47,11 @@ def test_comparable_cells_have_no_flag() -> None:
             "micro-batches",
             "1 of 1 trials; 4 per batch, so batch norm",
         ),
+        (
+            finished_record(build_trial(batch_size=8, grad_accum_steps=2)).model_copy(update={"micro_batches": 4}),
+            "micro-batches",
+            "1 of 1 trials; 8 per batch, so batch norm",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
