@@ -74,10 +74,6 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         write_grid_file(grid)
     except OSError as error:
         raise RunError(f"{grid.path}: cannot be written: {error.strerror}") from None
-    try:
-        _move_earlier_notes(grid, lab)
-    except OSError as error:
-        raise _describe_unwritable(lab.state / "grids" / grid.name, error) from None
     file = resolve_path(grid.path)
     if grid.name == SINGLE_TRIALS or not is_file(file):
         return
@@ -97,29 +93,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, lambda opened: opened.write(os.fsencode(path)))
     except OSError as error:
-        raise _describe_unwritable(note, error) from None
-
-
-def _describe_unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path}: cannot be written: {error.strerror}; choose another lab folder with --lab")
-
-
-def _move_earlier_notes(grid: Grid, lab: Lab) -> None:
-    """Move the notes of earlier versions, which had the path of a grid named `<grid>/file` or `<grid>/experiment`.
-
-    Those of the folders above are moved, too, since one of them can be in the place of this grid's folder.
-
-    Raises:
-        OSError: the lab cannot be written.
-    """
-    folder = lab.state / "grids"
-    for part in grid.name.split("/"):
-        folder /= part
-        for name in (_FILE, _EXPERIMENT):
-            if is_file(folder / name):
-                (folder / _STATE).mkdir(exist_ok=True)
-                with suppress(FileNotFoundError):  # another driver has just moved it
-                    (folder / name).replace(folder / _STATE / name)
+        raise RunError(f"{note}: cannot be written: {error.strerror}; choose another lab folder with --lab") from None
 
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
@@ -141,11 +115,10 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
         lab: the lab.
     """
     folder = lab.state / "grids"
-    files = [file for file in folder.glob(f"**/{_EXPERIMENT}") if is_file(file)]
-    notes: dict[str, list[str]] = {}
-    for file in sorted(files, key=lambda file: file.parent.name == _STATE):  # the others are of earlier versions
-        owner = file.parent.parent if file.parent.name == _STATE else file.parent
-        notes[owner.relative_to(folder).as_posix()] = file.read_text(encoding="utf-8").splitlines()
+    notes = {
+        file.parent.parent.relative_to(folder).as_posix(): file.read_text(encoding="utf-8").splitlines()
+        for file in folder.glob(f"**/{_STATE}/{_EXPERIMENT}")
+    }
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[:-1] == [_describe_store(lab)]}
 
 

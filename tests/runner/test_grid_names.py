@@ -119,22 +119,6 @@ def test_a_grid_can_have_the_name_of_any_file_in_the_state_of_another(tmp_path: 
             claim_results(lab.load_grid(write(tmp_path, str(file.with_suffix(".yml")))), lab)
 
 
-def test_a_lab_of_an_earlier_version_keeps_its_state(tmp_path: Path) -> None:
-    first, second = write(tmp_path, "experiments/heads.yaml"), write(tmp_path, "experiments/heads.yml")
-    inner = write(tmp_path, "experiments/heads/file.yaml")
-    lab = Lab.find(first)
-    old = lab.state / "grids" / "heads"
-    old.mkdir(parents=True)
-    (old / "file").write_text("experiments/heads.yaml")
-    (old / "experiment").write_text("own store\n7\n")
-    assert noted_experiments(lab) == {"heads": "7"}
-    claim_results(lab.load_grid(inner), lab)  # the old note is in the place of this grid's folder
-    with pytest.raises(ConfigError, match="rename one of the two files"):
-        claim_results(lab.load_grid(second), lab)
-    claim_results(lab.load_grid(first), lab)
-    assert noted_experiments(lab) == {"heads": "7"}
-
-
 def test_a_file_can_be_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     file = write(tmp_path, os.fsdecode(b"caf\xe9/quick.yaml"))
     lab = Lab.find(file, root=tmp_path)
