@@ -46,13 +46,11 @@ class LabCheck:
         trials: number of verified run folders.
         caches: number of verified decoded caches.
         problems: the damaged files.
-        unverified: run folders whose records have no checksums; their metrics agree with their counts.
     """
 
     trials: int = 0
     caches: int = 0
     problems: list[Problem] = field(default_factory=list)
-    unverified: list[str] = field(default_factory=list)
 
 
 def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
@@ -75,8 +73,6 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         folder = RunFolder(lab.runs, name)
         check.trials += exists(folder.trial) or exists(folder.record)
         damages, sealed = _find_damages(folder)
-        if sealed is not None and sealed.files is None:
-            check.unverified.append(str(folder.path))
         repair_text = ""
         if damages and repair:
             with hold_leases(lab) as leases:
@@ -99,7 +95,7 @@ def _find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | 
     if sealed is None:
         checkpoints = map(find_checkpoint_damage, (folder.checkpoint, folder.previous_checkpoint))
         return [damage for damage in checkpoints if damage is not None], None
-    return list(_compare_files(folder, sealed.files or {})), sealed
+    return list(_compare_files(folder, sealed.files)), sealed
 
 
 def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[DamageError]:
@@ -140,7 +136,7 @@ def _replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
 
     A missing `trial.json` is written again from the record.
     """
-    files = {name: checksum for name, checksum in (sealed.files or {}).items() if exists(folder.path / name)}
+    files = {name: checksum for name, checksum in sealed.files.items() if exists(folder.path / name)}
     if not exists(folder.trial):
         try:
             folder.write_trial(Trial.model_validate(sealed.record.trial))

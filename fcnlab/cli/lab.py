@@ -43,8 +43,6 @@ def check(
     else:
         for found in checked_lab.problems:
             typer.echo(f"{found.path}: {found.problem}" + (f"; {found.repair}" if found.repair else ""))
-        for path in checked_lab.unverified:
-            typer.echo(f"note: {path}: record.json has no checksums; its metrics agree with its counts")
         typer.echo(
             f"{format_count(checked_lab.trials, 'trial')} and {format_count(checked_lab.caches, 'cache')}: "
             f"{format_count(len(checked_lab.problems), 'problem')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fcnlab.config.trial import Trial
 from fcnlab.redaction import clean_text
@@ -144,8 +144,7 @@ class Environment(_Frozen):
     commit: str | None
     devices: int = 1
     kind: Literal["cpu", "cuda"] = "cpu"
-    # Earlier records have the name `sharing`.
-    trials_per_device: int = Field(default=1, validation_alias=AliasChoices("trials_per_device", "sharing"))
+    trials_per_device: int = 1
     cuda: str | None = None
     cudnn: str | None = None
     driver: str | None = None

@@ -202,7 +202,7 @@ class RunFolder:
             RunError: its content does not agree with the checksum in the record.
         """
         sealed = self.load_sealed()
-        expected = (sealed.files or {}).get(path.relative_to(self.path).as_posix()) if sealed is not None else None
+        expected = sealed.files.get(path.relative_to(self.path).as_posix()) if sealed is not None else None
         try:
             intact = expected is None or hash_result_file(path) == expected
         except OSError as error:
@@ -285,7 +285,7 @@ class RunFolder:
         Args:
             sealed: the record and the checksums.
         """
-        content = encode_record(sealed.record, sealed.files or {})
+        content = encode_record(sealed.record, sealed.files)
         write_atomically(self.record, lambda file: file.write(content))
 
     def write_trial(self, trial: Trial) -> None:

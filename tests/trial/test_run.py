@@ -30,10 +30,11 @@ from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
 from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.find import read_finished_trial
 from fcnlab.trial.plateau import find_plateau
-from fcnlab.trial.record import Plateau, Record, SplitMetrics
+from fcnlab.trial.record import Plateau, SplitMetrics
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.settings import TrialSettings
+from fcnlab.trial.storage.sealed_record import compute_checksum, encode_record
 from tests.builders import build_trial, create_lab, epoch_records
 from tests.conftest import arrays_of
 from tests.trial.interruption import interrupt_trial, timeless_content
@@ -320,20 +321,25 @@ def test_files_of_a_trial_have_the_permissions_of_the_umask(lab: Lab) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o664"}
 
 
+def _seal(**content: object) -> bytes:
+    content["files"] = {}
+    return json.dumps(content | {"checksum": compute_checksum(content)}).encode()
+
+
 # The last one has the field names of an earlier version.
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"{",
-        b'{"key": "other"}',
-        b'{"key": "KEY", "status": "finished", "trial": {}, "scores": [], "parts": 1, "ended": "2026-01-01"}',
+        _seal(key="other"),
+        _seal(key="0" * 64, status="finished", trial={}, scores=[], parts=1, ended="2026-01-01"),
     ],
 )
 def test_an_incomplete_record_is_read_as_none(lab: Lab, content: bytes) -> None:
     folder = RunFolder(lab.runs, "0" * 64)
     folder.create()
-    folder.record.write_bytes(content.replace(b"KEY", b"0" * 64))
+    folder.record.write_bytes(content)
     assert folder.read() is None
 
 
@@ -341,7 +347,7 @@ def test_a_record_of_another_trial_is_read_as_none(lab: Lab) -> None:
     record = run_trial(build_trial(lab=lab), lab)
     other = RunFolder(lab.runs, "0" * 64)
     other.create()
-    other.record.write_text(json.dumps(json.loads(record.model_dump_json())))
+    other.record.write_bytes((lab.runs / record.key / "record.json").read_bytes())
     assert other.read() is None
 
 
@@ -362,20 +368,11 @@ def test_a_record_with_an_older_configuration_is_valid(lab: Lab) -> None:
     trial = build_trial(lab=lab)
     record = run_trial(trial, lab)
     folder = RunFolder(lab.runs, trial.key)
-    older = json.loads(record.model_dump_json())
-    older["trial"]["recipe"] = {"a field": "that was removed"}
-    folder.record.write_text(json.dumps(older))
+    trial_of_earlier_version = {**record.trial, "recipe": {"a field": "that was removed"}}
+    folder.record.write_bytes(encode_record(record.model_copy(update={"trial": trial_of_earlier_version}), {}))
     found = folder.read()
     assert found is not None
     assert found.metrics == record.metrics
-
-
-def test_a_record_with_the_earlier_name_of_trials_per_device_is_valid(lab: Lab) -> None:
-    record = run_trial(build_trial(lab=lab), lab)
-    content = json.loads(record.model_dump_json())
-    del content["environment"]["trials_per_device"]
-    content["environment"]["sharing"] = 4
-    assert Record.model_validate_json(json.dumps(content)).environment.trials_per_device == 4
 
 
 def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(

@@ -19,7 +19,7 @@ from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
 from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.sample_name import name_sample
-from fcnlab.trial.storage.sealed_record import compute_checksum
+from fcnlab.trial.storage.sealed_record import compute_checksum, hash_result_file
 from tests.builders import epoch_records
 from tests.report.finished_grid import finished_lab
 
@@ -63,31 +63,29 @@ def test_a_changed_metric_is_damage_with_and_without_a_corrected_checksum(folder
     assert folder.read() is None
 
 
-def test_a_record_without_checksums_is_accepted_if_its_metrics_agree_with_its_counts(folder: RunFolder) -> None:
+def test_a_record_without_checksums_is_damage(folder: RunFolder) -> None:
     content = json.loads(folder.record.read_bytes())
-    del content["files"], content["checksum"]
+    del content["checksum"]
     folder.record.write_text(json.dumps(content))
-    assert folder.load() is not None
-    content["metrics"][1]["miou"] = None
-    folder.record.write_text(json.dumps(content))
-    with pytest.raises(DamageError, match=r"miou of test at the best epoch"):
+    with pytest.raises(DamageError, match=r"does not agree with its checksum"):
+        folder.load()
+    del content["files"]
+    folder.record.write_text(json.dumps(content | {"checksum": compute_checksum(content)}))
+    with pytest.raises(DamageError, match=r"its checksums are not those of files"):
         folder.load()
 
 
-def test_changed_counts_are_damage_also_without_a_checksum(folder: RunFolder) -> None:
+def test_changed_counts_are_damage_with_and_without_a_corrected_checksum(folder: RunFolder) -> None:
     with np.load(folder.counts) as stored:
         arrays = dict(stored)
     arrays["test_last"] = arrays["test_last"][:-1]
     np.savez(folder.counts, **arrays)
     with pytest.raises(DamageError, match=r"checksum in record.json"):
         folder.load()
-    content = json.loads(folder.record.read_bytes())
-    del content["files"], content["checksum"]
-    folder.record.write_text(json.dumps(content))
+    files = json.loads(folder.record.read_bytes())["files"]
+    _edit(folder, seal=True, files=files | {"counts.npz": hash_result_file(folder.counts)})
     with pytest.raises(DamageError, match=r"int64 \[39, 3, 3\], not int64 \[40, 3, 3\]"):
         folder.load()
-    folder.counts.unlink()
-    assert folder.load() is not None, "without counts and checksums there is nothing to compare with"
 
 
 def test_deleted_counts_are_damage(folder: RunFolder) -> None:

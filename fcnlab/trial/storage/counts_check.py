@@ -42,7 +42,7 @@ def verify_result(sealed: SealedRecord, folder: Path) -> None:
     missing = [name for name in ("metrics", "cost") if not getattr(record, name)]
     if missing:
         raise DamageError(RECORD_FILE, f"it has no {' and no '.join(missing)}")
-    expected = (sealed.files or {}).get(COUNTS_FILE)
+    expected = sealed.files.get(COUNTS_FILE)
     if expected is None and not exists(path):  # a record of trials that stored no counts
         return
     _verify_metrics(record, read_arrays(path, expected))

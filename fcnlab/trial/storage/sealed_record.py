@@ -24,12 +24,11 @@ class SealedRecord(NamedTuple):
 
     Attributes:
         record: the record.
-        files: SHA-256 of each other file of the result, by its path in the run folder; None for a record that was
-            written before checksums existed.
+        files: SHA-256 of each other file of the result, by its path in the run folder.
     """
 
     record: Record
-    files: Mapping[str, str] | None
+    files: Mapping[str, str]
 
 
 def encode_record(record: Record, files: Mapping[str, str]) -> bytes:
@@ -50,11 +49,11 @@ def decode_record(raw: bytes) -> SealedRecord:
         raw: content of the file.
 
     Returns:
-        The record and the checksums of the other files. A record without a checksum is accepted.
+        The record and the checksums of the other files.
 
     Raises:
         VersionError: it is intact and of a newer version of fcnlab.
-        DamageError: it is not a record, or its checksum differs.
+        DamageError: it is not a record, or its checksum is missing or differs.
     """
     try:
         content = json.loads(raw)
@@ -62,20 +61,19 @@ def decode_record(raw: bytes) -> SealedRecord:
         raise DamageError(RECORD_FILE, "it is truncated or not JSON" if raw else "it is empty") from None
     if not isinstance(content, dict):
         raise DamageError(RECORD_FILE, "it is not a record")
-    checksum, files = content.pop("checksum", None), content.get("files")
-    if checksum != (compute_checksum(content) if checksum is not None or files is not None else None):
+    if content.pop("checksum", None) != compute_checksum(content):
         raise DamageError(RECORD_FILE, "its content does not agree with its checksum")
-    content.pop("files", None)
+    files = content.pop("files", None)
     format_ = content.pop("format", FORMAT)
     if not isinstance(format_, int) or format_ > FORMAT:
         raise VersionError(RECORD_FILE, f"format {format_}, and this version reads {FORMAT}")
-    if files is not None and not _are_checksums(files):
+    if not _are_checksums(files):
         raise DamageError(RECORD_FILE, "its checksums are not those of files in the run folder")
     try:
         record = Record.model_validate_json(json.dumps(content))
     except ValidationError as error:
         unknown = find_unknown(error)
-        if checksum is not None and unknown is not None:
+        if unknown is not None:
             raise VersionError(RECORD_FILE, unknown) from None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
