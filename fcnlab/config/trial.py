@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from fcnlab.config.base import Config, Whole
@@ -92,3 +92,24 @@ def canonical(content: Any) -> str:
     '{"a":[true,null],"b":1}'
     """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+
+
+def list_fields(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the components of a trial by their paths, such as `recipe.optimizer.lr`.
+
+    Args:
+        trial: the trial as plain values.
+
+    Returns:
+        The values, without descriptions; of mappings the values inside, unless they are empty.
+    """
+    components = {**trial["variant"], "dataset": trial["dataset"], "recipe": trial["recipe"]}
+    return dict(_iterate_leaves(components, ""))
+
+
+def _iterate_leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _iterate_leaves(value, f"{prefix}{name}.")
+        elif name != "description":
+            yield f"{prefix}{name}", value

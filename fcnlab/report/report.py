@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 
+from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.lab import Lab
@@ -22,7 +23,6 @@ from fcnlab.report.significance import Significance, add_differences, compute_si
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View, make_cell_table
 from fcnlab.report.tables.formats import to_html
-from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.checks.repeated_images import RepeatedImages, find_repeated_images

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.console import format_count
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file, read_time
-from fcnlab.runner.plan import Plan
+from fcnlab.paths import is_file
+from fcnlab.runner.plan import Plan, list_other_folders
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.quarantine import list_keys
 
 MAX_FOLDERS = 1000
 """Maximum number of run folders of the lab that are searched."""
@@ -53,9 +52,7 @@ def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
 
 def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Trial]]:
     """Yield the trials of the latest run folders that are not in the plan, where this version can read them."""
-    planned = {planned.key for planned in plan.all_trials}
-    others = [RunFolder(lab.runs, key) for key in list_keys(lab.runs) if key not in planned]
-    for folder in sorted(others, key=lambda folder: read_time(folder.path), reverse=True)[:MAX_FOLDERS]:
+    for folder in list_other_folders(plan, lab, MAX_FOLDERS):
         if not is_file(folder.trial):
             continue
         try:

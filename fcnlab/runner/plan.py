@@ -17,7 +17,7 @@ from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
-from fcnlab.paths import exists
+from fcnlab.paths import exists, is_folder, read_time
 from fcnlab.runner.pruning import Curve, prune_grid, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
@@ -252,6 +252,20 @@ def read_reported_trials(file: Path) -> dict[str, str]:
         trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
         return {trial["key"]: trial.get("status", "") for trial in trials}
     return {}
+
+
+def list_other_folders(plan: Plan, lab: Lab, most: int) -> list[RunFolder]:
+    """Return the run folders of a lab that are not of the plan, the latest first.
+
+    Args:
+        plan: the plan.
+        lab: the lab that contains `runs/`.
+        most: maximum number of folders.
+    """
+    planned_keys = {planned.key for planned in plan.all_trials}
+    others = [lab.runs / key for key in list_keys(lab.runs) if key not in planned_keys]
+    latest = sorted(filter(is_folder, others), key=read_time, reverse=True)
+    return [RunFolder(lab.runs, path.name) for path in latest[:most]]
 
 
 class RunIndex:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fcnlab.config.grid.axes import format_value
-from fcnlab.config.trial import Trial
+from fcnlab.config.trial import Trial, list_fields
 from fcnlab.redaction import clean_text, redact
 from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, clean_names, shorten_run_name
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
@@ -183,9 +183,7 @@ def extract_params(trial: Trial, axes: Mapping[str, str]) -> dict[str, str]:
     Returns:
         Texts by name.
     """
-    fields = trial.model_dump(mode="json")
-    components = {**fields["variant"], "dataset": fields["dataset"], "recipe": fields["recipe"]}
-    flat = dict(_flatten(components))
+    flat = {path: value for path, value in list_fields(trial.model_dump(mode="json")).items() if value != {}}
     paths = list(dict.fromkeys([*flat, *axes]))
     names = dict(zip(paths, clean_names(paths), strict=True))  # names of classes and options may be any text
     params = {**trial.names, **{names[axis]: value for axis, value in axes.items()}, "seed": str(trial.seed)}
@@ -194,17 +192,6 @@ def extract_params(trial: Trial, axes: Mapping[str, str]) -> dict[str, str]:
     for path, value in flat.items():
         params.setdefault(names[path], _format(value))
     return {name: redact(value)[:MAX_PARAM_VALUE] for name, value in params.items()}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of each field, without descriptions."""
-    for name, value in values.items():
-        if name == "description":
-            continue
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _format(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from fcnlab.config.trial import Trial
+from fcnlab.config.trial import Trial, list_fields
 from fcnlab.trial.comparability import describe_hardware, find_numerics
 from fcnlab.trial.record import Record
 
@@ -103,18 +103,7 @@ def _collect_configuration(record: Record) -> dict[str, Any]:
         trial = Trial.model_validate(record.trial).model_dump(mode="json")
     except ValidationError:
         trial = record.trial
-    components = {**trial["variant"], "dataset": trial["dataset"], "recipe": trial["recipe"], "seed": trial["seed"]}
-    fields = {name: value for name, value in _flatten(components, "") if not name.endswith(".description")}
-    return fields | {"init_from": trial.get("init_from")}
-
-
-def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with their dotted names."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+    return {**list_fields(trial), "seed": trial["seed"], "init_from": trial.get("init_from")}
 
 
 def _collect_data(record: Record) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.latex import to_latex
-from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import load
 from fcnlab.config.registry import builtin
 from fcnlab.report.best import add_best, find_best
@@ -20,7 +21,6 @@ from fcnlab.report.report import Report
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.cells import View, make_cell_table
 from fcnlab.report.tables.latex_text import escape_latex, list_other_scripts, list_t1_characters, measure, split_pieces
-from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan

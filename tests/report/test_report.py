@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
+from fcnlab.config.grid.display_names import Names
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
@@ -31,7 +32,6 @@ from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.classes import collect_class_results, make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_markdown
-from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.tables.table import Table

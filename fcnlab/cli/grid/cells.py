@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.axes import format_value
+from fcnlab.config.grid.display_names import Names
 from fcnlab.console import format_table
 
 if TYPE_CHECKING:
@@ -50,23 +51,17 @@ def create_cells_table(plan: Plan, states: Mapping[str, str], width: int, *, wit
     grid = plan.grid
     cell_counts = count_states(plan, states)
     present = [state for state in STATES if any(count[state] for _, count in cell_counts)]
-    labels = grid.file.labels
-    own_names = [labels.find_cell_name(cell) for cell in grid.cells]
-    axes = () if all(own_names) else grid.axes
-    name_headings = [labels.name_axis(axis) for axis in axes] or ["cell"]
-    headings = [*name_headings, *present, "", *(["keys by seed"] if with_keys else [])]
+    names = Names.of_grid(grid)
+    headings = [*names.headings, *present, "", *(["keys by seed"] if with_keys else [])]
     keys: dict[int, list[str]] = {}
     for planned in plan.trials:
         keys.setdefault(id(planned.cell), []).append(planned.short_key)
     rows = []
-    for (cell, count), own_name in zip(cell_counts, own_names, strict=True):
-        values = [labels.name_value(axis, cell.axes[axis]) for axis in axes] or [own_name or cell.label]
-        if axes and own_name is not None:
-            values[0] += f" ({own_name})"
+    for cell, count in cell_counts:
         numbers = [str(count[state] or "") for state in present]
-        row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
+        row = [*names.texts(cell.label), *numbers, "baseline" if cell is grid.baseline else ""]
         rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
-    numeric = range(len(name_headings), len(name_headings) + len(present))
+    numeric = range(len(names.headings), len(names.headings) + len(present))
     return format_table(headings, rows, width, numbers=numeric, optional=[len(headings) - 1] if with_keys else [])
 
 

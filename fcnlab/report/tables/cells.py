@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fcnlab.config.grid.display_names import Names
 from fcnlab.errors import ConfigError, list_some, nearest
 from fcnlab.report.tables.columns import (
     CLASS_METRICS,
@@ -17,7 +18,6 @@ from fcnlab.report.tables.columns import (
     significance_marker,
     split_class_column,
 )
-from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 
 MARKED = "miou"
@@ -135,13 +135,19 @@ def make_cell_table(
     marked = first + selected.index(MARKED) if MARKED in selected else -1
     return Table(
         headings=(*names.headings, *(column.heading for column in shown)),
-        rows=tuple((*names.texts(row), *(column.text(row) for column in shown)) for _, row in cells.iterrows()),
+        rows=tuple((*_name_texts(row, names), *(column.text(row) for column in shown)) for _, row in cells.iterrows()),
         text_columns=first,
         baseline_rows=frozenset(row for row, is_baseline in enumerate(cells["baseline"]) if is_baseline),
         group_starts=group_starts,
         marks=frozenset((row, marked) for row, best in enumerate(cells["best"]) if best and marked >= 0),
         columns=selected,
     )
+
+
+def _name_texts(row: pd.Series, names: Names) -> tuple[str, ...]:
+    """Return the texts of the columns of names, the first with a marker if the cell is not comparable."""
+    first, *others = names.texts(str(row["cell"]))
+    return (first + FLAGGED if row["flags"] else first, *others)
 
 
 def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str], column: str) -> Table:

@@ -1,16 +1,9 @@
-"""Names of axes and cells in the first columns of a table."""
+"""Names in sentences and in headings: quoted and numbered."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import pandas as pd
-
-from fcnlab.config.grid.axes import short_names
-from fcnlab.config.grid.grid import Grid
-from fcnlab.report.tables.columns import FLAGGED
+from collections.abc import Sequence
 
 
 def quote_name(name: str) -> str:
@@ -38,63 +31,3 @@ def number_repeated(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return numbered
-
-
-@dataclass(frozen=True)
-class Names:
-    """Display names of the axes of a grid and of their values in each cell.
-
-    Attributes:
-        axes: display name of each axis, in the order of the table.
-        values: label of a cell -> axis -> display name of the value.
-        cells: label of a cell -> display name, for the cells that the grid file names and those of an ablation.
-    """
-
-    axes: Mapping[str, str]
-    values: Mapping[str, Mapping[str, str]]
-    cells: Mapping[str, str]
-
-    @classmethod
-    def of_grid(cls, grid: Grid) -> Names:
-        """Return the names that a grid file gives.
-
-        Args:
-            grid: the grid.
-        """
-        labels = grid.file.labels
-        named = {cell.label: labels.find_cell_name(cell) for cell in grid.cells}
-        return cls(
-            {axis: labels.name_axis(axis) for axis in grid.axes},
-            {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
-            {label: name for label, name in named.items() if name is not None},
-        )
-
-    @property
-    def headings(self) -> tuple[str, ...]:
-        """Headings of the columns of names: the axes, or `cell` if there is no axis or each cell has its own name."""
-        return ("cell",) if self._are_complete or not self.axes else tuple(self.axes.values())
-
-    @property
-    def _are_complete(self) -> bool:
-        return self.cells.keys() == self.values.keys() and bool(self.cells)
-
-    def shorten(self) -> Names:
-        """Return names in which the heading of an axis is the end of its path that no other axis has."""
-        ends = short_names(self.axes)
-        short = {axis: ends[axis] if name == axis else name for axis, name in self.axes.items()}
-        return Names(short, self.values, self.cells)
-
-    def texts(self, row: pd.Series) -> tuple[str, ...]:
-        """Return the texts of a cell's columns of names, the first with a marker if the cell is not comparable.
-
-        Args:
-            row: a row of the frame of cells.
-        """
-        label = str(row["cell"])
-        name = self.cells.get(label)
-        if self._are_complete or not self.axes:
-            texts = [label if name is None else name]
-        else:
-            texts = [self.values[label][axis] for axis in self.axes]
-            texts[0] += "" if name is None else f" ({name})"
-        return (texts[0] + FLAGGED if row["flags"] else texts[0], *texts[1:])

@@ -14,14 +14,13 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file, is_folder, read_time
+from fcnlab.paths import is_file
 from fcnlab.processor import get_processor_name
 from fcnlab.runner.cost.rate import FINISHED_SPREAD, SETUP_SECONDS, CostRate, count_validations
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.plan import Plan, PlannedTrial, list_other_folders
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.quarantine import list_keys
 
 MAX_RECORDS = 5
 """Maximum number of records of the grid that are read per workload."""
@@ -115,7 +114,10 @@ def read_cost_rates(
         rates[workload] = [
             rate for folder, record in records if record is not None for _, rate in _read_rate(record, folder, slot)
         ]
-    for folder, record in _iterate_others(plan, lab) if remaining - rates.keys() else ():
+    for folder in list_other_folders(plan, lab, MAX_OTHER_FOLDERS) if remaining - rates.keys() else ():
+        record = folder.read()
+        if record is None or record.status != "finished":
+            continue
         for workload, rate in _read_rate(record, folder, slot):
             if workload.data_and_sizes in comparable and workload not in finished:
                 rates.setdefault(workload, []).append(rate)
@@ -125,17 +127,6 @@ def read_cost_rates(
 def _average(rates: Sequence[CostRate], trials_per_device: int) -> CostRate:
     measured = [rate for rate in rates if rate.trials_per_device == trials_per_device]
     return CostRate.mean(measured or [rate.with_trials_per_device(trials_per_device) for rate in rates])
-
-
-def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
-    """Yield the finished trials of the lab that are not in the plan, the latest first."""
-    planned_keys = {planned.key for planned in plan.all_trials}
-    others = [lab.runs / key for key in list_keys(lab.runs) if key not in planned_keys]
-    latest = sorted(filter(is_folder, others), key=read_time, reverse=True)
-    for path in latest[:MAX_OTHER_FOLDERS]:
-        folder = RunFolder(lab.runs, path.name)
-        if (record := folder.read()) is not None and record.status == "finished":
-            yield folder, record
 
 
 def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator[tuple[Workload, CostRate]]:

@@ -1,0 +1,66 @@
+"""Display names of a whole grid: the columns of names of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fcnlab.config.grid.axes import short_names
+from fcnlab.config.grid.grid import Grid
+
+
+@dataclass(frozen=True)
+class Names:
+    """Display names of the axes of a grid and of their values in each cell.
+
+    Attributes:
+        axes: display name of each axis, in the order of the table.
+        values: label of a cell -> axis -> display name of the value.
+        cells: label of a cell -> display name, for the cells that the grid file names and those of an ablation.
+    """
+
+    axes: Mapping[str, str]
+    values: Mapping[str, Mapping[str, str]]
+    cells: Mapping[str, str]
+
+    @classmethod
+    def of_grid(cls, grid: Grid) -> Names:
+        """Return the names that a grid file gives.
+
+        Args:
+            grid: the grid.
+        """
+        labels = grid.file.labels
+        named = {cell.label: labels.find_cell_name(cell) for cell in grid.cells}
+        return cls(
+            {axis: labels.name_axis(axis) for axis in grid.axes},
+            {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
+            {label: name for label, name in named.items() if name is not None},
+        )
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of the columns of names: the axes, or `cell` if there is no axis or each cell has its own name."""
+        return ("cell",) if self._are_complete or not self.axes else tuple(self.axes.values())
+
+    @property
+    def _are_complete(self) -> bool:
+        return self.cells.keys() == self.values.keys() and bool(self.cells)
+
+    def shorten(self) -> Names:
+        """Return names in which the heading of an axis is the end of its path that no other axis has."""
+        ends = short_names(self.axes)
+        short = {axis: ends[axis] if name == axis else name for axis, name in self.axes.items()}
+        return Names(short, self.values, self.cells)
+
+    def texts(self, label: str) -> tuple[str, ...]:
+        """Return the texts of a cell in the columns of names.
+
+        Args:
+            label: label of the cell.
+        """
+        name = self.cells.get(label)
+        if self._are_complete or not self.axes:
+            return (label if name is None else name,)
+        first, *others = (self.values[label][axis] for axis in self.axes)
+        return (first if name is None else f"{first} ({name})", *others)
