@@ -136,7 +136,7 @@ def _evaluate_grid(
     file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None, as_json: bool
 ) -> None:
     from fcnlab.errors import RunError
-    from fcnlab.runner.follow_up import format_grid_command
+    from fcnlab.runner.commands import format_grid_command
     from fcnlab.runner.plan import make_plan
 
     grid = lab.load_grid(file)

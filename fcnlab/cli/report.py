@@ -178,7 +178,7 @@ def _print_seed_table(table: Table, *, stderr: bool) -> None:
 
 def show_not_published(errors: Iterable[str], grid: Grid, lab: Lab) -> None:
     """Print why trials or their report are not in a tracker, and the commands that help."""
-    from fcnlab.runner.follow_up import format_grid_command
+    from fcnlab.runner.commands import format_grid_command
 
     for error in errors:
         typer.echo(f"not published: {error}", err=True)

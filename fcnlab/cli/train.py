@@ -70,7 +70,7 @@ def train(
     """Train and evaluate one variant. A grid with the same trial reuses its record."""
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
-    from fcnlab.runner.command import train_words
+    from fcnlab.runner.commands import train_words
     from fcnlab.runner.grid_state import SINGLE_TRIALS
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan

@@ -36,7 +36,7 @@ def ui(
     cells side by side, averaged over seeds. Ctrl-C ends it.
     """
     from fcnlab.lab import Lab
-    from fcnlab.runner.follow_up import format_command
+    from fcnlab.runner.commands import format_command
     from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve
     from fcnlab.tracking.store import check_database, find_database, is_installed
 

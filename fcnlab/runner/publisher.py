@@ -14,7 +14,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
-from fcnlab.runner.command import reproduce_command
+from fcnlab.runner.commands import reproduce_command
 from fcnlab.runner.grid_state import SINGLE_TRIALS, publishing_folder, state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial

@@ -24,9 +24,9 @@ from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
 from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
+from fcnlab.runner.commands import format_grid_command
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
-from fcnlab.runner.follow_up import format_grid_command
 from fcnlab.runner.grid_state import claim_results, publishing_folder
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import DriverHeartbeat, Leases

@@ -14,7 +14,7 @@ from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
-from fcnlab.runner.follow_up import format_grid_command
+from fcnlab.runner.commands import format_grid_command
 from fcnlab.runner.grid_state import SINGLE_TRIALS, note_experiment
 from fcnlab.settings import TrackerName
 from fcnlab.tracking import store, tensorboard

@@ -14,7 +14,7 @@ from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
 from fcnlab.report.write import create_report, write_report
-from fcnlab.runner.command import train_words
+from fcnlab.runner.commands import train_words
 from fcnlab.runner.find import find_grid_file
 from fcnlab.runner.grid_state import claim_results, noted_experiments
 from fcnlab.runner.plan import count_reported, make_plan

@@ -290,7 +290,7 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
 def _write_first_grid(lab: Lab, file: Path, name: str) -> None:
     """Write a grid of the new dataset, and print the next commands."""
     from fcnlab.cli.data.first_grid import write_first_grid
-    from fcnlab.runner.follow_up import format_command
+    from fcnlab.runner.commands import format_command
 
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     grid, is_new = write_first_grid(replace(lab), name)  # reads the registry again, with the new entry

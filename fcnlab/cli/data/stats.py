@@ -36,7 +36,7 @@ def stats(
     """Show sizes, colors, class frequencies and weights of each split."""
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
-    from fcnlab.runner.follow_up import format_command
+    from fcnlab.runner.commands import format_command
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     spec = lab_.registry.get("dataset", name)

@@ -76,8 +76,7 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
 
     With `device="auto"` it trains on the recorded kind of device.
     """
-    from fcnlab.runner.command import train_words
-    from fcnlab.runner.follow_up import list_options
+    from fcnlab.runner.commands import list_options, train_words
 
     words = train_words(planned.cell, planned.trial.seed, lab.registry)
     recorded = record.environment.kind if record is not None and record.environment is not None else "auto"

@@ -71,7 +71,7 @@ def run_interruptibly(
 
 
 def _describe_resuming(grid: Grid, lab: Lab, outcome: Outcome | None) -> str:
-    from fcnlab.runner.follow_up import format_grid_command
+    from fcnlab.runner.commands import format_grid_command
 
     if outcome is None or outcome.interrupted:
         return f"finished epochs are kept. Resume with: {format_grid_command('grid run', grid, lab)}"
@@ -114,7 +114,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
 def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
     from fcnlab.report.write import describe_kept_report
-    from fcnlab.runner.follow_up import format_grid_command, format_path
+    from fcnlab.runner.commands import format_grid_command, format_path
 
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import ModelError
-from fcnlab.runner.follow_up import format_path
+from fcnlab.runner.commands import format_path
 
 
 def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]:
