@@ -19,7 +19,7 @@ from fcnlab.runner.grid_state import SINGLE_TRIALS, publishing_folder, state_fol
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
-from fcnlab.runner.tracker_thread import Call, TrackerThread
+from fcnlab.runner.tracker_thread import Call, OpenTracker, TrackerThread
 from fcnlab.runner.trackers import open_selected_tracker, track_grid
 from fcnlab.tracking.base import TrackedTrial, Tracker
 from fcnlab.tracking.published_report import read_report_digest
@@ -219,14 +219,7 @@ class Publisher:
         if time.monotonic() - running.written >= LOG_INTERVAL:
             running.written = time.monotonic()
             for tracker in self._trackers:
-                tracker.call(partial(self._log_epochs, running.trial, epochs), key=planned.key)
-
-    def _log_epochs(
-        self, trial: TrackedTrial, epochs: Sequence[EpochRecord], thread: TrackerThread, tracker: Tracker
-    ) -> None:
-        if not exists(trial.folder.record):  # else it is published with its record, perhaps already
-            thread.start_trial(trial)
-            tracker.log_epochs(trial, epochs)
+                tracker.call(partial(_log_epochs, running.trial, epochs), key=planned.key)
 
     def publish(self, planned: PlannedTrial) -> None:
         """Publish the record of a trial to the trackers that do not have it: another driver may have published it.
@@ -239,12 +232,11 @@ class Publisher:
             tracker.call(partial(self._publish, planned, trial))
         self._running.pop(planned.key, None)
 
-    def _publish(self, planned: PlannedTrial, trial: TrackedTrial, thread: TrackerThread, tracker: Tracker) -> None:
+    def _publish(self, planned: PlannedTrial, trial: TrackedTrial, opened: OpenTracker) -> None:
         record = planned.record
-        if record is not None and not tracker.is_published(record):
-            thread.start_trial(trial)
+        if record is not None and not opened.tracker.is_published(record):
             # The report shows the images of the first seed.
-            tracker.log_record(trial, record, samples=planned.trial.seed == min(self._grid.seeds))
+            opened.start(trial).log_record(trial, record, samples=planned.trial.seed == min(self._grid.seeds))
 
     def leave_trial(self, planned: PlannedTrial) -> None:
         """Stop to publish a trial that another driver has taken over.
@@ -265,10 +257,9 @@ class Publisher:
         self._running.pop(planned.key, None)
 
     def _pause(self, trial: TrackedTrial, pruned_after: int | None) -> None:
-        def pause(thread: TrackerThread, tracker: Tracker) -> None:
+        def pause(opened: OpenTracker) -> None:
             if not exists(trial.folder.record):  # else it has ended, and is published with its record
-                thread.start_trial(trial)
-                tracker.pause_trial(trial, pruned_after=pruned_after)
+                opened.start(trial).pause_trial(trial, pruned_after=pruned_after)
 
         for tracker in self._trackers:
             tracker.call(pause)
@@ -284,7 +275,7 @@ class Publisher:
         for running in self._running.values():
             self._pause(running.trial, None)
         for tracker in self._trackers:
-            tracker.end(lambda _, opened: opened.close(complete=complete))
+            tracker.end(lambda opened: opened.tracker.close(complete=complete))
         deadline = time.monotonic() + timeout if timeout is not None else None
         for tracker in self._trackers:
             left = max(0.0, deadline - time.monotonic()) if deadline is not None else None
@@ -304,6 +295,11 @@ class _Running:
 
     trial: TrackedTrial
     written: float
+
+
+def _log_epochs(trial: TrackedTrial, epochs: Sequence[EpochRecord], opened: OpenTracker) -> None:
+    if not exists(trial.folder.record):  # else it is published with its record, perhaps already
+        opened.start(trial).log_epochs(trial, epochs)
 
 
 def _count_restarts(planned: PlannedTrial) -> int:

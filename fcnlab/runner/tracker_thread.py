@@ -18,8 +18,37 @@ RETRY_INTERVAL = 300.0
 LAST_RETRY_AFTER = 30.0
 """Seconds after a failed attempt until there is another one at the end."""
 
-Call = Callable[["TrackerThread", Tracker], object]
-"""A function that the thread calls with itself and the open tracker."""
+
+class OpenTracker:
+    """An open tracker, which begins each trial once.
+
+    Attributes:
+        tracker: the tracker.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        """Refer to a tracker that has just been opened.
+
+        Args:
+            tracker: the tracker.
+        """
+        self.tracker = tracker
+        self._started: dict[str, TrackedTrial] = {}
+
+    def start(self, trial: TrackedTrial) -> Tracker:
+        """Begin a trial unless it has begun, and return the tracker for the calls with this trial.
+
+        Args:
+            trial: the trial.
+        """
+        if self._started.get(trial.key) is not trial:
+            self.tracker.start_trial(trial)
+            self._started[trial.key] = trial
+        return self.tracker
+
+
+Call = Callable[[OpenTracker], object]
+"""A function that the thread calls with the open tracker."""
 
 
 class TrackerThread:
@@ -50,8 +79,7 @@ class TrackerThread:
         self._list_ended = list_ended
         self._queue: SimpleQueue[tuple[Hashable, Call] | None] = SimpleQueue()
         self._keys: set[Hashable] = set()
-        self._tracker: Tracker | None = None
-        self._started: dict[str, TrackedTrial] = {}
+        self._tracker: OpenTracker | None = None
         self._last: Call | None = None
         self._opened_at = 0.0
         self._is_opened = False
@@ -74,16 +102,6 @@ class TrackerThread:
         if key is not None:
             self._keys.add(key)
         self._queue.put((key, function))
-
-    def start_trial(self, trial: TrackedTrial) -> None:
-        """Start a trial in the open tracker unless it is started there. For functions of `call`.
-
-        Args:
-            trial: the trial.
-        """
-        if self._tracker is not None and self._started.get(trial.key) is not trial:
-            self._tracker.start_trial(trial)
-            self._started[trial.key] = trial
 
     def end(self, last: Call) -> None:
         """End the thread when the calls up to now and a last one have returned; `join` waits for this.
@@ -124,18 +142,17 @@ class TrackerThread:
         if self._tracker is None and time.monotonic() - self._opened_at >= interval:
             self._guard(self._open)
         if self._tracker is not None:
-            self._guard(partial(function, self, self._tracker))
+            self._guard(partial(function, self._tracker))
 
     def _open(self) -> None:
         """Open the tracker, and publish everything that is missing there."""
         self._opened_at = time.monotonic()
         self._is_opened = False
-        self._started.clear()
-        self._tracker = self._open_tracker()
+        self._tracker = OpenTracker(self._open_tracker())
         for function in self._list_ended():
             if self._abandoned.is_set():
                 return
-            function(self, self._tracker)
+            function(self._tracker)
         self._is_opened = True
         self.error = None
 
