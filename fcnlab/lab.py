@@ -16,8 +16,8 @@ from fcnlab.config import registry
 from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.grid import grid
+from fcnlab.config.grid.cell import InputFingerprints
 from fcnlab.config.grid.from_dict import create_from_dict
-from fcnlab.config.grid.grid import Fingerprints
 from fcnlab.config.grid.name import find_lab_folder
 from fcnlab.config.head import CustomHead, SmpHead
 from fcnlab.config.head import Head as HeadConfig
@@ -350,25 +350,32 @@ class Lab:
             raise ModelError(f"the weights file '{name}' is not at {paths}; put it there, or set --data-root")
         return file
 
+    def fingerprints(self, variant: VariantConfig, dataset: DatasetConfig, recipe: Recipe) -> InputFingerprints:
+        """Compute the fingerprints of the inputs of trials; this lab reads each dataset and each weights file once.
+
+        Args:
+            variant: configuration of the variant.
+            dataset: configuration of the dataset.
+            recipe: the recipe.
+
+        Raises:
+            ConfigError: an extension does not exist.
+            DataError: the dataset is missing.
+            ModelError: the weights file is missing.
+        """
+        extensions = self.extensions.fingerprints(variant.head, dataset, recipe)
+        known, content = self._known_fingerprints, repr(dataset)
+        if content not in known:
+            known[content] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
+        file = self.find_weights_file(variant.backbone)
+        if file is not None and file not in known:
+            known[file] = f"sha256:{hash_file(file)}"
+        return InputFingerprints(known[content], known[file] if file is not None else None, extensions)
+
     @cached_property
-    def fingerprints(self) -> Fingerprints:
-        """Function that computes content fingerprints; each dataset and each file is read once."""
-        data: dict[str, str] = {}
-        weights: dict[str, str] = {}
-
-        def compute_fingerprints(
-            variant: VariantConfig, dataset: DatasetConfig, recipe: Recipe
-        ) -> tuple[str, str | None, dict[str, str]]:
-            extensions = self.extensions.fingerprints(variant.head, dataset, recipe)
-            content = repr(dataset)
-            if content not in data:
-                data[content] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
-            file = self.find_weights_file(variant.backbone)
-            if file is not None and str(file) not in weights:
-                weights[str(file)] = f"sha256:{hash_file(file)}"
-            return data[content], weights[str(file)] if file is not None else None, extensions
-
-        return compute_fingerprints
+    def _known_fingerprints(self) -> dict[str | Path, str]:
+        """Fingerprints by the `repr` of a dataset, and by weights file."""
+        return {}
 
 
 def _find_attribute_problem(dataset: Dataset) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.cell import Cell, InputFingerprints
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import Registry, builtin
 from fcnlab.config.trial import Trial
@@ -80,7 +80,7 @@ def build_trial(
     """
     if lab is not None:
         return build_cell(overrides, registry=lab.registry, **recipe).trials([seed], lab.fingerprints)[0]
-    return build_cell(overrides, **recipe).trials([seed], lambda *_: (data, weights, {}))[0]
+    return build_cell(overrides, **recipe).trials([seed], lambda *_: InputFingerprints(data, weights, {}))[0]
 
 
 def build_plan(folder: Path, text: str = SMOKE) -> Plan:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.base import Config, models_in
+from fcnlab.config.grid.cell import InputFingerprints
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import KINDS, builtin
 from fcnlab.config.trial import Trial
@@ -55,7 +56,7 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
     cell = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test")
-    (named,) = cell.trials([0], lambda *_: (DATA, None, {}))
+    (named,) = cell.trials([0], lambda *_: InputFingerprints(DATA, None, {}))
     assert named.names != trial().names
     assert named.key == KEY
 

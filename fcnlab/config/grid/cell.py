@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from fcnlab.config.dataset import AnyDataset, Dataset
 from fcnlab.config.grid.axes import Overrides, format_name, short_names
@@ -13,8 +13,17 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
-Fingerprints = Callable[[Variant, Dataset, Recipe], tuple[str, str | None, dict[str, str]]]
-"""Returns the content fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
+
+class InputFingerprints(NamedTuple):
+    """Fingerprints of the content of a trial's inputs; see the fields of `Trial`."""
+
+    data: str
+    weights: str | None
+    extensions: dict[str, str]
+
+
+Fingerprints = Callable[[Variant, Dataset, Recipe], InputFingerprints]
+"""Returns the fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
 
 _NOT_DATA = frozenset({"description", "nominal", "colors"})
 """Fields of a dataset that change neither its images nor its labels."""
@@ -75,7 +84,7 @@ class Cell:
             earlier = [self.init_from] * len(seeds)
         trials = []
         for seed, text, key in zip(seeds, map(repr, datasets), earlier, strict=True):
-            dataset, (data, weights, extensions) = inputs[text]
+            dataset, found = inputs[text]
             trials.append(
                 Trial(
                     variant=self.variant,
@@ -83,10 +92,8 @@ class Cell:
                     recipe=self.recipe,
                     seed=seed,
                     names=dict(self.names),
-                    data=data,
-                    weights=weights,
                     init_from=key,
-                    extensions=extensions,
+                    **found._asdict(),
                 )
             )
         return trials

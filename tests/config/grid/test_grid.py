@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.dataset import Dataset, ShapesDataset
-from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.cell import Cell, InputFingerprints
 from fcnlab.config.grid.grid import Grid, load
 from fcnlab.config.recipe import Recipe, Sgd
 from fcnlab.config.registry import builtin
@@ -25,8 +25,8 @@ BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes"
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
 
-def same_data(variant: Variant, dataset: Dataset, recipe: Recipe) -> tuple[str, str | None, dict[str, str]]:
-    return "data", None, {}
+def same_data(variant: Variant, dataset: Dataset, recipe: Recipe) -> InputFingerprints:
+    return InputFingerprints("data", None, {})
 
 
 def grid(folder: Path, **keys: Any) -> Grid:

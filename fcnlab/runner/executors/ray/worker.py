@@ -197,14 +197,15 @@ class RayWorker:
     def _check_data(self, trial: Trial) -> str | None:
         """Return an error message if the node's data or weights differ from the trial's, else None."""
         try:
-            data, weights, extensions = self._lab.fingerprints(trial.variant, trial.dataset, trial.recipe)
+            found = self._lab.fingerprints(trial.variant, trial.dataset, trial.recipe)
         except FcnlabError as error:
             return f"on {socket.gethostname()}: {error}"
-        if (data, weights) != (trial.data, trial.weights):
-            what = "the data" if data != trial.data else "the weights file"
+        if (found.data, found.weights) != (trial.data, trial.weights):
+            what = "the data" if found.data != trial.data else "the weights file"
             return f"on {socket.gethostname()}: {what} differs from the driver's; FCNLAB_DATA there may have to be set"
-        if extensions != trial.extensions:
-            return f"on {socket.gethostname()}: the extensions {extensions} differ from the driver's {trial.extensions}"
+        if found.extensions != trial.extensions:
+            differ = f"the extensions {found.extensions} differ from the driver's {trial.extensions}"
+            return f"on {socket.gethostname()}: {differ}"
         return None
 
     def _follow(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
