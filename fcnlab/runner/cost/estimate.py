@@ -92,7 +92,11 @@ def estimate_cost(
     used = [choice.rate for choice in chosen]
     concurrent = max(1, min(slots, len(remaining)))
     overhead = _estimate_overhead(known, used, data)
-    low, middle, high = (_estimate_span(times, used, concurrent, trials_per_device, end) for end in (-1, 0, 1))
+    shortest = [seconds / rate.spread for seconds, rate in zip(times, used, strict=True)]
+    longest = [seconds * rate.spread for seconds, rate in zip(times, used, strict=True)]
+    low, middle, high = (
+        _estimate_span(each, used, concurrent, trials_per_device) for each in (shortest, times, longest)
+    )
     return CostEstimate(
         trials=len(remaining),
         known=len(known),
@@ -187,27 +191,28 @@ def _estimate_trial(planned: PlannedTrial, rate: CostRate, data: OpenedData) -> 
     )
 
 
-def _estimate_span(
-    times: Sequence[float], rates: Sequence[CostRate], slots: int, trials_per_device: int, end: int
-) -> float:
-    """Return the time until the last trial has ended: each starts in the slot that is free first.
+def _estimate_span(times: Sequence[float], rates: Sequence[CostRate], slots: int, trials_per_device: int) -> float:
+    """Return the time until the last trial has ended.
 
     Args:
         times: times of the trials, in the order in which they start.
         rates: rates of the trials.
         slots: number of slots.
         trials_per_device: number of trials that share a GPU.
-        end: -1 for the lower end of the range, 1 for the upper end, 0 for the estimate.
     """
-    spans = [seconds * rate.spread**end for seconds, rate in zip(times, rates, strict=True)]
     if all(rate.measured for rate in rates):
-        free_at = [0.0] * slots
-        for span in spans:
-            heapq.heapreplace(free_at, free_at[0] + span)
-        return max(free_at)
+        return _fill_slots(times, slots)
     # A trial at the end has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
-    alone = [span if rate.measured else span / trials_per_device for span, rate in zip(spans, rates, strict=True)]
-    return max(sum(spans) / slots, *alone)
+    alone = [time if rate.measured else time / trials_per_device for time, rate in zip(times, rates, strict=True)]
+    return max(sum(times) / slots, *alone)
+
+
+def _fill_slots(times: Sequence[float], slots: int) -> float:
+    """Return the time until the last trial has ended if each starts in the slot that is free first."""
+    free_at = [0.0] * slots
+    for time in times:
+        heapq.heapreplace(free_at, free_at[0] + time)
+    return max(free_at)
 
 
 def _estimate_overhead(trials: Sequence[PlannedTrial], rates: Sequence[CostRate], data: OpenedData) -> float:
