@@ -118,8 +118,8 @@ class EtaEstimator:
             plan: the plan; None for no trials.
         """
         self._tallies: dict[str, _Tally] = {}
-        self._known: dict[str, int] = {}  # counted epochs by trial key
-        self._done = 0.0
+        self._counted_epochs: dict[str, int] = {}  # by trial key
+        self._trained_seconds = 0.0
         self._planned = time.monotonic()
         self._training_start = math.inf  # start of training; the start of workers is excluded from the speed
         for planned in plan.remaining if plan is not None else ():
@@ -139,13 +139,13 @@ class EtaEstimator:
             planned: the trial.
             epochs: its epochs so far; fewer than before if it was restarted.
         """
-        known = self._known.get(planned.key, 0)
+        known = self._counted_epochs.get(planned.key, 0)
         now = time.monotonic()
         # Training before the plan was made, by an earlier or another driver, does not count towards the speed.
         seconds = min(math.fsum(epoch.seconds for epoch in epochs[known:]), now - self._planned)
         if seconds:
             self._training_start = min(self._training_start, now - seconds)
-        self._done += seconds
+        self._trained_seconds += seconds
         self._count(planned, epochs)
 
     def close(self, planned: PlannedTrial) -> None:
@@ -154,7 +154,7 @@ class EtaEstimator:
         Args:
             planned: the trial.
         """
-        self._tally(planned).left -= planned.trial.recipe.epochs - self._known.pop(planned.key, 0)
+        self._tally(planned).left -= planned.trial.recipe.epochs - self._counted_epochs.pop(planned.key, 0)
 
     def epoch_seconds(self, planned: PlannedTrial) -> float | None:
         """Return the mean duration of an epoch of a trial's cell, else of the other cells.
@@ -179,14 +179,16 @@ class EtaEstimator:
         if self._mean_epoch_seconds() is None:
             return None
         now = time.monotonic()
-        partial = self._partial_epochs(running, now, since=-math.inf)
-        if self._done:
-            done = self._done + self._partial_epochs(running, now, since=self._training_start)
-            speed = done / (now - self._training_start)
-        else:  # before the first epoch has finished, each running trial is assumed to train without a break
-            speed = float(max(1, len(running)))
+        work = self._work_left() - self._partial_epochs(running, now, since=-math.inf)
         longest = max((trial.time_left(self.epoch_seconds(trial.planned)) or 0.0 for trial in running), default=0.0)
-        return max(longest, (self._work_left() - partial) / speed)
+        return max(longest, work / self._speed(running, now))
+
+    def _speed(self, running: Collection[Running], now: float) -> float:
+        """Return the seconds of training per second of wall-clock time since training began."""
+        if not self._trained_seconds:  # each running trial is assumed to train without a break
+            return float(max(1, len(running)))
+        trained = self._trained_seconds + self._partial_epochs(running, now, since=self._training_start)
+        return trained / (now - self._training_start)
 
     def _partial_epochs(self, running: Collection[Running], now: float, since: float) -> float:
         """Return the seconds of training after `since` in epochs that have not finished."""
@@ -199,17 +201,17 @@ class EtaEstimator:
         """Finished share of the work in seconds of training, from 0 to 1."""
         if not any(tally.left for tally in self._tallies.values()):
             return 1.0
-        return self._done / (self._done + self._work_left()) if self._done else 0.0
+        return self._trained_seconds / (self._trained_seconds + self._work_left()) if self._trained_seconds else 0.0
 
     def _tally(self, planned: PlannedTrial) -> _Tally:
         return self._tallies.setdefault(planned.cell.label, _Tally())
 
     def _count(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Count the epochs of a trial, without their time towards the speed."""
-        known = self._known.get(planned.key, 0)
+        known = self._counted_epochs.get(planned.key, 0)
         self._add_epochs(planned, epochs[known:])
         self._tally(planned).left -= len(epochs) - known
-        self._known[planned.key] = len(epochs)
+        self._counted_epochs[planned.key] = len(epochs)
 
     def _add_epochs(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         tally = self._tally(planned)
