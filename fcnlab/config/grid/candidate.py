@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -285,24 +285,36 @@ def to_overrides(cell: Cell, registry: Registry) -> dict[str, Value]:
         registry: the registry that its names refer to.
 
     Returns:
-        The name of each component, and the fields that differ from the registry's entry, by axis.
+        The name of each component, and the fields that differ from the registry's entry, by axis: `{"backbone":
+        "resnet18", ..., "recipe": "quick", "recipe.epochs": 5, "init_from": {"head": "fcn32s"}}`.
     """
     overrides: dict[str, Value] = {component: cell.names[component] for component in COMPONENTS}
     for component, config in _components(cell).items():
         overrides |= dict(_differences(component, registry.get(component, cell.names[component]), config))
     if isinstance(cell.init_from, Cell):
-        earlier = to_overrides(cell.init_from, registry)
-        components = _components(cell.init_from)
-        for axis in [axis for axis in overrides if axis not in earlier]:  # these also apply to the earlier cell
-            component, _, path = axis.partition(".")
-            value = value_at(components[component], path)
-            if value != ABSENT:  # `earlier` sets the mapping around an absent field as a whole
-                earlier[axis] = value
-        own = {axis: value for axis, value in earlier.items() if axis not in overrides or overrides[axis] != value}
-        overrides[INIT_FROM] = own or earlier  # an empty mapping is not valid
+        overrides[INIT_FROM] = _init_overrides(cell.init_from, overrides, registry)
     elif cell.init_from is not None:
         overrides[INIT_FROM] = cell.init_from
     return overrides
+
+
+def _init_overrides(earlier: Cell, overrides: Mapping[str, Value], registry: Registry) -> dict[str, Value]:
+    """Return the overrides of an earlier cell that differ from those of the cell that is initialized from it.
+
+    Args:
+        earlier: the earlier cell.
+        overrides: the overrides of the other cell, which apply to the earlier cell, too.
+        registry: the registry.
+    """
+    own = to_overrides(earlier, registry)
+    components = _components(earlier)
+    for axis in [axis for axis in overrides if axis not in own]:
+        component, _, path = axis.partition(".")
+        value = value_at(components[component], path)
+        if value != ABSENT:  # `own` sets the mapping around an absent field as a whole
+            own[axis] = value
+    different = {axis: value for axis, value in own.items() if axis not in overrides or overrides[axis] != value}
+    return different or own  # an empty mapping is not valid
 
 
 def _components(cell: Cell) -> dict[str, Config]:
