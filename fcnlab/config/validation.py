@@ -70,6 +70,15 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
+def _correct_end(path: Sequence[str], models: Sequence[type[BaseModel]], item: Any) -> tuple[str, ...]:
+    """Return the path of an error with the key of a wrong tag, and without the type of a member of a plain union."""
+    if item["type"].startswith("union_tag") and isinstance(item["input"], dict):
+        return (*path, "type" if "type" in models[0].model_fields else "name")
+    if not models and path and path[-1] in ("bool", "int", "float", "str"):
+        return tuple(path[:-1])
+    return tuple(path)
+
+
 @dataclass(frozen=True)
 class _Problem:
     """One error of pydantic with its location in the file.
@@ -88,27 +97,23 @@ class _Problem:
 
     @classmethod
     def locate(cls, model: Any, item: Any) -> _Problem:
-        """Follow pydantic's location, which contains tags of unions, through the models."""
+        """Follow pydantic's location through the models: select the members of unions, and enter the fields."""
         models, path, tag = models_in(model), [], None
         loc = [str(part) for part in item["loc"]]
+        entered = len(loc) - (item["type"] == "missing")  # the models that lack a key are those before it
         for position, part in enumerate(loc):
-            if part == BUILTIN and len(models) > 1:  # the tag of the member follows
-                continue
-            member = find_member(models, part) if len(models) > 1 else None
-            if member is not None:  # pydantic names the member of the union, the file does not
-                models, tag = [member], part
-                continue
-            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            if len(models) > 1:  # pydantic names the member of the union, the file does not
+                if part == BUILTIN:  # the tag of the member follows
+                    continue
+                if (member := find_member(models, part)) is not None:
+                    models, tag = [member], part
+                    continue
             if not part.startswith(("constrained-", "list[", "tuple[", "[key]")):
                 path.append(part)
-            if fields and not (position == len(loc) - 1 and item["type"] == "missing"):
-                models = [inner for field in fields for inner in models_in(field.annotation)]
-                tag = None
-        if item["type"].startswith("union_tag") and isinstance(item["input"], dict):
-            path.append("type" if "type" in models[0].model_fields else "name")
-        elif not models and path and path[-1] in ("bool", "int", "float", "str"):  # a member of a plain union
-            path.pop()
-        return cls(item, tuple(path), tuple(models), tag)
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            if fields and position < entered:
+                models, tag = [inner for field in fields for inner in models_in(field.annotation)], None
+        return cls(item, _correct_end(path, models, item), tuple(models), tag)
 
     @property
     def key(self) -> str:
