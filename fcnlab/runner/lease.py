@@ -10,11 +10,13 @@ A driver writes a heartbeat to `.fcnlab/drivers/`, and leases a folder with a fi
 A lease is valid while its driver is alive. On the driver's own host, the file lock decides. On other hosts, a driver is
 dead if its number has not changed for EXPIRY seconds of the observer's clock, so clocks of different hosts are never
 compared. Files are created atomically and never overwritten (`link`), also on network file systems; therefore only one
-of several drivers can take over a lease. Leases: Gray and Cheriton, SOSP 1989.
+of several drivers can take over a lease. Leases: Gray and Cheriton, SOSP 1989. File systems without hard links, such as
+exFAT or the mounted storage of a notebook service, write the content after the file exists.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -39,13 +41,20 @@ EXPIRY = 180.0
 """Seconds without a heartbeat after which a driver is dead; longer than network file systems cache a file."""
 
 
+WRITE_TIME = 0.5
+"""Seconds in which a driver has written its id to a lease that it has created."""
+
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of `link` on file systems without hard links."""
+
+
 class DriverHeartbeat:
     """The heartbeat of this driver, and the check of other drivers' heartbeats.
 
     A context manager: on exit, all leases of the driver become invalid.
 
     Attributes:
-        driver: id of this driver, `<host>:<process id>:<random>`.
+        driver: id of this driver, `<host>_<process id>_<random>`: a file name on every file system.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +67,7 @@ class DriverHeartbeat:
             OSError: the folder cannot be written.
         """
         self._folder = folder
-        self.driver = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.driver = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         self._seen: dict[str, tuple[str, float]] = {}  # drivers of other hosts: the last number and when it was new
         self._stopping = threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,9 +102,10 @@ class DriverHeartbeat:
         """
         if driver == self.driver:
             return True
-        if not is_driver(driver):
+        parts = split_driver(driver)
+        if parts is None:
             return False
-        is_local = driver.partition(":")[0] == socket.gethostname()
+        is_local = parts[0] == socket.gethostname()
         is_alive = self._is_locked(driver) if is_local else self._is_beating(driver)
         if not is_alive:
             self._remove_files(driver)
@@ -136,7 +146,8 @@ class DriverHeartbeat:
         """Remove the files of dead drivers of this host. A driver locks its file before it writes its heartbeat."""
         with suppress(OSError):  # the folder is read-only or has been removed; no driver needs these files
             for file in self._folder.iterdir():
-                if file.name.partition(":")[0] == socket.gethostname() and file.suffix != ".lock":
+                parts = split_driver(file.name)  # None for a lock
+                if parts is not None and parts[0] == socket.gethostname():
                     self.is_alive(file.name)
 
     def _remove_files(self, driver: str) -> None:
@@ -165,6 +176,9 @@ class Leases:
             True if this driver now holds the lease, or already did; False if another living driver holds it.
         """
         holder, number = read_latest_lease(folder)
+        if holder == "":  # without hard links, a lease that another driver is just writing
+            time.sleep(WRITE_TIME)
+            holder, number = read_latest_lease(folder)
         if holder == self._heartbeat.driver:
             return True
         if holder is not None and self._heartbeat.is_alive(holder):
@@ -211,13 +225,17 @@ class Leases:
                 file.unlink(missing_ok=True)
 
 
-def is_driver(text: str) -> bool:
-    """Return whether a text is the id of a driver; a power cut can leave a lease without its content.
+def split_driver(text: str) -> tuple[str, int] | None:
+    """Return the host and the process id of a driver.
 
     Args:
-        text: the text.
+        text: id of the driver.
+
+    Returns:
+        The host and the process id; None if the text is no id: a power cut can leave a lease without its content.
     """
-    return re.fullmatch(r"[^/\0]+:\d+:[0-9a-f]{8}", text) is not None
+    match = re.fullmatch(r"([^/\0]+)_(\d+)_[0-9a-f]{8}", text)
+    return (match[1], int(match[2])) if match else None
 
 
 def _number(file: Path) -> int:
@@ -257,11 +275,20 @@ def is_waiting(folder: Path, driver: str) -> bool:
 
 
 def _write_new(file: Path, text: str) -> bool:
-    """Create a file atomically; return False if it exists."""
+    """Create a file with its content atomically; return False if it exists.
+
+    Without hard links, it has no content for a moment, see `Leases.claim`.
+    """
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         draft.write_text(text, encoding="utf-8")
-        os.link(draft, file)
+        try:
+            os.link(draft, file)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            with file.open("x", encoding="utf-8") as created:
+                created.write(text)
     except (FileExistsError, FileNotFoundError):  # the driver that holds the lease removes the drafts of others
         return False
     finally:

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
-from fcnlab.runner.lease import EXPIRY, WAITING, is_driver, is_waiting, read_latest_lease
+from fcnlab.runner.lease import EXPIRY, WAITING, is_waiting, read_latest_lease, split_driver
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
@@ -161,13 +161,14 @@ def _age(file: Path) -> float:
 
 def _is_alive(driver: str, folder: Path) -> bool:
     """Return whether a driver is alive: its heartbeat is recent, and on this host its process exists."""
-    if not (is_driver(driver) and exists(beat := folder / driver)) or _age(beat) >= EXPIRY:
+    parts = split_driver(driver)
+    if parts is None or not exists(beat := folder / driver) or _age(beat) >= EXPIRY:
         return False
-    host, process, _ = driver.split(":")
+    host, process = parts
     if host != socket.gethostname():
         return True
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # a process of another user, which exists

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +16,18 @@ from fcnlab.runner.lease import DriverHeartbeat, Leases
 from tests.patience import wait_until
 
 
+@pytest.fixture(params=["hard links", "no hard links"])
+def _file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test also as on a file system without hard links, such as exFAT."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    if request.param == "no hard links":
+        monkeypatch.setattr("fcnlab.runner.lease.os.link", refuse)
+
+
+@pytest.mark.usefixtures("_file_system")
 def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
     (tmp_path / "lease.1 (conflicted copy)").write_text("of a service that synchronizes folders")
     with DriverHeartbeat(tmp_path / "drivers") as one, DriverHeartbeat(tmp_path / "drivers") as other:
@@ -69,7 +84,7 @@ def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
     monkeypatch.setattr("fcnlab.runner.lease.time.monotonic", lambda: clock[0])
     drivers = tmp_path / "drivers"
     with DriverHeartbeat(drivers) as here:
-        far = "elsewhere:1:abcdef12"
+        far = "elsewhere_1_abcdef12"
         (drivers / far).write_text("1")
         (tmp_path / "lease.1").write_text(far)
         leases = Leases(here)
@@ -84,8 +99,9 @@ def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
         assert leases.holds(tmp_path)
 
 
+@pytest.mark.usefixtures("_file_system")
 def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
-    (tmp_path / "lease.1").write_text("elsewhere:1:abcdef12")  # of a dead driver
+    (tmp_path / "lease.1").write_text("elsewhere_1_abcdef12")  # of a dead driver
     drivers = [DriverHeartbeat(tmp_path / "drivers").__enter__() for _ in range(8)]
     start, claimed = threading.Barrier(8), []
 
@@ -103,6 +119,13 @@ def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
         driver.__exit__()
 
 
+def test_files_of_a_driver_have_names_that_every_file_system_accepts(tmp_path: Path) -> None:
+    with DriverHeartbeat(tmp_path) as here:
+        assert Leases(here).claim(tmp_path)
+        names = [file.name for file in tmp_path.iterdir()]
+    assert len(names) == 3 and not any(re.search(r'[<>:"|?*\\]', name) for name in names)
+
+
 def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_INTERVAL", 0.01)
     with DriverHeartbeat(tmp_path) as here:
@@ -112,7 +135,7 @@ def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest
         )
 
 
-@pytest.mark.parametrize("content", ["", "\0" * 20, "vm:12"])
+@pytest.mark.parametrize("content", ["", "\0" * 20, "vm_12"])
 def test_lease_that_a_power_cut_has_left_without_its_content_can_be_claimed(tmp_path: Path, content: str) -> None:
     (tmp_path / "lease.4").write_text(content)
     with DriverHeartbeat(tmp_path / "drivers") as here:
@@ -125,12 +148,12 @@ def test_lease_that_a_power_cut_has_left_without_its_content_can_be_claimed(tmp_
 
 def test_new_driver_removes_the_files_of_dead_drivers_of_its_host(tmp_path: Path) -> None:
     host = socket.gethostname()
-    for name in (f"{host}:1:12345678", "elsewhere:1:12345678"):
+    for name in (f"{host}_1_12345678", "elsewhere_1_12345678"):
         (tmp_path / name).write_text("7")
         (tmp_path / f"{name}.lock").touch()
     with DriverHeartbeat(tmp_path) as living, DriverHeartbeat(tmp_path):
         assert (tmp_path / living.driver).exists()
-        assert not list(tmp_path.glob(f"{host}:1:12345678*"))
-        assert len(list(tmp_path.glob("elsewhere:*"))) == 2
-        (tmp_path / f"{host}:2:12345678").write_text("of a driver that was killed meanwhile")
-    assert not list(tmp_path.glob(f"{host}:*"))
+        assert not list(tmp_path.glob(f"{host}_1_12345678*"))
+        assert len(list(tmp_path.glob("elsewhere_*"))) == 2
+        (tmp_path / f"{host}_2_12345678").write_text("of a driver that was killed meanwhile")
+    assert not list(tmp_path.glob(f"{host}_*"))

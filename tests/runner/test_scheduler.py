@@ -370,7 +370,7 @@ def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     for planned in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials:
         planned.folder.create()
-        (planned.folder.path / "lease.1").write_text("gone:1:12345678")
+        (planned.folder.path / "lease.1").write_text("gone_1_12345678")
     assert serial(path) == Outcome(finished=2, failed=0, reused=0)
 
 

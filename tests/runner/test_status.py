@@ -60,7 +60,7 @@ def test_status_shows_running_trials_and_changes_no_file(plan: Plan) -> None:
             console.print(create_cells_table(status.plan, status.states, 80))
         assert output.get().split()[1:5] == ["finished", "failed", "running", "paused"]
         ((driver, (one,)),) = status.running.items()
-        assert driver.startswith(f"{socket.gethostname()}:{os.getpid()}:")
+        assert driver.startswith(f"{socket.gethostname()}_{os.getpid()}_")
         assert (one.planned.key, len(one.epochs)) == (running.key, 1)
         assert [one.planned.key for one in status.paused] == [paused.key]
         assert status.time_left is not None and 25 < status.time_left < 41
@@ -96,8 +96,8 @@ def test_refresh_finds_newly_ended_trials(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("process", "age", "state"),
     [
-        ("elsewhere:1", 10.0, "running"),
-        ("elsewhere:1", EXPIRY + 10, "paused"),
+        ("elsewhere_1", 10.0, "running"),
+        ("elsewhere_1", EXPIRY + 10, "paused"),
         ("none", 1.0, "paused"),
         ("this", 10.0, "running"),
         ("this", EXPIRY + 10, "paused"),  # the process id is in use again
@@ -105,8 +105,8 @@ def test_refresh_finds_newly_ended_trials(plan: Plan) -> None:
 )
 def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age: float, state: str) -> None:
     lab = Lab.find(plan.grid.path)
-    own = {"this": f"{socket.gethostname()}:{os.getpid()}", "none": f"{socket.gethostname()}:{2**22 + 1}"}
-    driver = f"{own.get(process, process)}:12345678"
+    own = {"this": f"{socket.gethostname()}_{os.getpid()}", "none": f"{socket.gethostname()}_{2**22 + 1}"}
+    driver = f"{own.get(process, process)}_12345678"
     beat = lab.root / ".fcnlab" / "drivers" / driver
     beat.parent.mkdir(parents=True)
     beat.write_text("7")
@@ -124,7 +124,7 @@ def test_a_trial_runs_since_its_last_start_and_not_since_that_of_a_killed_driver
     folder = plan.trials[0].folder
     folder.create()
     killed = folder.path / "lease.9"
-    killed.write_text(f"{socket.gethostname()}:{2**22 + 1}:12345678")
+    killed.write_text(f"{socket.gethostname()}_{2**22 + 1}_12345678")
     folder.write_progress(epoch_records(1))
     for file in (killed, folder.progress):
         os.utime(file, (time.time() - 3000, time.time() - 3000))
@@ -141,7 +141,7 @@ def test_note_of_a_killed_driver_that_its_trial_waits_does_not_count(plan: Plan)
     with DriverHeartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
         leases = Leases(heartbeat)
         assert leases.claim(folder.path)
-        (folder.path / WAITING).write_text("elsewhere:1:12345678")
+        (folder.path / WAITING).write_text("elsewhere_1_12345678")
         assert states(read_status(plan)) == {"running": 1, "to do": 3}
         leases.note_waiting(folder.path, True)
         assert states(read_status(plan)) == {"waiting": 1, "to do": 3}

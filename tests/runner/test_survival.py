@@ -75,7 +75,7 @@ def add_field(folder: RunFolder, **fields: object) -> None:
 def test_files_of_killed_processes_are_removed_when_the_grid_is_run(lab_of_grid: tuple[Grid, Lab]) -> None:
     grid, lab = lab_of_grid
     finished, *_, started = (planned.folder for planned in make_plan(grid, lab).trials)
-    dead = "gone:1:12345678"
+    dead = "gone_1_12345678"
     left = [
         finished.path / ".record.json.0123456789ab",
         finished.checkpoint,

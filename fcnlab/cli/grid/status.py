@@ -133,7 +133,7 @@ def _render(reader: StatusReader, width: int) -> RenderableType:
         table = create_running_table(width, idle=True)
         for trial in trials:
             table.add_row(*format_row(trial, reader.time_left_of(trial)), format_clock(trial.idle))
-        host, process, _ = driver.split(":")
+        host, process, _ = driver.rsplit("_", 2)
         blocks += [Text(f"\non {host}, driver {process}:"), table]
     return Group(*blocks)
 
@@ -191,7 +191,7 @@ def _print_values(reader: StatusReader, remarks: list[str]) -> None:
         "running": [
             {
                 "driver": driver,
-                "host": driver.partition(":")[0],
+                "host": driver.rsplit("_", 2)[0],
                 "seconds": round(trial.seconds, 1),
                 "seconds_left": reader.time_left_of(trial),
                 "idle_seconds": None if trial.idle is None else round(trial.idle, 1),
