@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fcnlab.errors import FcnlabError, StopRunError
+from fcnlab.errors import FcnlabError, RunError, StopRunError
 from fcnlab.paths import is_folder
 
 ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -68,9 +68,33 @@ def describe_storage_error(error: OSError) -> str:
     Args:
         error: the error.
     """
-    reason = error.strerror or str(error) or type(error).__name__
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    return f"{where}{reason}{_describe_room(error)}; {find_remedy(error)}"
+    return f"{where}{describe_reason(error)}{_describe_room(error)}; {find_remedy(error)}"
+
+
+def describe_reason(error: OSError) -> str:
+    """Return the reason of an error without its number and file; libraries raise errors that have neither.
+
+    Args:
+        error: the error.
+    """
+    return error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def convert_write_errors(path: Path | str) -> Iterator[None]:
+    """Convert errors of writing to a `RunError`.
+
+    Args:
+        path: the file or folder that is written.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {describe_reason(error)}") from None
 
 
 @contextmanager

@@ -13,7 +13,13 @@ from safetensors import SafetensorError
 from fcnlab import cli
 from fcnlab.atomic_file import replace_atomically, write_atomically
 from fcnlab.errors import RunError, StopRunError
-from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, ensure_open_files, find_storage_error
+from fcnlab.storage_errors import (
+    convert_storage_errors,
+    convert_write_errors,
+    describe_storage_error,
+    ensure_open_files,
+    find_storage_error,
+)
 
 
 def _write_to_full_disk(_: object) -> None:
@@ -58,6 +64,22 @@ def test_other_errors_are_not_converted(tmp_path: Path) -> None:
         raise elsewhere
     with pytest.raises(RunError, match=r"^a message$"), convert_storage_errors(tmp_path):
         raise RunError("a message") from OSError(errno.ENOSPC, "full")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "/other"), "Permission denied"),
+        (OSError("cannot write mode F as PNG"), "cannot write mode F as PNG"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_an_error_of_writing_names_the_path_and_a_reason(error: OSError, reason: str) -> None:
+    with (
+        pytest.raises(RunError, match=f"^/results/a.md: cannot be written: {reason}$"),
+        convert_write_errors(Path("/results/a.md")),
+    ):
+        raise error
 
 
 def test_the_command_line_prints_errors_of_storage_in_one_line(

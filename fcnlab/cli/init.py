@@ -11,6 +11,7 @@ import typer
 
 from fcnlab.errors import RunError
 from fcnlab.paths import exists, is_folder, resolve_path
+from fcnlab.storage_errors import convert_write_errors
 
 EXAMPLE = "Example: fcnlab init mylab && cd mylab && fcnlab grid run experiments/quickstart.yaml"
 
@@ -50,13 +51,11 @@ def init(
         "experiments/grid.schema.json": examples.joinpath("grid.schema.json").read_text(encoding="utf-8"),
         "results/.gitkeep": "",
     } | {f"registry/{kind}.yaml": text for kind, text in _ENTRIES.items()}
-    try:
+    with convert_write_errors(folder):
         for name, text in texts.items():
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     typer.echo(f"{folder} is a lab; next: cd {quote(str(folder))} && fcnlab grid run experiments/quickstart.yaml")
 
 

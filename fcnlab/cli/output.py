@@ -17,6 +17,7 @@ import typer
 from fcnlab.console import GAP, column_widths, create_console
 from fcnlab.errors import RunError
 from fcnlab.redaction import RedactedStream, find_control_character, redact_values
+from fcnlab.storage_errors import describe_reason
 
 if TYPE_CHECKING:
     from fcnlab.runner.plan import Plan
@@ -67,7 +68,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     try:
         path.write_text(rows_to_csv_text(rows), encoding="utf-8", newline="")
     except OSError as error:
-        raise RunError(f"--csv: {path} cannot be written: {error.strerror}") from None
+        raise RunError(f"--csv: {path} cannot be written: {describe_reason(error)}") from None
 
 
 def fit_last_column(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[tuple[str, ...]]:

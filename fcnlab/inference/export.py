@@ -23,6 +23,7 @@ from fcnlab.inference.export_model import ExportModel
 from fcnlab.inference.export_pooling import export_pooling_of_any_size
 from fcnlab.inference.load import read_safetensors, write_safetensors
 from fcnlab.inference.model import TrainedModel
+from fcnlab.storage_errors import convert_write_errors
 
 FileFormat = Literal["onnx", "torch", "safetensors"]
 Predictor = Callable[[Image.Image], NDArray[np.float32]]
@@ -76,7 +77,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
     """
     on_cpu = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
     reference = _with_fp32(on_cpu)
-    try:
+    with convert_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
@@ -89,8 +90,6 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
                     f"to {comparison.max_difference:.2g}"
                 )
             temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
     return comparison
 
 

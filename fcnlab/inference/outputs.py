@@ -15,6 +15,7 @@ from fcnlab.data.inspection.preview import blend_label_colors, blend_with_gray, 
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel
 from fcnlab.paths import exists, resolve_path
+from fcnlab.storage_errors import convert_write_errors
 from fcnlab.training.protocol import Protocol
 
 MIN_LEGEND_WIDTH = 320
@@ -119,9 +120,7 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    try:
+    with convert_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             write(file)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -10,7 +10,6 @@ import pandas as pd
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.console import format_count
-from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.csv_text import to_csv_text
@@ -19,6 +18,7 @@ from fcnlab.report.tables.markdown_text import escape_markdown, escape_markdown_
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
+from fcnlab.storage_errors import convert_write_errors
 from fcnlab.trial.evaluation.evaluate import Evaluation, find_other_precision
 from fcnlab.trial.record import SplitMetrics
 
@@ -162,10 +162,8 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], frame: pd.Data
     title = f"{grid.name}: {evaluated[0].evaluation.name}"
     lines = [f"# {escape_markdown(title)}", "", f"**{escape_markdown(grid.file.question)}**", ""]
     lines += [to_markdown(evaluation_table(grid, frame)), escape_markdown_lines(evaluation_footnote(evaluated)), ""]
-    try:
+    with convert_write_errors(page):
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(page, lambda file: file.write("\n".join(lines).encode()))
         write_atomically(page.with_suffix(".csv"), lambda file: file.write(to_csv_text(frame).encode()))
-    except OSError as error:
-        raise RunError(f"{page}: cannot be written: {error.strerror}") from None
     return page

@@ -37,6 +37,7 @@ from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan, read_reported_trials
 from fcnlab.runner.publisher import OptionalTracker
+from fcnlab.storage_errors import convert_write_errors
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.published_report import digest_report
 from fcnlab.tracking.tracker import MlflowTracker
@@ -226,15 +227,13 @@ def merge_trials(reports: Sequence[Report]) -> pd.DataFrame:
 @contextmanager
 def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
     """Create a folder of results and hold its lock."""
-    try:
+    with convert_write_errors(folder):
         lab.state.mkdir(exist_ok=True)
         with FileLock(lab.state / f"{folder.name}.report.lock"):
             folder.mkdir(parents=True, exist_ok=True)
             for file in (*list_temporary_files(folder), *list_temporary_files(folder / "plots")):  # of killed reports
                 file.unlink(missing_ok=True)
             yield
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _write_all(section: Section) -> None:

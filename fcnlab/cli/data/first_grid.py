@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnlab.config.recipe import Recipe
-from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.storage_errors import convert_write_errors
 
 _GRID = """\
 # yaml-language-server: $schema=grid.schema.json
@@ -54,14 +54,13 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
         length=_lengthen(lab.registry.get("recipe", "quick"), images),
         accurate_batch=_limit_batch(lab.registry.get("recipe", recipe), images),
     )
-    try:
+    with convert_write_errors(file):
         file.parent.mkdir(exist_ok=True)
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        return file, False
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+        except FileExistsError:
+            return file, False
     return file, True
 
 

@@ -9,6 +9,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DatasetName, LabOption
 from fcnlab.errors import DataError
+from fcnlab.storage_errors import describe_reason
 
 if TYPE_CHECKING:
     from fcnlab.config.recipe import Recipe
@@ -72,7 +73,7 @@ def preview(
     try:
         draw_sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG")
     except OSError as error:
-        raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
+        raise DataError(f"--out: {path} cannot be written: {describe_reason(error)}") from None
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
 
 

@@ -22,6 +22,7 @@ from fcnlab.data.download.sources import Archive, Source
 from fcnlab.data.json_cache import read_json
 from fcnlab.errors import DataError
 from fcnlab.paths import exists, is_file
+from fcnlab.storage_errors import describe_reason
 
 ARCHIVES = "archives"
 """Folder below the data root for archives, also for those that are downloaded by hand."""
@@ -119,7 +120,7 @@ def _lock(store: Path, name: str) -> Iterator[None]:
     except Timeout:
         raise DataError(f"{store}: another download of {name} is running") from None
     except OSError as error:
-        raise DataError(f"{error.filename or store}: cannot be written: {error.strerror}") from None
+        raise DataError(f"{error.filename or store}: cannot be written: {describe_reason(error)}") from None
 
 
 def _get_all(name: str, source: Source, store: Path, progress: DownloadProgress) -> list[_Verified]:

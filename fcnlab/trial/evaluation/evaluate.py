@@ -27,6 +27,7 @@ from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError, list_some
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
+from fcnlab.storage_errors import convert_write_errors
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
@@ -191,10 +192,8 @@ def evaluate_trial(
         if inputs == (finished.trial.key, digest, precision, data):
             return existing
 
-    try:
+    with convert_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = hardware.move_to_device(finished.load_model(checkpoint), device)
     config = target.config if target else finished.trial.dataset
     split = target.split if target else config.evaluated_splits[-1]
