@@ -20,6 +20,7 @@ from fcnlab.settings import Device, RunOptions
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fcnlab.constants import CheckpointChoice
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.comparison import CellComparison
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from fcnlab.runner.find import Reference
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import Outcome
-    from fcnlab.trial.record import CheckpointChoice
 
 LabOrFolder: TypeAlias = Lab | str | os.PathLike[str]
 """A lab, or its folder."""

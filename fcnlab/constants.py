@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+CheckpointChoice = Literal["last", "best"]
+"""Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
+
+KEY_DIGITS = 12
+"""Number of digits of a key that messages and tables show."""
+
 IGNORE_INDEX = 255
 """Label of pixels that no loss and no metric counts, in every decoded dataset."""
 

@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks.speed import peer
 from benchmarks.speed.machine import machine, multiplies_bf16, synchronized, threads
 from benchmarks.speed.pairs import pairs
+from fcnlab.config.recipe import Precision
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics.summary import Counts
@@ -63,7 +64,7 @@ def compare(
     model, net = model.to(device), net.to(device)
     samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
 
-    def ours(precision: hardware.Precision) -> Counts:
+    def ours(precision: Precision) -> Counts:
         autocast = hardware.create_autocast(device, precision)
         return evaluate_split(model, split, num_classes=CLASSES, autocast=autocast).areas
 
@@ -75,7 +76,7 @@ def compare(
         predicted = theirs.evaluate(net, samples, CLASSES, device.type).mat.sum(0).cpu().numpy()
         compared: dict[str, dict[str, Any]] = {}
         agreement: dict[str, float] = {}
-        precisions: tuple[hardware.Precision, ...] = ("fp32", "bf16")
+        precisions: tuple[Precision, ...] = ("fp32", "bf16")
         for precision in precisions:
             if precision == "bf16" and not multiplies_bf16(device):
                 report("bf16 is left out: this device does not multiply it natively")

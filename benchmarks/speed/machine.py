@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.config.recipe import Precision
 from fcnlab.processor import get_processor_name, usable_cores
-from fcnlab.training.hardware import Precision, create_autocast, resolve_precision, synchronize
+from fcnlab.training.hardware import create_autocast, resolve_precision, synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 

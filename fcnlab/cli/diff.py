@@ -10,6 +10,7 @@ from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
 from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
 from fcnlab.console import create_console, format_table
+from fcnlab.constants import KEY_DIGITS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +55,7 @@ def diff(
 def _title(record: Record) -> str:
     names = record.trial.get("names", {})
     parts = [names.get(part, "") for part in ("variant", "dataset", "recipe")]
-    return f"{record.key[:12]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
+    return f"{record.key[:KEY_DIGITS]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
 
 
 def _table(differences: list[Difference], width: int) -> RenderableType:

@@ -23,11 +23,12 @@ from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argum
 from fcnlab.console import create_console, format_count, format_table
 
 if TYPE_CHECKING:
+    from fcnlab.constants import CheckpointChoice
     from fcnlab.lab import Lab
     from fcnlab.training.protocol import Protocol
     from fcnlab.trial.evaluation.evaluate import Evaluation
     from fcnlab.trial.find import FinishedTrial
-    from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+    from fcnlab.trial.record import SplitMetrics
 
 EXAMPLE = "Example: fcnlab evaluate experiments/quickstart.yaml:best --split val --tta"
 

@@ -46,9 +46,9 @@ def export(
         raise RunError(f"--out: {out} must end in {SUFFIXES[to]} with --to {to}")
     model = load_named(trial, checkpoint, lab, data_root)  # imports torch, which takes seconds
 
+    from fcnlab.constants import KEY_DIGITS
     from fcnlab.inference.export import export as write
     from fcnlab.inference.outputs import check_not_existing
-    from fcnlab.trial.find import KEY_DIGITS
 
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if not overwrite:

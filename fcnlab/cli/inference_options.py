@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import parse_size
 from fcnlab.console import create_console
+from fcnlab.constants import CheckpointChoice
 
 if TYPE_CHECKING:
     from fcnlab.training.evaluate import OnProgress
@@ -18,7 +19,7 @@ PROGRESS_SECONDS = 10.0
 """Seconds between two lines of progress in a log."""
 
 CheckpointOption = Annotated[
-    Literal["last", "best"] | None,
+    CheckpointChoice | None,
     typer.Option(
         "--checkpoint",
         help="Weights of the last epoch, or of the best one on val",

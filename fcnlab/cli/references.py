@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import list_some
 from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
+    from fcnlab.constants import CheckpointChoice
     from fcnlab.inference.model import TrainedModel
     from fcnlab.lab import Lab
     from fcnlab.runner.find import Reference
-    from fcnlab.trial.record import CheckpointChoice
-
-SHORT = 12
-"""Digits of a key in completions."""
 
 MAX_SEEDS = 5
 """Maximum number of seeds that a message lists."""
@@ -52,7 +50,7 @@ def complete_reference(incomplete: str) -> list[str]:
             return [name for name in names if name.startswith(incomplete)]
     runs = Lab.find().runs
     keys = [key for key in list_keys(runs) if key.startswith(incomplete)]
-    return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
+    return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:KEY_DIGITS] for key in keys)]
 
 
 TRIAL_FORMS = (

@@ -16,6 +16,10 @@ Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
 """Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
 
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Precision of the forward pass."""
+
+
 class Sgd(Config):
     """Configuration of `torch.optim.SGD`."""
 
@@ -309,7 +313,7 @@ class Recipe(Entry):
     ema: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     batch_norm: Literal["train", "eval", "frozen"] = "train"
     freeze: Depth = "none"
-    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    precision: Literal[Precision, "auto"] = "fp32"
     deterministic: Truth = False
     compile: Truth = False
     fused: Literal["auto", "off"] = "auto"

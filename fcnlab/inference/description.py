@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fcnlab.config.recipe import Precision
 from fcnlab.config.variant import Variant
+from fcnlab.constants import CheckpointChoice
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.trial.find import FinishedTrial
-from fcnlab.trial.record import CheckpointChoice, Precision
 
 Color = tuple[int, int, int]
 

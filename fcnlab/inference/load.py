@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from fcnlab.constants import CheckpointChoice
 from fcnlab.errors import ModelError
 from fcnlab.extensions import Extensions
 from fcnlab.inference.description import ModelDescription
@@ -15,7 +16,6 @@ from fcnlab.models.fcn import separate_tensors
 from fcnlab.paths import check_regular_file
 from fcnlab.trial.build import restore_model
 from fcnlab.trial.find import FinishedTrial
-from fcnlab.trial.record import CheckpointChoice
 
 
 def load_trial(finished: FinishedTrial, checkpoint: CheckpointChoice) -> TrainedModel:

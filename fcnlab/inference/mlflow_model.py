@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fcnlab.config.grid.grid import Grid
+from fcnlab.constants import CheckpointChoice
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.export_model import ExportModel
 from fcnlab.lab import Lab
@@ -13,7 +14,6 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.find import FinishedTrial
-from fcnlab.trial.record import CheckpointChoice
 
 
 def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:

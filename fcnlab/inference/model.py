@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcnlab.config.recipe import Precision
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.image_file import ImageFormat, Pixels
 from fcnlab.errors import ModelError
@@ -20,8 +22,6 @@ from fcnlab.notebook import render_html
 from fcnlab.training import hardware
 from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.find import KEY_DIGITS
-from fcnlab.trial.record import Precision
 
 SINGLE_VIEW = Protocol()
 """The default protocol: each image once, as a whole."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, CellCounts, Difference, estimate_difference
 from fcnlab.config.dataset import CrossValidation
+from fcnlab.constants import KEY_DIGITS, CheckpointChoice
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
@@ -22,8 +23,6 @@ from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
 from fcnlab.runner.publisher import OptionalTracker
-from fcnlab.trial.find import KEY_DIGITS
-from fcnlab.trial.record import CheckpointChoice
 
 MAX_IMAGES = 10
 """Most images that are listed."""

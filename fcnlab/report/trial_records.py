@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from fcnlab.constants import CheckpointChoice
 from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Counts
 from fcnlab.paths import is_file
@@ -30,7 +30,7 @@ class TrialRecords:
 
     folders: dict[str, dict[int, RunFolder]]
     by_cell: dict[str, dict[int, Record]]
-    checkpoint: Literal["last", "best"]
+    checkpoint: CheckpointChoice
 
     def counts(self, cell: str) -> SeedCounts:
         """Return the counts of a cell's trials on the reported split, which are read on access.
@@ -90,7 +90,7 @@ def read_array(folder: RunFolder, name: str) -> Counts:
 
 
 def load_records(
-    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, cache: Path, checkpoint: Literal["last", "best"]
+    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, cache: Path, checkpoint: CheckpointChoice
 ) -> TrialRecords:
     """Load the records of the finished trials of a frame.
 

@@ -20,6 +20,7 @@ from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import MAX_BYTES
 from fcnlab.console import format_count
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.best import select_best
@@ -41,7 +42,6 @@ from fcnlab.storage_errors import convert_write_errors
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.published_report import digest_report
 from fcnlab.tracking.tracker import MlflowTracker
-from fcnlab.trial.find import KEY_DIGITS
 
 if TYPE_CHECKING:  # importing it would import altair
     from fcnlab.report.charts.plot import Plot

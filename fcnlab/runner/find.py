@@ -12,11 +12,12 @@ from fcnlab.config.grid.grid import Cell
 from fcnlab.config.grid.labels import quote_labels, suggest_labels
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
+from fcnlab.constants import CheckpointChoice
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
 from fcnlab.trial.find import FinishedTrial, find_run_folder, read_finished_trial, read_trial
-from fcnlab.trial.record import CheckpointChoice, Record
+from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
 _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")

@@ -15,11 +15,11 @@ from typing import Literal, get_args
 from fcnlab.config.grid.checks import SHOWN
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder, read_time
 from fcnlab.runner.pruning import Curve, prune_grid, read_curve
-from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError

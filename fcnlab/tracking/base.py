@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcnlab.config.trial import Trial
+from fcnlab.constants import CheckpointChoice
 from fcnlab.lab import Lab
-from fcnlab.trial.record import CheckpointChoice, EpochRecord, Record
+from fcnlab.trial.record import EpochRecord, Record
 from fcnlab.trial.run_folder import RunFolder
 
 

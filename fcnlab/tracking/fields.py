@@ -8,7 +8,14 @@ from typing import Any
 from fcnlab.config.grid.axes import format_value
 from fcnlab.config.trial import Trial, list_fields
 from fcnlab.redaction import clean_text, redact
-from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, clean_names, shorten_run_name
+from fcnlab.tracking.names import (
+    ACCURACIES,
+    COST_METRICS,
+    MAX_CLASS_METRICS,
+    PUBLISHED_NAMES,
+    clean_names,
+    shorten_run_name,
+)
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
 NOTE = (
@@ -95,7 +102,7 @@ def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
 
 def _extract_class_iou(record: Record, metrics: SplitMetrics, prefix: str) -> dict[str, float]:
     """Return the IoU of each class that has labeled pixels; none if there are many classes."""
-    if len(record.classes) > MAX_CLASSES:
+    if len(record.classes) > MAX_CLASS_METRICS:
         return {}
     names = clean_names(record.classes)
     pairs = zip(names, metrics.class_iou, strict=False)  # records of failed or old trials may have no class names

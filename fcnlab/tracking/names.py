@@ -28,7 +28,7 @@ COST_METRICS = (
 ACCURACIES = ("miou", "pixel_acc", "mean_acc", "fw_iou", "boundary_iou", "dice")
 """Metrics of a split that are columns of the report's data frames: fields and properties of `SplitMetrics`."""
 
-MAX_CLASSES = 30
+MAX_CLASS_METRICS = 30
 """Number of classes up to which the IoU of each class is published."""
 
 MAX_LENGTH = 200

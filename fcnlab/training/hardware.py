@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from fcnlab.config.recipe import Precision
 from fcnlab.console import format_count
 from fcnlab.errors import RunError
 from fcnlab.processor import get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training.precision_probe import has_bf16, is_bf16_faster
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Model = TypeVar("Model", bound=nn.Module)
 
 # cuBLAS reads this when its first handle is created. Deterministic training needs a workspace of fixed size; this size

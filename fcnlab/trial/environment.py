@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from fcnlab.config.recipe import Precision
 from fcnlab.training import hardware
 from fcnlab.trial.commit import find_commit
 from fcnlab.trial.record import Environment
@@ -27,7 +28,7 @@ TRANSFORM_PACKAGES = ("albumentations", "opencv-python-headless")
 
 def describe_environment(
     device: torch.device,
-    precision: hardware.Precision,
+    precision: Precision,
     *,
     repeatable: bool,
     devices: int = 1,

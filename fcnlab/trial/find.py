@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from fcnlab.config.recipe import Precision
 from fcnlab.config.trial import Trial
+from fcnlab.constants import KEY_DIGITS, CheckpointChoice
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file, resolve_path
-from fcnlab.trial.record import CheckpointChoice, Precision, Record, SplitMetrics
+from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.quarantine import list_keys
 
 if TYPE_CHECKING:
     from fcnlab.models import FCN
-
-KEY_DIGITS = 12
-"""Number of digits of a key that messages and tables show."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from fcnlab.config.recipe import Precision
 from fcnlab.config.trial import Trial
+from fcnlab.constants import CheckpointChoice
 from fcnlab.redaction import clean_text
-
-CheckpointChoice = Literal["last", "best"]
-"""Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
-
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-"""Precision of the forward pass."""
 
 FailureCause = Literal["exception", "diverged", "lost", "out_of_memory"]
 

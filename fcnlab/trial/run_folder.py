@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 
 from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.trial import Trial
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError, StopRunError
 from fcnlab.paths import exists, is_file, is_folder
 from fcnlab.storage_errors import convert_storage_errors
@@ -158,7 +159,7 @@ class RunFolder:
             raise convert_read_error(RECORD_FILE, error) from None
         sealed = decode_record(raw)
         if sealed.record.key != self.key:
-            raise DamageError(RECORD_FILE, f"it is the record of another trial, {sealed.record.key[:12]}")
+            raise DamageError(RECORD_FILE, f"it is the record of another trial, {sealed.record.key[:KEY_DIGITS]}")
         verified_stamp, mismatch = _verified.get(self.path, (None, None))
         if verified_stamp != stamp:
             mismatch = _find_mismatch(sealed, self.path)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import ColorJitter, LrFactors
+from fcnlab.config.recipe import ColorJitter, LrFactors, Precision
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
@@ -72,7 +72,7 @@ class WatchedAfterWarmup:
         torch.cuda.set_sync_debug_mode("default")  # the loss is read once per epoch
 
 
-def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "fp32", **options: Any) -> list[Epoch]:
+def train(model: FCN, data: Any, loss: Any, *, precision: Precision = "fp32", **options: Any) -> list[Epoch]:
     seen: list[Epoch] = []
     epochs = options.pop("epochs", 1)
     execution = Execution(
@@ -121,7 +121,7 @@ def test_steps_do_not_wait_for_the_device(name: str, capturable: bool) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_steps_in_half_precision_do_not_wait_for_the_device(precision: hardware.Precision) -> None:
+def test_steps_in_half_precision_do_not_wait_for_the_device(precision: Precision) -> None:
     model = network()
     data = WatchedAfterWarmup(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)
     train(model, data, fastest(model, Loss()), precision=precision, capturable=True)

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from fcnlab.cli.report import split_columns
+from fcnlab.constants import CheckpointChoice
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.frame import cells_frame, trials_frame
@@ -29,7 +30,6 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
-from fcnlab.trial.record import CheckpointChoice
 from tests.conftest import write_grid
 from tests.report.finished_grid import (
     CLASSES,

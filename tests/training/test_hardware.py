@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fcnlab.config.recipe import Precision
 from fcnlab.errors import RunError
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
@@ -88,7 +89,7 @@ def test_requiring_cuda_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_tf32_is_used_only_with_precision_tf32(precision: hardware.Precision, allowed: bool) -> None:
+def test_tf32_is_used_only_with_precision_tf32(precision: Precision, allowed: bool) -> None:
     hardware.create_autocast(torch.device("cuda"), precision)
     try:
         assert torch.backends.cuda.matmul.allow_tf32 == allowed
@@ -114,7 +115,7 @@ def test_tf32_is_used_only_with_precision_tf32(precision: hardware.Precision, al
 )
 def test_the_precision_of_the_training_is_used_on_the_same_type_of_device(
     precision: str,
-    recorded: dict[str, hardware.Precision],
+    recorded: dict[str, Precision],
     native: bool,
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -129,7 +130,7 @@ def test_the_precision_of_the_training_is_used_on_the_same_type_of_device(
     [("fp16", (8, 0), "fp16"), ("bf16", (7, 5), "fp16"), ("fp32", (8, 0), "fp32"), ("tf32", (7, 0), "fp16")],
 )
 def test_another_gpu_uses_the_precision_of_the_training_if_it_has_it(
-    recorded: hardware.Precision, capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+    recorded: Precision, capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert hardware.resolve_recorded_precision("auto", {"cuda": recorded}, torch.device("cuda")) == expected

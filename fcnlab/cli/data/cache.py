@@ -9,15 +9,13 @@ import typer
 from fcnlab.cli.options import DataRoot, DatasetName, LabOption
 from fcnlab.cli.output import AsJson, print_json, sample_bars
 from fcnlab.console import create_console, format_count, format_table
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
     from fcnlab.data.cache.maintenance import CacheInfo
 
 app = typer.Typer(help="Manage the cache of decoded samples.", no_args_is_help=True)
-
-KEY_DIGITS = 12
-"""Digits of a key in the list; all commands accept unique prefixes of keys."""
 
 Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or unique prefixes of keys")]
 

@@ -13,6 +13,7 @@ from fcnlab.config.base import Config, Count, Whole
 from fcnlab.config.grid.axes import Axis, ByAxis, Value
 from fcnlab.config.grid.labels import Labels
 from fcnlab.config.grid.sample import Sample
+from fcnlab.constants import CheckpointChoice
 
 MAX_CELLS = 10_000
 """Largest number of cells of a grid before `exclude` and `when`."""
@@ -216,7 +217,7 @@ class GridFile(Block):
     blocks: list[Block] = Field(default_factory=list)
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
     baseline: OverridesField | None = None
-    checkpoint: Literal["last", "best"] = "last"
+    checkpoint: CheckpointChoice = "last"
     early_stopping: EarlyStopping | None = None
     labels: Labels = Field(default_factory=Labels)
 

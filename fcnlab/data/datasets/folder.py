@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from fcnlab.config.dataset import CrossValidation
+from fcnlab.config.mask_values import ClassValues
 from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair, check_ids
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
@@ -32,9 +33,6 @@ from fcnlab.paths import exists, is_file, is_folder
 
 SHOWN = 3
 """Number of existing names that an error message lists."""
-
-ClassValues = Sequence[tuple[str, Sequence[int | str]]]
-"""Names of classes with their values in the masks: numbers, or colors '#rrggbb'."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fcnlab.config.mask_values import MAX_CLASSES
+from fcnlab.config.mask_values import MAX_CLASSES, ClassValues, MaskValue
 from fcnlab.console import format_count
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import LabelCounts, no_counts
@@ -14,12 +14,6 @@ from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.inspection.interpolated_masks import describe_interpolation, find_interpolated_values, gray_level
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.errors import DataError, list_some
-
-MaskValue = int | str
-"""A value of a mask: a number, or a color '#rrggbb'."""
-
-Values = tuple[tuple[str, tuple[MaskValue, ...]], ...]
-"""Class names with the values that represent them in masks."""
 
 MOST_LABELS = 64
 """Numbers from this one on are gray levels, unless a fourth of the numbers below the greatest occur."""
@@ -41,7 +35,7 @@ class ClassChoice:
         note: description of an assignment that the user did not write; empty if there is none.
     """
 
-    classes: Values
+    classes: ClassValues
     ignored: list[MaskValue]
     note: str = ""
 
@@ -97,8 +91,8 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Mask
     """
     values = contents.values
     _refuse_interpolated(contents, [value for value in values if value not in (ignore or ())])
-    numbers = _to_numbers(values)
-    if numbers is None:
+    numbers = {value: level for value in values if (level := gray_level(value)) is not None}
+    if len(numbers) < len(values):
         raise DataError(
             f"the masks contain colors ({format_items(values)}), and --classes lists only names; assign each name its "
             f"color, such as {_format_option('--classes', f'{names[0]}={values[0]}')}, or in a YAML file with one "
@@ -150,7 +144,7 @@ def _is_class(names: Sequence[str], values: Sequence[int]) -> bool:
     return len(names) == len(values) and (len(others) == 1 or max(others) >= len(names))
 
 
-def _describe_order(classes: Values, numbers: Mapping[MaskValue, int]) -> str:
+def _describe_order(classes: ClassValues, numbers: Mapping[MaskValue, int]) -> str:
     """Describe the assignment of names to values other than 0, 1, ..."""
     if [numbers[values[0]] for _, values in classes] == list(range(len(classes))):
         return ""
@@ -197,7 +191,7 @@ def _explain_mismatch(
     return f"{message}; no mask contains {format_items(absent)}; {remedy}{as_class}"
 
 
-def check_classes(contents: Contents, classes: Values, ignore: Sequence[MaskValue]) -> None:
+def check_classes(contents: Contents, classes: ClassValues, ignore: Sequence[MaskValue]) -> None:
     """Check that every value of the masks is a class or ignored.
 
     Args:
@@ -274,19 +268,6 @@ def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice
         for value, pixels in contents.by_mask[pair.mask].items():
             counts[label_of.get(value, IGNORE_INDEX)] += pixels
     return counts
-
-
-def _to_numbers(values: Sequence[MaskValue]) -> dict[MaskValue, int] | None:
-    """Return the number of each value: of a gray color, its level; None if there are other colors."""
-    numbers: dict[MaskValue, int] = {}
-    for value in values:
-        if isinstance(value, int):
-            numbers[value] = value
-        elif value[1:3] == value[3:5] == value[5:7]:
-            numbers[value] = int(value[1:3], 16)
-        else:
-            return None
-    return numbers
 
 
 def _generate_name(value: MaskValue) -> str:

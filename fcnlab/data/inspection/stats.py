@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
-
-Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from fcnlab.metrics.summary import Counts, Floats
 
 
 @dataclass(frozen=True)

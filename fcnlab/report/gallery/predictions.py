@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fcnlab.constants import CheckpointChoice
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.kernels.inputs import DecodedSample
@@ -17,7 +18,6 @@ from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.samples import save_sample
 from fcnlab.trial.find import FinishedTrial
-from fcnlab.trial.record import CheckpointChoice
 
 
 class _Subset(DecodedSplit):

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.report.html.sortable import sort_key
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import MISSING, format_number
-from fcnlab.trial.find import KEY_DIGITS
 
 HEADINGS = ("cell", "seed", "status", "mIoU %", "acc. %", "best epoch", "device-h", "key")
 TEXTS = frozenset({"cell", "status", "key"})

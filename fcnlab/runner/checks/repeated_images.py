@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
+from fcnlab.constants import KEY_DIGITS
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import ConfigError, DataError, RunError, list_some
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, PlannedTrial
-from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.repeated_images import ImageDigests, find_equal_images, list_initial_trials
 
 SHOWN = 3

@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.dataset import Dataset as DatasetConfig
+from fcnlab.config.recipe import Precision
+from fcnlab.constants import KEY_DIGITS, CheckpointChoice
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError, list_some
@@ -32,8 +34,8 @@ from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
-from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
-from fcnlab.trial.record import CheckpointChoice, Precision, Record, SplitMetrics
+from fcnlab.trial.find import FinishedTrial
+from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.repeated_images import count_training_images
 
 

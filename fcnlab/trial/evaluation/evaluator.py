@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcnlab.atomic_file import replace_atomically, write_atomically
 from fcnlab.config.trial import Trial
+from fcnlab.constants import CheckpointChoice
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
@@ -29,7 +30,7 @@ from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
 from fcnlab.trial.heartbeat import Heartbeat
-from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.record import SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fcnlab.constants import CheckpointChoice
 from fcnlab.metrics.summary import Counts, compute_metrics
-from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.record import SplitMetrics
 
 
 def compute_split_metrics(
