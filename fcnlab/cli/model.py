@@ -213,8 +213,10 @@ class Costs:
             f"{self.activation_mb:.1f} MB of activations per image, kept by a training step in float32",
         ]
         if self.latency_ms is not None:
-            speed = f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s in batches of 8"
-            lines.append(f"{speed}, on {self.device}")
+            from fcnlab.training.cost import SPEED_BATCH
+
+            speed = f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s"
+            lines.append(f"{speed} in batches of {SPEED_BATCH}, on {self.device}")
         return lines
 
 

@@ -16,6 +16,9 @@ Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
 """Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
 
 
+Reduction = Literal["pixel_mean", "image_mean_sum", "pixel_sum"]
+"""Reduction of the cross entropies of all pixels to a scalar; see `Loss`."""
+
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """Precision of the forward pass."""
 
@@ -157,7 +160,7 @@ class Loss(Config):
     """
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    reduction: Literal["pixel_mean", "image_mean_sum", "pixel_sum"] = "pixel_mean"
+    reduction: Reduction = "pixel_mean"
     class_weights: Literal["none", "median_frequency"] = "none"
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     focal: NonNegative = 0.0

@@ -179,25 +179,25 @@ def _make_unselective(module: nn.Module) -> nn.Module:
     return nn.ReLU() if isinstance(module, nn.ReLU6) else module
 
 
+SPEED_BATCH = 8
+"""Default batch size of the throughput."""
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Speed of the forward pass; medians over `repeats`.
+    """Median speed of the forward pass.
 
     Attributes:
         latency: seconds for a batch of one image.
-        images_per_s: throughput with batches of `batch` images.
-        batch: batch size of the throughput.
-        repeats: number of timed passes.
+        images_per_s: throughput with batches of several images.
     """
 
     latency: float
     images_per_s: float
-    batch: int
-    repeats: int
 
 
 @torch.inference_mode()
-def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats: int = 10) -> Speed:
+def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = SPEED_BATCH, repeats: int = 10) -> Speed:
     """Measure the forward pass in float32 on the device of the model, after one warm-up pass.
 
     Args:
@@ -208,7 +208,7 @@ def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats:
     """
     with eval_mode(model):
         latency, batch_seconds = (_measure_median_seconds(model, n, size, repeats) for n in (1, batch))
-    return Speed(latency, batch / batch_seconds, batch, repeats)
+    return Speed(latency, batch / batch_seconds)
 
 
 def _measure_median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:

@@ -131,7 +131,7 @@ class _UpsampledLoss(torch.autograd.Function):
             factors = factors / unit
             if lovasz_factor:
                 lovasz_factor = lovasz_factor / float(unit)
-        left, kernels = _align(left.to(precision), 2), _align(kernels.to(precision), 2)
+        left, kernels = _align(left.to(precision)), _align(kernels.to(precision))
         losses: list[Tensor] = []
         slopes: dict[int, Tensor] | None = None
         if lovasz_factor:
@@ -180,12 +180,12 @@ def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float
     return lovasz.lovasz_of_classes_(flat, labels.flatten(), factor), probabilities
 
 
-def _align(matrices: Tensor, dim: int) -> Tensor:
-    """Pad a dimension with zeros to a multiple of `_ALIGNMENT` on CUDA."""
-    missing = -matrices.shape[dim] % _ALIGNMENT
+def _align(matrices: Tensor) -> Tensor:
+    """Pad the third dimension with zeros to a multiple of `_ALIGNMENT` on CUDA."""
+    missing = -matrices.shape[2] % _ALIGNMENT
     if matrices.device.type == "cpu" or not missing:
         return matrices
-    return F.pad(matrices, (0, 0) * (matrices.dim() - 1 - dim) + (0, missing))
+    return F.pad(matrices, (0, 0) * (matrices.dim() - 3) + (0, missing))
 
 
 def _matmul_float32(left: Tensor, right: Tensor) -> Tensor:

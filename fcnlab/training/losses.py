@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.config.recipe import Loss as LossConfig
+from fcnlab.config.recipe import Reduction
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.loss_term import LossTerm
 from fcnlab.training.lovasz import lovasz_softmax
-
-REDUCTIONS: tuple[str, ...] = get_args(LossConfig.model_fields["reduction"].annotation)
-"""Reductions of the cross entropies of all pixels to a scalar; see `fcnlab.config.recipe.Loss`."""
 
 
 def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -51,7 +47,7 @@ class Loss:
     """The loss of scores [B, num_classes, H, W] for labels uint8 [B, H, W], 255 for ignored.
 
     Attributes:
-        reduction: one of `REDUCTIONS`, for the cross entropy.
+        reduction: that of the cross entropies.
         class_weights: [num_classes], on the device of the scores.
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
         focal: exponent γ of (1 - p)^γ, with p the probability of the pixel's class. Lin et al., ICCV 2017.
@@ -64,7 +60,7 @@ class Loss:
         auxiliary: factor on the loss of auxiliary scores.
     """
 
-    reduction: str = "pixel_mean"
+    reduction: Reduction = "pixel_mean"
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
     focal: float = 0.0

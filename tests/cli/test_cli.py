@@ -342,7 +342,7 @@ def test_speed_is_measured_with_weights_in_the_memory_layout_of_trials(
     def measure_speed(model: nn.Module, size: tuple[int, int]) -> cost.Speed:
         layouts.extend(w.is_contiguous(memory_format=torch.channels_last) for w in model.parameters() if w.dim() == 4)
         assert size == (64, 64)
-        return cost.Speed(0.5, 16.0, 8, 1)
+        return cost.Speed(0.5, 16.0)
 
     monkeypatch.setattr(cost, "measure_speed", measure_speed)
     shown = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--measure").out

@@ -105,6 +105,6 @@ def test_speed_is_measured_in_eval_mode_without_changing_the_model() -> None:
     model = fcnlab.build_model("fcn8s-tiny", 5).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     speed = cost.measure_speed(model, (32, 32), batch=2, repeats=2)
-    assert speed.latency > 0 and speed.images_per_s > 0 and (speed.batch, speed.repeats) == (2, 2)
+    assert speed.latency > 0 and speed.images_per_s > 0
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import Recipe
+from fcnlab.config.recipe import Recipe, Reduction
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
 from fcnlab.models import FCN, HEADS, Interpolation, TransposedUpsampler
@@ -24,7 +24,7 @@ from fcnlab.training import blocks
 from fcnlab.training.fit import Execution, Training, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.loss_term import LossTerm
-from fcnlab.training.losses import REDUCTIONS, Loss
+from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_model
 
 Channels = Literal["dense", "diagonal", "per_class"]
@@ -88,7 +88,7 @@ def endings(draw: st.DrawFn) -> tuple[Ending, tuple[int, int], tuple[int, int]]:
 
 @given(
     endings(),
-    st.sampled_from(sorted(REDUCTIONS)),
+    st.sampled_from(sorted(get_args(Reduction))),
     st.sampled_from([0.0, 0.1]),
     st.booleans(),
     st.sampled_from([1.0, 0.3]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.training.losses import REDUCTIONS, Loss, compute_class_weights
+from fcnlab.config.recipe import Reduction
+from fcnlab.training.losses import Loss, compute_class_weights
 
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.5])
 KINDS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1}, {"focal": 0.5}, {"focal": 2.0}, {"ohem": (0.7, 0.1)}]
@@ -24,7 +25,7 @@ COMBINATIONS = {
         Loss(reduction, class_weights=weights, **kind, **added)
         for weights, added in itertools.product((None, WEIGHTS), ADDED)
     ]
-    for reduction, kind in itertools.product(REDUCTIONS, KINDS)
+    for reduction, kind in itertools.product(get_args(Reduction), KINDS)
     if "ohem" not in kind or reduction == "pixel_mean"
 }
 quickly = settings(deadline=None, max_examples=50)
@@ -85,7 +86,7 @@ def test_image_mean_sum_is_the_sum_of_the_means_of_images(weights: Tensor | None
     assert torch.allclose(loss(scores, labels), torch.stack(each).sum())
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("name", get_args(Reduction))
 def test_only_labeled_pixels_have_a_gradient(name: str) -> None:
     scores, labels = batch()
     ignored = (labels == 255)[:, None].expand_as(scores)
@@ -166,7 +167,7 @@ def test_focal_loss_equals_its_formula(gamma: float, weighted: bool, seed: int) 
     assert float(loss(scores, labels)) == pytest.approx(total / norm, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("name", get_args(Reduction))
 def test_focal_loss_with_exponent_0_is_cross_entropy(name: str) -> None:
     scores, labels = batch()
     assert torch.equal(Loss(name, focal=0.0)(scores, labels), Loss(name)(scores, labels))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.settings import AcceptSettings, triton
 from fcnlab.config.head import AnyHead, PaperHead
+from fcnlab.config.recipe import Reduction
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Backbone, Variant
@@ -22,7 +23,7 @@ from fcnlab.models import FCN
 from fcnlab.models.heads import CoarseHead
 from fcnlab.training import hardware
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
-from fcnlab.training.losses import REDUCTIONS, Loss
+from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_model
 
 CLASSES = 6
@@ -97,7 +98,7 @@ _KINDS = ("head", "upsampler")
 
 
 def _losses() -> Iterator[tuple[str, dict[str, Any]]]:
-    for reduction in REDUCTIONS:
+    for reduction in get_args(Reduction):
         for smoothing in (0.0, 0.1):
             for weights in (None, torch.linspace(0.2, 2.0, CLASSES)):
                 name = f"{reduction}, smoothing {smoothing}, {'no ' if weights is None else ''}class weights"
