@@ -130,6 +130,20 @@ def mean_over_classes(values: Floats) -> Floats:
     return divide(np.where(valid, values, 0.0).sum(-1), valid.sum(-1).astype(np.float64))
 
 
+def compute_image_miou(counts: Counts) -> Floats:
+    """Compute the mIoU of each image over the classes labeled in it.
+
+    It is not related to the mIoU of a split, which is computed from summed counts.
+
+    Args:
+        counts: [images, num_classes, 3].
+
+    Returns:
+        [images], float64.
+    """
+    return mean_over_classes(compute_class_iou(counts))
+
+
 def divide(part: Floats, whole: Floats) -> Floats:
     """Divide element by element.
 

@@ -13,12 +13,11 @@ from fcnlab.config.dataset import CrossValidation
 from fcnlab.constants import KEY_DIGITS, CheckpointChoice
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.metrics.summary import compute_image_miou
 from fcnlab.notebook import render_html
-from fcnlab.report.footnotes import EPOCHS
 from fcnlab.report.frame import trials_frame
-from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.columns import format_p_value, format_points
-from fcnlab.report.tables.names import quote_name
+from fcnlab.report.tables.names import EPOCHS, quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference

@@ -15,7 +15,7 @@ from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, find_column, format_points
-from fcnlab.report.tables.names import quote_name
+from fcnlab.report.tables.names import EPOCHS, quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.checks.repeated_images import RepeatedImages
@@ -47,8 +47,6 @@ COSTS = {
 
 SHARED = frozenset({"images_per_s", "train_seconds", "device_hours"})
 """Columns that change if trials share a GPU."""
-
-EPOCHS = {"last": "the last epoch", "best": "the epoch with the best mIoU on val"}
 
 CHECKPOINT_GAP = 0.01
 """Difference in mIoU between the last and the best epoch from which a footnote gives it."""

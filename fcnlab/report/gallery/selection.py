@@ -15,7 +15,7 @@ import numpy as np
 
 from fcnlab.errors import FcnlabError, first_line
 from fcnlab.lab import Lab
-from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, mean_over_classes
+from fcnlab.metrics.summary import compute_image_miou
 from fcnlab.paths import is_file
 from fcnlab.report.report import Report
 from fcnlab.report.trial_records import TrialRecords
@@ -120,20 +120,6 @@ def _show_cell(cell: str, seed: int, report: Report, lab: Lab) -> GalleryCell:
     cache = lab.root / ".fcnlab" / "predictions" / f"{folder.key}-{records.checkpoint}"
     miou_by_id = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
     return GalleryCell(cell, report.grid.display_name(cell), seed, miou_by_id, (cache, folder.samples))
-
-
-def compute_image_miou(counts: Counts) -> Floats:
-    """Compute the mIoU of each image over the classes labeled in it.
-
-    It is not related to the mIoU of a split, which is computed from summed counts.
-
-    Args:
-        counts: [images, num_classes, 3].
-
-    Returns:
-        [images], float64.
-    """
-    return mean_over_classes(compute_class_iou(counts))
 
 
 def _predict_missing(candidates: Sequence[GalleryCell], plan: Plan, records: TrialRecords, lab: Lab) -> str:

@@ -1,9 +1,12 @@
-"""Names in sentences and in headings: quoted and numbered."""
+"""Names in sentences and in headings: quoted, numbered, and those of checkpoints."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+
+EPOCHS = {"last": "the last epoch", "best": "the epoch with the best mIoU on val"}
+"""Names of checkpoints in sentences."""
 
 
 def quote_name(name: str) -> str:
