@@ -233,7 +233,7 @@ def load_model(
         lab: lab of the trial.
         find: finds a trial by its name.
     """
-    from fcnlab.trial.record import CheckpointChoice
+    from fcnlab.constants import CheckpointChoice
 
     file = Path(name)
     if checkpoint is not None and checkpoint not in get_args(CheckpointChoice):
