@@ -21,18 +21,18 @@ class Best:
     """The cells with the highest mIoU of their dataset.
 
     Attributes:
-        level: labels of the cell with the highest mean mIoU of each dataset, of cells with the same mean, and of those
+        tied: labels of the cell with the highest mean mIoU of each dataset, of cells with the same mean, and of those
             that do not differ significantly; empty if fewer than two cells have finished.
         compared: number of cells that were compared with the best one.
-        others: number of the other finished cells on the same images, for which no claim is made.
-        unlike: number of the other finished cells, which were evaluated on other images.
+        few_seeds: number of the other finished cells on the same images, for which no claim is made.
+        other_images: number of the other finished cells, which were evaluated on other images.
         num_datasets: number of datasets with at least two finished cells.
     """
 
-    level: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
     compared: int = 0
-    others: int = 0
-    unlike: int = 0
+    few_seeds: int = 0
+    other_images: int = 0
     num_datasets: int = 0
 
     @property
@@ -45,20 +45,20 @@ class Best:
             needed = (
                 f"{MIN_SEEDS} seeds",
                 "the counts of their trials",
-                *(("the same images",) if self.unlike else ()),
+                *(("the same images",) if self.other_images else ()),
             )
             needs = f"needs {', '.join(needed[:-1])} and {needed[-1]}"
             return (
                 f"Bold: {highest}; no claim is made about its difference to the other cells, which "
-                f"{needs if self.others else 'were evaluated on other images'}."
+                f"{needs if self.few_seeds else 'were evaluated on other images'}."
             )
         family = "within each dataset" if self.num_datasets > 1 else f"over {self.compared} comparisons"
         corrected = f", Holm's correction {family}" if self.compared > self.num_datasets else ""
         rest = "".join(
             f"; 1 cell {which} is not compared" if count == 1 else f"; {count} cells {which} are not compared"
             for count, which in (
-                (self.others, f"with fewer than {MIN_SEEDS} common seeds"),
-                (self.unlike, "evaluated on other images"),
+                (self.few_seeds, f"with fewer than {MIN_SEEDS} common seeds"),
+                (self.other_images, "evaluated on other images"),
             )
             if count
         )
@@ -102,30 +102,45 @@ def find_best(
         significance: comparisons with the baselines, which are used again if a baseline is the best.
     """
     mean_miou = cells.set_index("cell")["miou"].dropna()
-    level: set[str] = set()
-    compared = others = unlike = num_datasets = 0
-    for group in groups:
-        means = mean_miou[mean_miou.index.isin(group.cells)]
-        if len(means) < 2:
-            continue
-        best = str(means.idxmax())
-        same = group.same if best in group.same else find_same_images(records, best, group.cells, group.folds)
-        if best == group.baseline:
-            comparisons = significance.comparisons
-            differences = {cell: comparisons[cell].difference for cell in group.cells if cell in comparisons}
-        else:
-            counts = load_counts(records, (cell for cell in group.cells if cell in same))
-            seeds = counts.get(best, {}).keys()
-            enough = {cell: one for cell, one in counts.items() if len(one.keys() & seeds) >= MIN_SEEDS}
-            differences = estimate_differences(enough, best, folds=group.folds, resamples=RESAMPLES)
-        claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
-        level |= {*means.index[means == means.max()], *(cell for cell, clear in claims.items() if not clear)}
-        other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)
-        compared += len(claims)
-        others += len(means) - 1 - len(claims) - other_images
-        unlike += other_images
-        num_datasets += 1
-    return Best(frozenset(map(str, level)), compared, others, unlike, num_datasets)
+    found = [
+        _find_best_of_dataset(means, records, group, significance)
+        for group in groups
+        if len(means := mean_miou[mean_miou.index.isin(group.cells)]) > 1
+    ]
+    return Best(
+        tied=frozenset().union(*(one.tied for one in found)),
+        compared=sum(one.compared for one in found),
+        few_seeds=sum(one.few_seeds for one in found),
+        other_images=sum(one.other_images for one in found),
+        num_datasets=len(found),
+    )
+
+
+def _find_best_of_dataset(
+    means: pd.Series, records: TrialRecords, group: DatasetGroup, significance: Significance
+) -> Best:
+    """Find the best cell of a dataset, given the mean mIoU of its finished cells by label."""
+    best = str(means.idxmax())
+    same = group.same if best in group.same else find_same_images(records, best, group.cells, group.folds)
+    if best == group.baseline:
+        comparisons = significance.comparisons
+        differences = {cell: comparisons[cell].difference for cell in group.cells if cell in comparisons}
+    else:
+        counts = load_counts(records, (cell for cell in group.cells if cell in same))
+        seeds = counts.get(best, {}).keys()
+        enough = {cell: one for cell, one in counts.items() if len(one.keys() & seeds) >= MIN_SEEDS}
+        differences = estimate_differences(enough, best, folds=group.folds, resamples=RESAMPLES)
+    claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
+    other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)
+    return Best(
+        tied=frozenset(
+            [*map(str, means.index[means == means.max()]), *(cell for cell, clear in claims.items() if not clear)]
+        ),
+        compared=len(claims),
+        few_seeds=len(means) - 1 - len(claims) - other_images,
+        other_images=other_images,
+        num_datasets=1,
+    )
 
 
 def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:
@@ -135,4 +150,4 @@ def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:
         cells: frame with one row per cell.
         best: the best cells.
     """
-    return cells.assign(best=cells["cell"].isin(best.level))
+    return cells.assign(best=cells["cell"].isin(best.tied))
