@@ -294,42 +294,52 @@ def _checkpoints(grid: Grid, cells: pd.DataFrame, finished: pd.DataFrame) -> lis
 
 def _test(report: Report, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
     """Describe the differences, their intervals and the markers."""
-    grid, significance = report.grid, report.significance
-    if len(grid.cells) == 1:
+    if len(report.grid.cells) == 1:
         return []
-    baseline = name_baselines(grid, report.groups)
-    listed = "; ".join(f"{_name_cell(grid, group.baseline)} on {group.name}" for group in report.groups)
+    delta = f"Δ is the difference to {name_baselines(report.grid, report.groups)}"
+    listed = "; ".join(f"{_name_cell(report.grid, group.baseline)} on {group.name}" for group in report.groups)
     of_datasets = [f"Baselines: {listed}."] if len(report.groups) > 1 else []
     if not finished["cell"].isin([group.baseline for group in report.groups]).any():
-        return [f"Δ is the difference to {baseline}, of which no trial has finished.", *of_datasets]
-    excluded = [line for group in report.groups for line in _exclude(report, group)]
-    if not significance.comparisons:
-        explained = {cell for group in report.groups for cell in (group.baseline, *group.others)}
-        explained |= set(list_unpaired_cells(report.cells))
-        has_no_counts = (report.cells["miou"].notna() & ~report.cells["cell"].isin(explained)).any()
-        reason = "; there are no counts for an interval" if has_no_counts else ""
-        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *of_datasets, *excluded]
-    claims = significance.num_claims
-    seeds = {one.difference.seeds for one in significance.comparisons.values()}
+        return [f"{delta}, of which no trial has finished.", *of_datasets]
+    if report.significance.comparisons:
+        lines = [f"{delta} in points, paired by seed and image, with {_describe_interval(report)}.", *of_datasets]
+        lines += _describe_markers(report.significance, columns)
+    else:
+        reason = "; there are no counts for an interval" if _have_no_counts(report) else ""
+        lines = [f"{delta}, paired by seed{reason}.", *of_datasets]
+    return lines + [line for group in report.groups for line in _exclude(report, group)]
+
+
+def _have_no_counts(report: Report) -> bool:
+    """Return whether a finished cell has no interval for no other reason than missing counts."""
+    explained = {cell for group in report.groups for cell in (group.baseline, *group.others)}
+    explained |= set(list_unpaired_cells(report.cells))
+    return bool((report.cells["miou"].notna() & ~report.cells["cell"].isin(explained)).any())
+
+
+def _describe_interval(report: Report) -> str:
+    """Describe the interval of the differences, and the variances in it."""
+    seeds = {one.difference.seeds for one in report.significance.comparisons.values()}
     parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
     methods = []
     if min(seeds) == 1 or any(group.folds is None for group in report.groups):
-        methods.append(f"variance of images ({significance.resamples:,} bootstrap resamples){parts}")
+        methods.append(f"variance of images ({report.significance.resamples:,} bootstrap resamples){parts}")
     if max(seeds) > 1 and any(group.folds is not None for group in report.groups):
         methods.append(
             "variance of folds corrected for their common training images (Nadeau and Bengio, 2003; approximate)"
         )
-    lines = [
-        f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
-        f"{100 * CONFIDENCE:.0f} % interval: Student's t, {'; in a cross-validation '.join(methods)}.",
-        *of_datasets,
-    ]
+    return f"its {100 * CONFIDENCE:.0f} % interval: Student's t, {'; in a cross-validation '.join(methods)}"
+
+
+def _describe_markers(significance: Significance, columns: Collection[str]) -> list[str]:
+    """Describe the markers behind differences."""
+    lines, claims = [], significance.num_claims
     if claims and not DELTAS.isdisjoint(columns):
         several = f" after Holm's correction over {claims} comparisons; the intervals are not corrected"
         lines.append(f"{SIGNIFICANT}: significant at 5 %{several if claims > 1 else ''}.")
-    if min(seeds) < MIN_SEEDS:
+    if min(one.difference.seeds for one in significance.comparisons.values()) < MIN_SEEDS:
         lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
-    return lines + excluded
+    return lines
 
 
 def _exclude(report: Report, group: DatasetGroup) -> list[str]:
