@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -112,14 +112,12 @@ def add(
     from fcnlab.cli.data.proposal import (
         build_entry,
         choose_splits,
-        describe_colors,
-        describe_images,
         describe_mixture,
         find_lists,
         find_warnings,
         list_splits,
     )
-    from fcnlab.config.dataset import AnyDataset, CrossValidation, Fractions
+    from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
     from fcnlab.data.datasets.splits import SPLIT
@@ -143,10 +141,6 @@ def add(
     try:
         pairing = _pair(folders, files.values())
         splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, folds, seed, group_by)
-        if "fractions" in splits:  # before the masks are read, which may take minutes
-            validate(Fractions, splits["fractions"], "--val, --test, --group-by")
-        if "cross_validation" in splits:
-            validate(CrossValidation, splits["cross_validation"], "--folds, --val, --group-by")
         contents = _read_contents(pairing, channels)
     except DataError as error:
         _refuse_swapped(folders, files.values(), channels, str(error).splitlines()[0])
@@ -156,33 +150,31 @@ def add(
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
     mixture = describe_mixture(contents, choice) if ignore is None else None
-    if mixture is not None:
-        typer.echo(f"warning: {mixture}", err=True)
+    _print_warnings([mixture] if mixture is not None else [])
     if pairing.unpaired_images and not skip_unpaired and lists is None:
         raise DataError(
             f"{pairing.unpaired_images[0]}: has no mask (images without a mask: {len(pairing.unpaired_images)}); "
             "add the masks, or pass --skip-unpaired to leave these images out"
         )
-    entry = build_entry(lab_, folders, pairing, choice, skip_unpaired)
-    entry |= splits | describe_images(contents) | (describe_colors(pairing, choice) if contents.modes["P"] else {})
-    entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
+    entry = build_entry(lab_, folders, pairing, contents, choice, splits, skip_unpaired=skip_unpaired)
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
-    sizes = {split: len(dataset.split(split)) for split in spec.used_splits}
     of_fold = f" of fold 0 of {folds}" if folds is not None else ""
-    typer.echo(f"splits{of_fold}: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
+    typer.echo(f"splits{of_fold}: " + ", ".join(_count(dataset, split, group_by) for split in spec.used_splits))
     typer.echo(f"\n{to_yaml(name, entry)}")
-    whole = given[0] if folders != given else None
-    warnings = find_warnings(dataset, spec, contents, choice, whole)
+    _print_warnings(find_warnings(dataset, spec, contents, choice, given[0] if folders != given else None))
     if lists is None and not random_splits and SPLIT not in folders[0]:
-        warnings += warn_of_other_splits(*folders)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        _print_warnings(warn_of_other_splits(*folders))
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
     write_entry(file, name, entry, lock=lab_.state / "registry.lock", replace=force)
     _write_first_grid(lab_, file, name)
+
+
+def _print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def _registry(lab: Lab, name: str, force: bool) -> Path:

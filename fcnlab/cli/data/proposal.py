@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fcnlab.config.dataset import CrossValidation, Fractions
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.mask_values import to_yaml_classes
+from fcnlab.config.validation import validate
 from fcnlab.console import format_count
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import save_label_counts
@@ -39,9 +41,26 @@ _USUAL = {("train", "train"), ("val", "val")}
 
 
 def build_entry(
-    lab: Lab, folders: tuple[str, str], pairing: Pairing, choice: ClassChoice, skip: bool
+    lab: Lab,
+    folders: tuple[str, str],
+    pairing: Pairing,
+    contents: Contents,
+    choice: ClassChoice,
+    splits: dict[str, Any],
+    *,
+    skip_unpaired: bool,
 ) -> dict[str, Any]:
-    """Return the entry without splits and size."""
+    """Return the entry.
+
+    Args:
+        lab: the lab, to whose folders paths are relative.
+        folders: folders of the images and the masks.
+        pairing: the pairs in them.
+        contents: statistics of the pairs.
+        choice: meaning of the values of the masks.
+        splits: keys of the entry about splits.
+        skip_unpaired: leave out images without a mask.
+    """
     named = choice.classes
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
     entry: dict[str, Any] = {
@@ -51,14 +70,16 @@ def build_entry(
         "masks": _shorten_path(folders[1], (lab.data_root, lab.root), lab.find_data_folder),
         "image_suffix": pairing.image_suffix,
         "mask_suffix": pairing.mask_suffix,
-        "unpaired": "skip" if skip else "",
+        "unpaired": "skip" if skip_unpaired else "",
         "classes": [name for name, _ in named] if plain else to_yaml_classes(named),
         "ignore": choice.ignored,
     }
-    return {key: value for key, value in entry.items() if value}
+    entry = {key: value for key, value in entry.items() if value}
+    entry |= splits | _describe_images(contents) | (_describe_colors(pairing, choice) if contents.modes["P"] else {})
+    return entry | {"nominal": dict(zip(("height", "width"), contents.size, strict=True))}
 
 
-def describe_colors(pairing: Pairing, choice: ClassChoice) -> dict[str, Any]:
+def _describe_colors(pairing: Pairing, choice: ClassChoice) -> dict[str, Any]:
     """Return the colors of the classes in the palette of the first mask that has one.
 
     A palette of grays or of equal colors is left out, and so are the masks' colors, which the classes already contain.
@@ -77,7 +98,7 @@ def describe_colors(pairing: Pairing, choice: ClassChoice) -> dict[str, Any]:
     return {}
 
 
-def describe_images(contents: Contents) -> dict[str, Any]:
+def _describe_images(contents: Contents) -> dict[str, Any]:
     """Return the keys of the entry for images that are not RGB of 8 bits."""
     channels, value_range = contents.images.image_format.channels, contents.images.value_range
     entry: dict[str, Any] = {"channels": channels} if channels != 3 else {}
@@ -174,7 +195,7 @@ def choose_splits(
     """Return splits by sub-folders if the folders contain `{split}`, and random splits or folds otherwise.
 
     Raises:
-        ConfigError: `val` is 0.
+        ConfigError: an option is invalid.
         DataError: no two sub-folders are known as training and evaluation splits.
     """
     if SPLIT not in folders[0]:
@@ -182,12 +203,15 @@ def choose_splits(
             raise ConfigError("--val 0: the validation fraction must be above 0, such as --val 0.1")
         if folds is not None:
             parts = {"folds": folds, "val": val, "seed": seed, "group_by": group_by}
-            division = {"cross_validation": {key: value for key, value in parts.items() if value}}
-            return division | ({"splits": {"test": "test"}} if val else {})
+            given = {key: value for key, value in parts.items() if value}
+            validate(CrossValidation, given, "--folds, --val, --group-by")
+            return {"cross_validation": given} | ({"splits": {"test": "test"}} if val else {})
         if val is None and test is None:
             test = 0.15
         shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed, "group_by": group_by}
-        return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
+        given = {key: value for key, value in shares.items() if value}
+        validate(Fractions, given, "--val, --test, --group-by")
+        return {"fractions": given} | ({"splits": {"test": "test"}} if test else {})
     named = match_purposes(common_splits(*folders))
     if "train" not in named or len(named) < 2:
         raise DataError(f"{folders[0]}: found no folders for the splits train and val")
