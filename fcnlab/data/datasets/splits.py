@@ -101,8 +101,7 @@ def paths_below(name: str, folder: Path, file: Path) -> Iterator[str]:
         file: the list.
     """
     written = name.replace("\\", "/")
-    places = [place / written.lstrip("/") for place in (folder, folder.parent, file.parent)]
-    roots = [folder]
+    places, roots = _list_places(name, folder, file), [folder]
     if written.startswith("/"):
         real = Path(os.path.realpath(Path(written).parent)) / Path(written).name  # a folder above may be a link
         places, roots = [Path(written), real, *places], [folder, Path(os.path.realpath(folder))]
@@ -163,10 +162,15 @@ def _is_found(file: Path, pair: tuple[str, str] | None, images: Path) -> bool:
 
 
 def _search(file: Path, name: str, folder: Path) -> Path | None:
+    """Return the file that a path in a list of pairs means; None if there is none."""
+    places = _list_places(name, folder, file) + ([Path(name)] if Path(name).is_absolute() else [])
+    return next((path for path in places if is_file(path)), None)
+
+
+def _list_places(name: str, folder: Path, file: Path) -> list[Path]:
+    """Return a path in a list below the folder, below its parent and next to the list, in this order."""
     relative = name.replace("\\", "/").lstrip("/")
-    candidates = [place / relative for place in (folder, folder.parent, file.parent)]
-    candidates += [Path(name)] if Path(name).is_absolute() else []
-    return next((path for path in candidates if is_file(path)), None)
+    return [place / relative for place in (folder, folder.parent, file.parent)]
 
 
 def _find(file: Path, number: int, name: str, folder: Path) -> Path:
