@@ -11,8 +11,9 @@ stored. The scores of a tile are computed twice then: for the probabilities, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -121,48 +122,76 @@ class _UpsampledLoss(torch.autograd.Function):
         lovasz_factor: float,
         precision: torch.dtype,
     ) -> Tensor:
-        k, pixels = left.shape[2], labels.shape[2]
+        k = left.shape[2]
         unit: Tensor | None = None
         if precision == torch.float16:
-            # The gradient of a mean over millions of pixels underflows in float16. Factors are therefore divided by
-            # the largest one while gradients are float16, and the float32 results are multiplied by it again.
-            largest = factors.amax().clamp_min(lovasz_factor / labels.numel())
-            unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
-            factors = factors / unit
-            if lovasz_factor:
-                lovasz_factor = lovasz_factor / float(unit)
+            factors, lovasz_factor, unit = _scale_for_float16(factors, lovasz_factor, labels.numel())
         left, kernels = _align(left.to(precision)), _align(kernels.to(precision))
-        losses: list[Tensor] = []
-        slopes: dict[int, Tensor] | None = None
-        if lovasz_factor:
-            lovasz_loss, slopes = _compute_lovasz(left, kernels, labels, lovasz_factor)
-            losses.append(lovasz_loss)
-        left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
-        kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
-        for tile, blocks, scores, by_class in compute_tiles(left, kernels, pixels):
-            tile_slopes = None if slopes is None else {index: slope[tile, blocks] for index, slope in slopes.items()}
-            tile_labels = labels[tile, blocks]
-            losses.append(cross_entropy_(by_class, tile_labels, factors[blocks], pixel_loss, tile_slopes))
-            # From here on, `scores` are the gradient of the scores.
-            if ctx.needs_input_grad[0]:
-                _add(left_grads, blocks.start, _matmul_float32(scores, kernels[tile].mT))
-            if ctx.needs_input_grad[1]:
-                _add(kernel_grads, tile, _matmul_float32(left[:, blocks].mT, scores))
-        left_grad = _cat(list(left_grads.values()), 1)[..., :k] if left_grads else None
-        kernel_grad = (
-            _cat([grad.unsqueeze(0) for grad in kernel_grads.values()], 0)[..., :k, :] if kernel_grads else None
-        )
-        total = sum(losses[1:], start=losses[0])
+        found = _compute_gradients(left, kernels, labels, factors, pixel_loss, lovasz_factor, ctx.needs_input_grad)
+        left_grad = None if found.left is None else found.left[..., :k]
+        kernel_grad = None if found.kernels is None else found.kernels[..., :k, :]
+        loss = found.loss
         if unit is not None:
-            total = total * unit
+            loss = loss * unit
             left_grad, kernel_grad = (None if grad is None else grad * unit for grad in (left_grad, kernel_grad))
         ctx.save_for_backward(left_grad, kernel_grad)
-        return total
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grads = (None if grad is None else grad * grad_loss[0] for grad in ctx.saved_tensors)
         return *grads, None, None, None, None, None
+
+
+class _Gradients(NamedTuple):
+    """A loss, and its gradients in float32 with respect to scores and kernels; None for those that are not needed."""
+
+    loss: Tensor
+    left: Tensor | None
+    kernels: Tensor | None
+
+
+def _scale_for_float16(factors: Tensor, lovasz_factor: float, pixels: int) -> tuple[Tensor, float, Tensor]:
+    """Divide the factors of a loss by the largest one, which is returned, too.
+
+    The gradient of a mean over millions of pixels underflows in float16. Factors are therefore divided while gradients
+    are float16, and the float32 results are multiplied by the divisor again.
+    """
+    largest = factors.amax().clamp_min(lovasz_factor / pixels)
+    unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
+    return factors / unit, lovasz_factor / float(unit) if lovasz_factor else lovasz_factor, unit
+
+
+def _compute_gradients(
+    left: Tensor,
+    kernels: Tensor,
+    labels: Tensor,
+    factors: Tensor,
+    pixel_loss: PixelLoss,
+    lovasz_factor: float,
+    needed: Sequence[bool],
+) -> _Gradients:
+    """Compute the loss tile by tile, and the gradients of scores and kernels that are needed."""
+    losses: list[Tensor] = []
+    slopes: dict[int, Tensor] | None = None
+    if lovasz_factor:
+        lovasz_loss, slopes = _compute_lovasz(left, kernels, labels, lovasz_factor)
+        losses.append(lovasz_loss)
+    left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
+    kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
+    for tile, blocks, scores, by_class in compute_tiles(left, kernels, labels.shape[2]):
+        tile_slopes = None if slopes is None else {index: slope[tile, blocks] for index, slope in slopes.items()}
+        losses.append(cross_entropy_(by_class, labels[tile, blocks], factors[blocks], pixel_loss, tile_slopes))
+        # From here on, `scores` are the gradient of the scores.
+        if needed[0]:
+            _add(left_grads, blocks.start, _matmul_float32(scores, kernels[tile].mT))
+        if needed[1]:
+            _add(kernel_grads, tile, _matmul_float32(left[:, blocks].mT, scores))
+    return _Gradients(
+        sum(losses[1:], start=losses[0]),
+        _cat(list(left_grads.values()), 1) if left_grads else None,
+        _cat([grad.unsqueeze(0) for grad in kernel_grads.values()], 0) if kernel_grads else None,
+    )
 
 
 def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, dict[int, Tensor]]:
