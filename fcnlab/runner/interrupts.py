@@ -1,4 +1,4 @@
-"""Interruptions of a run: Ctrl-C, SIGTERM of a cluster, SIGHUP of a closed terminal, and the end of a reading program.
+"""Interruptions of a run: Ctrl-C, signals of a cluster, SIGHUP of a closed terminal, and the end of a reading program.
 
 In `fcnlab grid run ... | tee run.log`, Ctrl-C also ends `tee`, and in `... | head`, the reading program ends first.
 """
@@ -18,10 +18,13 @@ from typing import Any, TextIO, cast
 
 from fcnlab.redaction import RedactedStream
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OF_CLUSTERS = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals that clusters send before a time limit, the second one if a job asks for it (`--signal=USR1@300`)."""
+
+SIGNALS = (signal.SIGINT, *OF_CLUSTERS, signal.SIGHUP)
 
 SAME_WITHIN = 1.0
-"""Seconds in which a SIGTERM belongs to the signal before: `timeout` sends it to the process and to its group.
+"""Seconds in which a signal of a cluster belongs to the one before: `timeout` sends it to the process and to its group.
 
 A signal also belongs to the end of the program that reads the output: Ctrl-C is sent to both programs of a pipe.
 """
@@ -86,7 +89,7 @@ class Interrupts:
         self._interrupt(
             repeats=number == signal.SIGHUP
             or self._last - self._lost < SAME_WITHIN
-            or (number == signal.SIGTERM and self._last - before < SAME_WITHIN)
+            or (number in OF_CLUSTERS and self._last - before < SAME_WITHIN)
         )
 
     def _handle_lost_reader(self) -> None:

@@ -54,7 +54,7 @@ class DriverHeartbeat:
     A context manager: on exit, all leases of the driver become invalid.
 
     Attributes:
-        driver: id of this driver, `<host>_<process id>_<random>`: a file name on every file system.
+        driver: id of this driver.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class DriverHeartbeat:
             OSError: the folder cannot be written.
         """
         self._folder = folder
-        self.driver = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+        self.driver = create_driver_id()
         self._seen: dict[str, tuple[str, float]] = {}  # drivers of other hosts: the last number and when it was new
         self._stopping = threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,6 +225,11 @@ class Leases:
                 file.unlink(missing_ok=True)
 
 
+def create_driver_id() -> str:
+    """Create an id of this process: `<host>_<process id>_<random>`, a file name on every file system."""
+    return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+
+
 def split_driver(text: str) -> tuple[str, int] | None:
     """Return the host and the process id of a driver.
 
@@ -236,6 +241,21 @@ def split_driver(text: str) -> tuple[str, int] | None:
     """
     match = re.fullmatch(r"([^/\0]+)_(\d+)_[0-9a-f]{8}", text)
     return (match[1], int(match[2])) if match else None
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process of this host exists.
+
+    Args:
+        process: the process id.
+    """
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of another user, which exists
+        return True
+    return True
 
 
 def _number(file: Path) -> int:

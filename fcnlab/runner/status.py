@@ -7,7 +7,6 @@ use again. This is precise enough for display; leases never rely on it.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import Literal, get_args
 
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
-from fcnlab.runner.lease import EXPIRY, WAITING, is_waiting, read_latest_lease, split_driver
+from fcnlab.runner.lease import EXPIRY, WAITING, is_running, is_waiting, read_latest_lease, split_driver
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
@@ -165,12 +164,4 @@ def _is_alive(driver: str, folder: Path) -> bool:
     if parts is None or not exists(beat := folder / driver) or _age(beat) >= EXPIRY:
         return False
     host, process = parts
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user, which exists
-        return True
-    return True
+    return host != socket.gethostname() or is_running(process)

@@ -20,7 +20,7 @@ from fcnlab.runner.interrupts import SIGNALS, Interrupts
 from tests.patience import patience
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_only_the_first_signal_while_trials_run_is_deferred(number: signal.Signals) -> None:
     with Interrupts(clock=count(step=2).__next__) as interrupts:
         with interrupts.deferred():
@@ -41,7 +41,7 @@ def test_a_signal_before_trials_run_stops_at_once(number: signal.Signals) -> Non
 
 def test_one_request_may_send_several_signals() -> None:
     with Interrupts(clock=lambda: 0.0) as interrupts, interrupts.deferred():
-        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
             signal.raise_signal(number)  # as the kernel and the shell, then `timeout`
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.executors.ray.cluster import TrialResources, connect
 from fcnlab.runner.executors.ray.executor import RayExecutor
-from fcnlab.runner.executors.ray.worker import Token
+from fcnlab.runner.executors.ray.worker import RayWorker, Token
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import build_trial
@@ -132,6 +133,42 @@ def test_a_pause_requested_at_the_start_ends_the_trial_after_one_epoch(near: tup
     assert until(executor, lambda ended: ended) == [JobExit(trial.key)]
     assert folder(lab, trial).read() is None
     assert len(folder(lab, trial).read_progress()) < 10
+
+
+def test_a_worker_is_stopped_when_it_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = RayWorker(lab.root, None, Token.write(lab), 1, gpu=False)
+    starts, may_start = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def await_ready() -> None:
+        starts.set()
+        may_start.wait(patience())
+        calls.append("ready")
+
+    monkeypatch.setattr("ray.get_runtime_context", Mock())
+    monkeypatch.setattr(worker._executor, "await_ready", await_ready)
+    monkeypatch.setattr(
+        worker._executor, "close", lambda close=worker._executor.close: (calls.append("closed"), close())
+    )
+    threads = [threading.Thread(target=worker.describe), threading.Thread(target=worker.stop)]
+    threads[0].start()
+    assert starts.wait(patience())
+    threads[1].start()
+    threads[1].join(0.2)
+    may_start.set()
+    for thread in threads:
+        thread.join(patience())
+    assert calls == ["ready", "closed"]
+
+
+def test_the_token_of_a_killed_driver_is_removed(lab: Lab) -> None:
+    own = Token.write(lab)
+    killed = own.path.with_name(f"{socket.gethostname()}_{2**22 + 1}_12345678")
+    elsewhere = own.path.with_name("elsewhere_1_12345678")
+    for file in (killed, elsewhere):
+        file.write_text("secret")
+    other = Token.write(lab)
+    assert sorted(own.path.parent.iterdir()) == sorted([own.path, other.path, elsewhere])
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +283,7 @@ def test_trials_end_when_the_driver_is_killed(cluster: Any, lab: Lab) -> None:
     trial = build_trial(lab=lab, epochs=100 * LONG)
     code = f"""
 import sys
+import threading
 from pathlib import Path
 from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.ray.executor import RayExecutor

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to workers and trials, which a cluster may send to all processes of a job."""
+"""Signals to workers and trials that a terminal or a cluster may send to all processes of a job."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fcnlab.runner.interrupts import SAME_WITHIN
+from fcnlab.runner.interrupts import OF_CLUSTERS, SAME_WITHIN
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, *OF_CLUSTERS)
 
 
 @contextmanager
@@ -26,10 +26,10 @@ def block_stop_signals() -> Iterator[None]:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT to this process: the first pauses its trial after the epoch.
+    """SIGINT, SIGTERM and SIGUSR1 to this process: the first pauses its trial after the epoch.
 
-    A second one, or one while no trial runs, ends the process. A SIGTERM within `SAME_WITHIN` seconds of the signal
-    before belongs to the same request, as for the driver.
+    A second one, or one while no trial runs, ends the process. A signal of a cluster within `SAME_WITHIN`
+    seconds of the one before belongs to the same request, as for the driver.
 
     Attributes:
         received: true if the last trial was to pause.
@@ -60,7 +60,7 @@ class StopSignals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         before, self._last = self._last, self._clock()
-        if self.received and number == signal.SIGTERM and self._last - before < SAME_WITHIN:
+        if self.received and number in OF_CLUSTERS and self._last - before < SAME_WITHIN:
             return
         if self.received or not self._runs:
             # An exception would be lost where Python ignores them, as in a destructor. The processes that this one has

@@ -32,6 +32,7 @@ from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 from fcnlab.runner.executors.slots import Slot
+from fcnlab.runner.lease import create_driver_id, is_running, split_driver
 from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.version import __version__
@@ -60,8 +61,13 @@ class Token:
         Args:
             lab: the driver's lab.
         """
-        token = cls(lab.root / ".fcnlab" / f"ray-{uuid.uuid4().hex}", uuid.uuid4().hex)
-        token.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = lab.state / "ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():  # by drivers of this host that were killed
+            owner = split_driver(left.name)
+            if owner is not None and owner[0] == socket.gethostname() and not is_running(owner[1]):
+                left.unlink(missing_ok=True)
+        token = cls(folder / create_driver_id(), uuid.uuid4().hex)
         token.path.write_text(token.text, encoding="utf-8")
         return token
 
@@ -112,7 +118,7 @@ class WorkerUpdate:
 
 
 class RayWorker:
-    """Actor that runs jobs. `next_update` blocks; `pause` and `stop` are called from another thread."""
+    """Actor that runs jobs. `describe` and `next_update` block; `pause` and `stop` are called from another thread."""
 
     def __init__(self, root: Path, data_root: Path | None, token: Token, threads: int, *, gpu: bool) -> None:
         self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpu else ""
@@ -120,7 +126,7 @@ class RayWorker:
         self._lab = Lab(self._scratch.path if self._scratch else root, _data_root(data_root))
         self._executor = ProcessExecutor(self._lab, [Slot(threads, self._gpus or None)])
         self._updates: Iterator[WorkerUpdate] = iter(())
-        self._update_lock = threading.Lock()
+        self._blocking_lock = threading.Lock()  # `stop` closes the executor between the calls that block
         self._pausing = threading.Event()
         self._stopping = threading.Event()
 
@@ -130,7 +136,8 @@ class RayWorker:
 
         problem = None
         try:
-            self._executor.await_ready()
+            with self._blocking_lock:
+                self._executor.await_ready()
         except RunError as error:
             problem = str(error)
         node = ray.get_runtime_context().get_node_id()
@@ -162,7 +169,7 @@ class RayWorker:
 
     def next_update(self) -> WorkerUpdate:
         """Wait for the next update of the job; the last update contains its end."""
-        with self._update_lock:
+        with self._blocking_lock:
             return next(self._updates)
 
     def pause(self) -> None:
@@ -173,7 +180,7 @@ class RayWorker:
     def stop(self) -> None:
         """Stop the job immediately and remove the scratch lab."""
         self._stopping.set()
-        with self._update_lock:
+        with self._blocking_lock:
             self._executor.close()
         if self._scratch is not None:
             self._scratch.remove()
