@@ -235,9 +235,8 @@ class Scheduler:
     def _handle_exit(self, ended: JobExit, executor: Executor) -> None:
         """Handle an ended job: end the trial, retry it or report the pause."""
         trial = self._trials[ended.key]
-        planned, job = trial.planned, trial.job
-        assert job is not None, "the trial was running"
-        trial.job, trial.state = None, _State.PENDING
+        planned = trial.planned
+        trial.state = _State.PENDING
         self._stop = self._stop or ended.stop
         if not self._leases.holds(planned.folder.path):  # this machine was suspended, and another driver took over
             trial.state = _State.ELSEWHERE
@@ -245,11 +244,7 @@ class Scheduler:
             self._reporter.on_trial_pause(planned)
             return
         record = self._read_record(planned)
-        # A trial that resumes from a checkpoint first replaces later epochs, so there may be fewer of them now.
-        progressed = planned.folder.read_progress() != trial.epochs
-        if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would loop endlessly
-            ended = JobExit(ended.key, "its process ended without a record and without an epoch")
-        attempt = _find_failed_attempt(planned, job, ended, record)
+        attempt = self._find_failed_attempt(trial, ended, record)
         if attempt is not None:
             record = self._retry_or_fail(planned, attempt, executor)
         if record is not None:
@@ -258,6 +253,30 @@ class Scheduler:
             self._reporter.on_trial_pause(planned)
         self._leases.release(planned.folder.path)
         self._prune(planned)
+
+    def _find_failed_attempt(self, trial: _TrialState, ended: JobExit, record: Record | None) -> Attempt | None:
+        """Return the attempt that has just failed; None if the trial has a record that counts, or was paused.
+
+        An attempt fails if its worker was lost, if memory ran out, or if it ended without progress.
+        """
+        epochs = trial.planned.folder.read_progress()
+        cause: Literal["lost", "out_of_memory"]
+        if record is not None:
+            if record.failure is None or record.failure.cause != "out_of_memory":
+                return None
+            cause, message = "out_of_memory", record.failure.message.splitlines()[0]
+        elif ended.error is not None:
+            cause, message = ended.cause, ended.error
+        # A trial that resumes from a checkpoint first replaces later epochs, so fewer epochs than before are progress.
+        elif epochs == trial.epochs and not self.is_stopping:  # it would be started again and again
+            cause, message = "lost", "its process ended without a record and without an epoch"
+        else:
+            return None
+        job = trial.job
+        assert job is not None, "the trial was started"
+        return Attempt(
+            cause=cause, message=message, epoch=len(epochs), micro_batches=job.micro_batches, exclusive=job.exclusive
+        )
 
     def _retry_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
         """Store a failed attempt; return a failed record if the trial is not retried."""
@@ -319,16 +338,3 @@ def _discard_lost_epochs(folder: RunFolder) -> None:
     """Delete the epochs of a trial that has no checkpoint, such as after the disk was full: it trains them again."""
     if not (exists(folder.checkpoint) or exists(folder.previous_checkpoint)):
         folder.restart()
-
-
-def _find_failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
-    """Return the failed attempt of a job whose worker was lost or ran out of memory; None for other ends."""
-    cause: Literal["lost", "out_of_memory"]
-    if record is None and ended.error is not None:
-        cause, message = ended.cause, ended.error
-    elif record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
-        cause, message = "out_of_memory", record.failure.message.splitlines()[0]
-    else:
-        return None
-    epoch = len(planned.folder.read_progress())
-    return Attempt(cause=cause, message=message, epoch=epoch, micro_batches=job.micro_batches, exclusive=job.exclusive)
