@@ -36,7 +36,7 @@ class OpenTracker:
         self._started: dict[str, TrackedTrial] = {}
 
     def start(self, trial: TrackedTrial) -> Tracker:
-        """Begin a trial unless it has begun, and return the tracker for the calls with this trial.
+        """Start a trial unless it is started there, and return the tracker for the calls with this trial.
 
         Args:
             trial: the trial.
