@@ -15,7 +15,7 @@ import pytest
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import create, slots, worker
+from fcnlab.runner.executors import create, device_check, slots
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.create import check_executor
 from fcnlab.runner.executors.process import ProcessExecutor
@@ -248,5 +248,5 @@ def test_a_stop_signal_while_devices_are_counted_is_no_failure_of_cuda(
         return 1
 
     monkeypatch.setenv(DEVICE_VARIABLE, "cuda")
-    monkeypatch.setattr(worker, "device_count", count)
-    assert worker._device_error(1, verify=True) is None
+    monkeypatch.setattr(device_check, "count_devices", count)
+    assert device_check.find_device_error(1, verify=True) is None

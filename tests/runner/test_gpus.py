@@ -19,11 +19,11 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors import gpus, slots
 from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.create import check_executor
+from fcnlab.runner.executors.device_check import describe_device_error
 from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.cluster import Node, TrialResources, choose_threads
 from fcnlab.runner.executors.slots import Slot, plan_slots
-from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
@@ -145,7 +145,7 @@ def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.M
     ],
 )
 def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, message: str | None) -> None:
-    problem = device_error(kind, count, devices, verify=verify)
+    problem = describe_device_error(kind, count, devices, verify=verify)
     assert (problem is None) == (message is None)
     if problem is not None and message is not None:
         assert message in problem and "--device cpu" in problem and "\n" not in problem

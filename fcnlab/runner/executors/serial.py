@@ -23,10 +23,10 @@ class SerialExecutor(Executor):
         Raises:
             RunError: torch does not see the device.
         """
-        from fcnlab.runner.executors.worker import device_count, device_error
+        from fcnlab.runner.executors.device_check import count_devices, describe_device_error
 
         kind = slot.environment[DEVICE_VARIABLE]
-        if (error := device_error(kind, device_count(), 1, verify=slot.verify)) is not None:
+        if (error := describe_device_error(kind, count_devices(), 1, verify=slot.verify)) is not None:
             raise RunError(error)
         self._lab = lab
         self._threads = slot.threads

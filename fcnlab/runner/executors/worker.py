@@ -36,8 +36,8 @@ from fcnlab.errors import ModelError, RunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import redact_output
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
+from fcnlab.runner.executors.device_check import find_device_error
 from fcnlab.runner.executors.stop_signals import StopSignals, block_stop_signals
-from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
     driver = os.dup(1)
     os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
-    error = _device_error(options.devices, verify=options.verify)
+    error = find_device_error(options.devices, verify=options.verify)
     _send_to_driver(driver, {"ready": True} if error is None else {"refused": error})
     if error is not None:
         return
@@ -103,63 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--keep-child", action="store_true")
     return parser
-
-
-def device_error(kind: str, count: int, devices: int, *, verify: bool) -> str | None:
-    """Compare the devices that the driver found with those that torch sees.
-
-    Args:
-        kind: the requested type of device, `cpu` or `cuda`.
-        count: number of CUDA devices that torch sees.
-        devices: number of devices of a trial.
-        verify: whether torch must see no CUDA device if the CPU trains.
-
-    Returns:
-        The problem and its remedy in one line; None if they agree.
-    """
-    if kind == "cuda" and count < devices:
-        build = "" if torch.version.cuda else ", a build without CUDA,"
-        named = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return (
-            f"torch {torch.__version__}{build} sees {count} of the {devices} GPUs of a trial "
-            f"(CUDA_VISIBLE_DEVICES={named}); install a torch build that fits the NVIDIA driver, or train on the CPU "
-            "with --device cpu"
-        )
-    if kind == "cpu" and verify and count:
-        return (
-            f"torch {torch.__version__} sees {count} CUDA devices, but neither NVML nor /dev shows a GPU; set "
-            "CUDA_VISIBLE_DEVICES to the GPUs that are to train, such as 0, or train on the CPU with --device cpu"
-        )
-    return None
-
-
-def _device_error(devices: int, *, verify: bool) -> str | None:
-    """Check the devices in a separate process: a process that has initialized CUDA cannot fork users of CUDA."""
-    kind = os.environ.get(DEVICE_VARIABLE, "cpu")
-    if kind == "cpu" and not verify:
-        return None
-    context = multiprocessing.get_context(START_METHOD)
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send_device_count, args=(theirs,))  # type: ignore[attr-defined]
-    with block_stop_signals():  # a signal to all processes of a job must not look like a failure of CUDA
-        process.start()
-    theirs.close()
-    try:
-        count = int(ours.recv())
-    except EOFError:
-        process.join()
-        return f"torch {torch.__version__} ended with exit code {process.exitcode} when it looked for CUDA devices"
-    process.join()
-    return device_error(kind, count, devices, verify=verify)
-
-
-def _send_device_count(to: Connection) -> None:
-    to.send(device_count())
-
-
-def device_count() -> int:
-    """Return the number of CUDA devices that torch sees."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 POLL_INTERVAL = 0.5
