@@ -47,7 +47,7 @@ class Loss:
     """The loss of scores [B, num_classes, H, W] for labels uint8 [B, H, W], 255 for ignored.
 
     Attributes:
-        reduction: that of the cross entropies.
+        reduction: reduction of the cross entropies of all pixels.
         class_weights: [num_classes], on the device of the scores.
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
         focal: exponent γ of (1 - p)^γ, with p the probability of the pixel's class. Lin et al., ICCV 2017.
