@@ -257,7 +257,8 @@ class Scheduler:
     def _find_failed_attempt(self, trial: _TrialState, ended: JobExit, record: Record | None) -> Attempt | None:
         """Return the attempt that has just failed; None if the trial has a record that counts, or was paused.
 
-        An attempt fails if its worker was lost, if memory ran out, or if it ended without progress.
+        An attempt fails if its worker was lost, if memory ran out, or if it ended without progress. A worker that is
+        lost while the run stops may have been stopped with it, as the nodes of a cluster are at the end of a job.
         """
         epochs = trial.planned.folder.read_progress()
         cause: Literal["lost", "out_of_memory"]
@@ -265,7 +266,7 @@ class Scheduler:
             if record.failure is None or record.failure.cause != "out_of_memory":
                 return None
             cause, message = "out_of_memory", record.failure.message.splitlines()[0]
-        elif ended.error is not None:
+        elif ended.error is not None and not (self.is_stopping and ended.cause == "lost"):
             cause, message = ended.cause, ended.error
         # A trial that resumes from a checkpoint first replaces later epochs, so fewer epochs than before are progress.
         elif epochs == trial.epochs and not self.is_stopping:  # it would be started again and again

@@ -366,6 +366,36 @@ def test_running_trials_pause_if_the_disk_of_the_driver_is_full(
     assert len(list(tmp_path.glob("runs/*/record.json"))) == 2, "the running trials have ended"
 
 
+class LosingExecutor(FakeExecutor):
+    """Loses its job, a moment after the run was interrupted or before: all nodes of a cluster get a signal at once."""
+
+    def __init__(self, trials: dict[str, PlannedTrial], *, interrupt: bool) -> None:
+        super().__init__(trials)
+        self._interrupt = interrupt
+
+    def start(self, job: Job) -> None:
+        self._trials[job.trial.key].folder.write_progress(epoch_records(1))
+        self._ended.append(JobExit(job.trial.key, "its node is gone"))
+
+    def wait(self, timeout: float) -> list[JobExit]:
+        if self._interrupt:
+            self._interrupt = False
+            signal.raise_signal(signal.SIGTERM)
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_worker_that_is_lost_while_the_run_stops_is_no_failed_attempt(tmp_path: Path, interrupt: bool) -> None:
+    grid, lab = fcnlab.load_grid(write_grid(tmp_path, SMOKE)), Lab.find(root=tmp_path)
+    trials = make_plan(grid, lab).trials
+    executor = LosingExecutor({planned.key: planned for planned in trials}, interrupt=interrupt)
+    with Interrupts() as interrupts:
+        outcome = run_grid(grid, lab, ProgressReporter(), executor=lambda: executor, interrupts=interrupts)
+    assert outcome.interrupted == interrupt
+    attempts = [attempt.cause for planned in trials for attempt in planned.folder.attempts()]
+    assert attempts == ([] if interrupt else ["lost"] * 8), "otherwise each trial is tried twice"
+
+
 def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     for planned in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials:
