@@ -23,6 +23,9 @@ from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argum
 from fcnlab.console import create_console, format_count, format_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fcnlab.constants import CheckpointChoice
     from fcnlab.lab import Lab
     from fcnlab.training.protocol import Protocol
@@ -66,6 +69,10 @@ def evaluate(
             show_default="evaluations/ in its run folder",
         ),
     ] = None,
+    confusion: Annotated[
+        bool,
+        typer.Option("--confusion", help="Show which classes of a trial are confused, and write the confusion matrix"),
+    ] = False,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -86,9 +93,9 @@ def evaluate(
         lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
         reference = find_named_trial(name, lab_)
         used = checkpoint or reference.checkpoint
-        _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, as_json)
+        _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, confusion, as_json)
         return
-    given = {"--dataset": dataset, "--split": split, "--out": out}
+    given = {"--dataset": dataset, "--split": split, "--out": out, "--confusion": confusion or None}
     refused = [option for option, value in given.items() if value is not None]
     if refused:
         raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; name a trial, such as FILE:CELL")
@@ -104,6 +111,7 @@ def _evaluate_trial(
     dataset: str | None,
     split: str | None,
     out: Path | None,
+    confusion: bool,
     as_json: bool,
 ) -> None:
     from fcnlab.training import hardware
@@ -111,6 +119,7 @@ def _evaluate_trial(
         evaluate_trial,
         evaluation_file,
         find_other_precision,
+        read_confusion,
         resolve_target,
     )
 
@@ -124,13 +133,32 @@ def _evaluate_trial(
     if evaluation.training_images:
         seen, every = evaluation.training_images, evaluation.metrics.images
         typer.echo(f"warning: {seen} of the {every} images were trained on, so the metrics are too high", err=True)
+    matrix = read_confusion(file.with_suffix(".npz")) if confusion else None
     if as_json:
-        print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json")})
+        added = {} if matrix is None else {"confusion": matrix.tolist()}
+        print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json"), **added})
         return
     _print_evaluation(evaluation, finished.reported_metrics(checkpoint) if target is None else None, classes)
     if recorded := find_other_precision(finished.record, evaluation):
         typer.echo(f"the trial was trained in {recorded}, the precision of its recorded metrics")
     typer.echo(f"metrics: {file}")
+    if matrix is not None:
+        _print_confusion(matrix, classes, file.with_name(f"{file.stem}-confusion.csv"))
+
+
+def _print_confusion(matrix: NDArray[np.int64], classes: tuple[str, ...], file: Path) -> None:
+    """Print as what the pixels of each class are predicted, and write the whole matrix."""
+    from fcnlab.atomic_file import write_atomically
+    from fcnlab.report.confusion import HEADINGS, confusion_frame, describe_confusions
+    from fcnlab.report.tables.csv_text import to_csv_text
+    from fcnlab.storage_errors import convert_write_errors
+
+    rows = describe_confusions(matrix, classes)
+    terminal = create_console()
+    terminal.print(format_table(HEADINGS, rows, terminal.width, numbers=(1, 2), title="Predictions of each class"))
+    with convert_write_errors(file):
+        write_atomically(file, lambda to: to.write(to_csv_text(confusion_frame(matrix, classes)).encode()))
+    typer.echo(f"confusion matrix: {file}")
 
 
 def _evaluate_grid(

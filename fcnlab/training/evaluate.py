@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fcnlab.data.batches import normalize
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.metrics.boundary import count_boundaries
-from fcnlab.metrics.confusion import count_areas
+from fcnlab.metrics.confusion import count_areas, count_joint
 from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
@@ -47,11 +48,14 @@ class SplitCounts(NamedTuple):
         boundaries: counts of boundary pixels, int64 [N, num_classes, 3]; None unless requested.
         contain_nan: true if a score is not a number. The greatest score of its pixel is undefined, so the counts are
             not those of the network.
+        confusion: pixels of all images by label (rows) and prediction (columns), int64 [num_classes, num_classes]; None
+            unless requested.
     """
 
     areas: Counts
     boundaries: Counts | None
     contain_nan: bool
+    confusion: NDArray[np.int64] | None = None
 
 
 @torch.inference_mode()
@@ -63,6 +67,7 @@ def evaluate_split(
     autocast: Callable[[], AbstractContextManager[object]],
     protocol: Protocol = DEFAULT_PROTOCOL,
     boundaries: bool = False,
+    confusion: bool = False,
     on_prediction: OnPrediction | None = None,
     prediction_indices: Container[int] | None = None,
     on_progress: OnProgress | None = None,
@@ -80,6 +85,7 @@ def evaluate_split(
         autocast: creates the context in which the model runs.
         protocol: windows, flips and scales.
         boundaries: count boundary pixels too.
+        confusion: count the combinations of label and prediction too. On CUDA this waits for the batch.
         on_prediction: called with each prediction. On CUDA this waits for the batch.
         prediction_indices: indices of the images for which `on_prediction` is called; by default all.
         on_progress: called after each image; on CUDA its computation may still be pending.
@@ -97,6 +103,7 @@ def evaluate_split(
     area_counts: list[Tensor] = []
     boundary_counts: list[Tensor] = []
     nan_found = torch.zeros((), dtype=torch.bool, device=device)
+    joint_counts = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=device)
     for batch in _group_by_shape(split, lambda label: _choose_batch_size(label, num_classes, protocol, device)):
         indices, images, labels = _stack_batch(batch, device)
         with autocast():
@@ -105,6 +112,8 @@ def evaluate_split(
         area_counts.append(count_areas(predictions, labels, num_classes))
         if boundaries:
             boundary_counts.append(count_boundaries(predictions, labels, num_classes))
+        if confusion:  # ignored pixels are in an additional row
+            joint_counts += count_joint(predictions, labels, num_classes, num_classes + 1)[:, :num_classes].sum(0)
         if on_prediction is not None:
             _pass_predictions(predictions, indices, prediction_indices, on_prediction)
         if on_progress is not None:
@@ -115,6 +124,7 @@ def evaluate_split(
         _in_split_order(area_counts, order, num_classes),
         _in_split_order(boundary_counts, order, num_classes) if boundaries else None,
         _read_flag(nan_found),
+        joint_counts.cpu().numpy() if confusion else None,
     )
 
 

@@ -110,6 +110,39 @@ def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: t
         assert "boundary IoU" in out and "recorded" in out and str(folder.evaluations) in out.replace("\n", "")
 
 
+def test_the_confusion_matrix_has_the_counts_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+    folder = ran[1][0]
+    record = folder.read()
+    code, out, err = fcnlab("evaluate", folder.key, "--confusion")
+    assert code == 0, err
+    frame = pd.read_csv(folder.evaluations / "plain-confusion.csv")
+    assert tuple(frame["label"]) == tuple(frame.columns[1:]) == record.classes
+    pixels = frame.to_numpy()[:, 1:].astype(int)
+    hit, predicted, labeled = arrays_of(folder.counts)["test_last"].sum(0).T
+    assert np.array_equal(pixels.diagonal(), hit)
+    assert np.array_equal(pixels.sum(0), predicted) and np.array_equal(pixels.sum(1), labeled)
+    label = int(labeled.argmax())
+    assert f"{100 * hit[label] / labeled[label]:.1f}" in out and str(folder.evaluations) in out.replace("\n", "")
+    code, out, _ = fcnlab("evaluate", folder.key, "--confusion", "--json")
+    assert code == 0 and json.loads(out)["confusion"] == pixels.tolist()
+
+
+def test_an_evaluation_without_a_confusion_matrix_is_computed_again(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
+) -> None:
+    folder = ran[1][0]
+    file = folder.evaluations / "plain.npz"
+    assert fcnlab("evaluate", folder.key)[0] == 0
+    arrays = arrays_of(file)
+    np.savez_compressed(file, **{name: array for name, array in arrays.items() if name != "confusion"})
+    for broken in (None, b"PK no archive"):
+        if broken is not None:
+            file.write_bytes(broken)
+        code, _, err = fcnlab("evaluate", folder.key, "--confusion")
+        assert code == 0, err
+        assert np.array_equal(arrays_of(file)["confusion"], arrays["confusion"])
+
+
 def test_an_evaluation_has_the_precision_of_the_record(
     fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 runs/<key>/evaluations/
     [<dataset>-<split>-]<protocol>[-best].json    metrics, and the inputs from which they were computed
-    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, num_classes, 3] of images and boundaries, and the image ids
+    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, num_classes, 3] of images and boundaries, the image ids,
+                                                  and pixels by label and prediction [num_classes, num_classes]
 
 A file name without dataset and split means the reported split.
 """
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.atomic_file import write_atomically
@@ -37,6 +40,9 @@ from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.repeated_images import count_training_images
+
+CONFUSION = "confusion"
+"""Name of the confusion matrix in the file of an evaluation."""
 
 
 class Evaluation(BaseModel):
@@ -189,7 +195,7 @@ def evaluate_trial(
         finished.trial.recipe.precision, finished.recorded_precision, device
     )
     existing = _read(file)
-    if existing is not None and is_file(arrays):
+    if existing is not None and is_file(arrays) and _has_confusion(arrays):
         inputs = (existing.key, existing.weights, existing.precision, existing.data)
         if inputs == (finished.trial.key, digest, precision, data):
             return existing
@@ -209,6 +215,7 @@ def evaluate_trial(
         autocast=hardware.create_autocast(device, precision),
         protocol=protocol.multiply_scales(finished.trial.recipe.score_scale),
         boundaries=True,
+        confusion=True,
         on_progress=on_progress,
     )
     seconds = time.perf_counter() - start
@@ -239,9 +246,32 @@ def evaluate_trial(
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     stored: dict[str, Any] = {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(decoded.ids)}
+    stored[CONFUSION] = counts.confusion
     write_atomically(arrays, lambda to: np.savez_compressed(to, **stored))
     write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
     return evaluation
+
+
+def read_confusion(arrays: Path) -> NDArray[np.int64]:
+    """Read the confusion matrix of an evaluation.
+
+    Args:
+        arrays: the .npz file of the evaluation.
+
+    Returns:
+        Pixels of all images by label (rows) and prediction (columns), int64 [num_classes, num_classes].
+    """
+    with np.load(arrays) as stored:
+        return stored[CONFUSION]
+
+
+def _has_confusion(arrays: Path) -> bool:
+    """Return whether a file of counts can be read and has a confusion matrix; earlier versions did not write it."""
+    try:
+        with np.load(arrays) as stored:
+            return CONFUSION in stored.files
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False
 
 
 def find_other_precision(record: Record, evaluation: Evaluation) -> Precision | None:
