@@ -155,6 +155,7 @@ def _print_confusion(matrix: NDArray[np.int64], classes: tuple[str, ...], file: 
 
     rows = describe_confusions(matrix, classes)
     terminal = create_console()
+    typer.echo()
     terminal.print(format_table(HEADINGS, rows, terminal.width, numbers=(1, 2), title="Predictions of each class"))
     with convert_write_errors(file):
         write_atomically(file, lambda to: to.write(to_csv_text(confusion_frame(matrix, classes)).encode()))
