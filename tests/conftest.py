@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -40,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[HIDDEN] = wanted is None and "CUDA_VISIBLE_DEVICES" not in os.environ
     if config.stash[HIDDEN]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under `nohup`, also by child processes; tests send it
     os.environ[OWNER] = str(os.getpid())
     gc.set_threshold(50_000, 20, 100)  # with Python's 700, a tenth of the time of the tests is garbage collection
     set_initial_state()  # fixtures of modules run before those of tests
