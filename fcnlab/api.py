@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fcnlab.report.comparison import CellComparison
     from fcnlab.report.report import Report
     from fcnlab.runner.find import Reference
+    from fcnlab.runner.plan import Plan
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import Outcome
 
@@ -216,10 +217,10 @@ def load(
             format than safetensors.
         ModelError: the file was not written by `fcnlab export`, or the weights do not fit the model.
     """
-    from fcnlab.runner.find import find_grid_file, find_reference
+    from fcnlab.runner.find import find_grid_file
 
     name = os.fspath(trial)
-    return load_model(name, checkpoint, _find_lab(lab, find_grid_file(name)), find_reference)
+    return load_model(name, checkpoint, _find_lab(lab, find_grid_file(name)), _find_reference)
 
 
 def load_model(
@@ -266,10 +267,9 @@ def frame(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
         The frame; `docs/reading-a-report.md` describes the columns.
     """
     from fcnlab.report.frame import trials_frame
-    from fcnlab.runner.plan import make_plan
 
     grid, lab = _find_grid(grid, lab)
-    plan = make_plan(grid, lab)
+    plan = _make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return tracker.call(lambda store: trials_frame(plan, store))
 
@@ -285,11 +285,11 @@ def summary(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame
         The frame; `docs/reading-a-report.md` describes the columns.
     """
     from fcnlab.report.report import report_plan
-    from fcnlab.runner.plan import make_plan
 
     grid, lab = _find_grid(grid, lab)
+    plan = _make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
-        return report_plan(make_plan(grid, lab), lab, tracker).cells
+        return report_plan(plan, lab, tracker).cells
 
 
 def curves(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
@@ -304,10 +304,9 @@ def curves(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
         `val_pixel_acc`. The last two are fractions of 1, and NaN in epochs that were not validated.
     """
     from fcnlab.report.report import make_curves
-    from fcnlab.runner.plan import make_plan
 
     grid, lab = _find_grid(grid, lab)
-    plan = make_plan(grid, lab)
+    plan = _make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return tracker.call(lambda store: make_curves(plan, lab, store))
 
@@ -328,10 +327,10 @@ def compare(a: str, b: str, *, lab: LabOrFolder | None = None) -> CellComparison
         RunError: a trial has not finished, or the two were evaluated on different images.
     """
     from fcnlab.report import comparison
-    from fcnlab.runner.find import find_grid_file, find_reference
+    from fcnlab.runner.find import find_grid_file
 
     lab = _find_lab(lab, find_grid_file(a, b))
-    sides = [comparison.load_side(find_reference(name, lab), lab) for name in (a, b)]
+    sides = [comparison.load_side(_find_reference(name, lab), lab) for name in (a, b)]
     return comparison.compare(*sides)
 
 
@@ -352,11 +351,11 @@ def diff(a: str, b: str, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from fcnlab.runner.find import find_grid_file, find_reference
+    from fcnlab.runner.find import find_grid_file
     from fcnlab.trial.diff import diff_records
 
     lab = _find_lab(lab, find_grid_file(a, b))
-    differences = diff_records(*(find_reference(name, lab).read_record() for name in (a, b)))
+    differences = diff_records(*(_find_reference(name, lab).read_record() for name in (a, b)))
     rows = [(one.section, one.field, one.a, one.b, one.delta) for one in differences]
     return pd.DataFrame(rows, columns=["section", "field", "a", "b", "delta"])
 
@@ -379,7 +378,9 @@ def report(grid: GridOrFile, *, lab: LabOrFolder | None = None, predict: bool = 
 
     grid, lab = _find_grid(grid, lab)
     with _open_tracker(grid, lab) as tracker:
-        return create_report(grid, lab, tracker, predict=predict, after_run=False)
+        made = create_report(grid, lab, tracker, predict=predict, after_run=False)
+    _warn_of_missing_inputs(made.plan)
+    return made
 
 
 def _find_lab(lab: LabOrFolder | None, file: Path | None = None) -> Lab:
@@ -393,6 +394,31 @@ def _find_grid(grid: GridOrFile, lab: LabOrFolder | None) -> tuple[Grid, Lab]:
         return grid, _find_lab(lab, grid.path)
     found = _find_lab(lab, Path(grid))
     return found.load_grid(Path(grid)), found
+
+
+def _make_plan(grid: Grid, lab: Lab) -> Plan:
+    """Make the plan of a grid to read its results."""
+    from fcnlab.runner.plan import make_plan
+
+    plan = make_plan(grid, lab, recorded_inputs=True)
+    _warn_of_missing_inputs(plan, stacklevel=4)
+    return plan
+
+
+def _find_reference(name: str, lab: Lab) -> Reference:
+    """Find a trial or cell by its name."""
+    from fcnlab.runner.find import find_reference
+
+    reference = find_reference(name, lab)
+    if reference.plan is not None:
+        _warn_of_missing_inputs(reference.plan, stacklevel=4)
+    return reference
+
+
+def _warn_of_missing_inputs(plan: Plan, stacklevel: int = 3) -> None:
+    """Warn if recorded fingerprints replace those of missing data or weights."""
+    if plan.missing_inputs is not None:
+        warnings.warn(plan.missing_inputs, stacklevel=stacklevel)
 
 
 @contextmanager

@@ -306,8 +306,7 @@ class Lab:
         path = expand_home(folder)
         if path.is_absolute():
             return path
-        before, split, _ = folder.partition(SPLIT)
-        if is_folder(self.root / (Path(f"{before}split").parent if split else path)) and path.parts[:1] != (SPLIT,):
+        if is_folder(self.root / _cut_at_split(path)) and path.parts[:1] != (SPLIT,):
             return self.root / path
         if self.data_root is None:
             raise DataError(
@@ -364,18 +363,74 @@ class Lab:
             ModelError: the weights file is missing.
         """
         extensions = self.extensions.fingerprints(variant.head, dataset, recipe)
+        data = self.fingerprint_data(dataset)
+        return InputFingerprints(data, self.fingerprint_weights(variant.backbone), extensions)
+
+    def fingerprint_data(self, dataset: DatasetConfig) -> str:
+        """Compute the fingerprint of the content of a dataset; its files are read once by this lab.
+
+        Args:
+            dataset: configuration of the dataset.
+
+        Raises:
+            ConfigError: an extension does not exist.
+            DataError: the dataset is missing or damaged.
+        """
         known, content = self._known_fingerprints, repr(dataset)
         if content not in known:
             known[content] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
-        file = self.find_weights_file(variant.backbone)
-        if file is not None and file not in known:
+        return known[content]
+
+    def fingerprint_weights(self, backbone: BackboneConfig) -> str | None:
+        """Compute the fingerprint of the local weights file of a backbone, which is read once by this lab.
+
+        Args:
+            backbone: configuration of the backbone.
+
+        Returns:
+            The fingerprint; None if the configuration names no file.
+
+        Raises:
+            DataError: the file cannot be read.
+            ModelError: the file is missing.
+        """
+        known, file = self._known_fingerprints, self.find_weights_file(backbone)
+        if file is None:
+            return None
+        if file not in known:
             known[file] = f"sha256:{hash_file(file)}"
-        return InputFingerprints(known[content], known[file] if file is not None else None, extensions)
+        return known[file]
+
+    def has_data(self, dataset: DatasetConfig) -> bool:
+        """Return whether the folders of a dataset exist; whether their content is complete is not checked.
+
+        Args:
+            dataset: configuration of the dataset.
+        """
+        try:
+            return all(exists(_cut_at_split(folder)) for folder in self._find_data_folders(dataset))
+        except DataError:  # no data root is set
+            return False
+
+    def _find_data_folders(self, dataset: DatasetConfig) -> list[Path]:
+        if isinstance(dataset, KnownDataset):
+            return [find_dataset_folder(self.data_root, dataset.folder, dataset.type)]
+        if isinstance(dataset, FolderDataset):
+            return [self.find_data_folder(folder) for folder in (dataset.images, dataset.masks)]
+        if isinstance(dataset, CustomDataset) and dataset.folder is not None:
+            return [self.find_data_folder(dataset.folder, dataset.type)]
+        return []
 
     @cached_property
     def _known_fingerprints(self) -> dict[str | Path, str]:
         """Fingerprints by the `repr` of a dataset, and by weights file."""
         return {}
+
+
+def _cut_at_split(path: Path) -> Path:
+    """Return the part of a path before the first folder whose name contains `{split}`."""
+    before, split, _ = str(path).partition(SPLIT)
+    return Path(f"{before}split").parent if split else path
 
 
 def _find_attribute_problem(dataset: Dataset) -> str | None:

@@ -32,7 +32,7 @@ def compare(
     from fcnlab.runner.find import find_grid_file
 
     lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    named = [find_named(name, lab_) for name in (a, b)]
+    named = find_named(a, b, lab=lab_)
 
     from fcnlab.report import comparison as comparing
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
+from fcnlab.cli.references import TRIAL_FORMS, find_named_trials, reference_argument
 from fcnlab.console import create_console, format_table
 from fcnlab.constants import KEY_DIGITS
 
@@ -38,7 +38,8 @@ def diff(
     from fcnlab.runner.find import find_grid_file
 
     lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root)
-    records = (find_named_trial(a, lab_).read_record(), find_named_trial(b, lab_).read_record())
+    first, second = find_named_trials(a, b, lab=lab_)
+    records = first.read_record(), second.read_record()
 
     from fcnlab.trial.diff import diff_records
 

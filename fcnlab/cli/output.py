@@ -100,6 +100,17 @@ def sample_bars() -> Iterator[Callable[[str, int], Callable[[], object]]]:
         yield lambda label, total: partial(bars.advance, bars.add_task(label, total=total))
 
 
+def report_missing_inputs(*plans: Plan) -> None:
+    """Print one line to standard error if recorded fingerprints replace those of missing data or weights.
+
+    Args:
+        *plans: the plans of the grids that a command has read.
+    """
+    for line in dict.fromkeys(plan.missing_inputs for plan in plans):
+        if line is not None:
+            typer.echo(line, err=True)
+
+
 def report_damage(*plans: Plan) -> None:
     """Print one line per trial with damaged or unusable files to standard error, and exit with 1 if there is one.
 

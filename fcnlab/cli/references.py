@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fcnlab.cli.output import report_missing_inputs
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import list_some
 from fcnlab.paths import relative_to_cwd
@@ -65,25 +66,50 @@ def reference_argument(metavar: str, help_text: str) -> Any:
     return typer.Argument(metavar=metavar, help=help_text, show_default=False, autocompletion=complete_reference)
 
 
-def find_named(name: str, lab: Lab) -> Reference:
-    """Find a trial or cell, and print to standard error which cell `best` is. Neither torch nor MLflow is imported."""
+def find_named(*names: str, lab: Lab) -> list[Reference]:
+    """Find trials or cells, and print to standard error which cell `best` is, and missing data or weights.
+
+    Neither torch nor MLflow is imported.
+
+    Args:
+        *names: names of the trials or cells.
+        lab: the lab that contains the run folders.
+    """
     from fcnlab.runner.find import find_reference
 
-    reference = find_reference(name, lab)
-    if reference.note is not None:
-        typer.echo(reference.note, err=True)
-    return reference
+    references = [find_reference(name, lab) for name in names]
+    report_missing_inputs(*(reference.plan for reference in references if reference.plan is not None))
+    for reference in references:
+        if reference.note is not None:
+            typer.echo(reference.note, err=True)
+    return references
+
+
+def find_named_trials(*names: str, lab: Lab) -> list[Reference]:
+    """Find trials, and print to standard error which seed each is if its name is that of a cell with several.
+
+    Args:
+        *names: names of the trials.
+        lab: the lab that contains the run folders.
+    """
+    references = find_named(*names, lab=lab)
+    for reference in references:
+        if reference.planned is not None and reference.plan is not None and reference.seed is None:
+            seeds = reference.plan.grid.seeds
+            if len(seeds) > 1:
+                used = f"the trial with seed {reference.planned.trial.seed} of {list_some(seeds, MAX_SEEDS)}"
+                typer.echo(f"{reference.planned.cell_name}: {used}; add :SEED for another", err=True)
+    return references
 
 
 def find_named_trial(name: str, lab: Lab) -> Reference:
-    """Find a trial, and print to standard error which seed it is if the name is that of a cell with several."""
-    reference = find_named(name, lab)
-    if reference.planned is not None and reference.plan is not None and reference.seed is None:
-        seeds = reference.plan.grid.seeds
-        if len(seeds) > 1:
-            used = f"the trial with seed {reference.planned.trial.seed} of {list_some(seeds, MAX_SEEDS)}"
-            typer.echo(f"{reference.planned.cell_name}: {used}; add :SEED for another", err=True)
-    return reference
+    """Find one trial as `find_named_trials`.
+
+    Args:
+        name: name of the trial.
+        lab: the lab that contains the run folders.
+    """
+    return find_named_trials(name, lab=lab)[0]
 
 
 def load_named(

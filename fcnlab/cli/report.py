@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, Strict, TrackingUri
-from fcnlab.cli.output import print_json, report_damage
+from fcnlab.cli.output import print_json, report_damage, report_missing_inputs
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def report(
     from fcnlab.runner.publisher import OptionalTracker
 
     view = View(names, sort, group_by, pivot)
-    plans = [make_plan(grid, lab_) for grid in grids]
+    plans = [make_plan(grid, lab_, recorded_inputs=True) for grid in grids]
+    report_missing_inputs(*plans)
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
     reports = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
     for one in reports:

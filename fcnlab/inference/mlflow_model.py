@@ -36,7 +36,7 @@ def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:
     """
     tracker = open_tracker(grid, lab)
     new = 0
-    for planned, record in make_plan(grid, lab).records():
+    for planned, record in make_plan(grid, lab, recorded_inputs=True).records():
         if record.status == "finished":
             finished = FinishedTrial(planned.trial, record, planned.folder)
             if _log_model(tracker, finished, grid.file.checkpoint):

@@ -66,7 +66,7 @@ def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bo
     Raises:
         RunError: see `check_written_report`, which is called unless `after_run` is set, and `write_report`.
     """
-    plan = make_plan(grid, lab)
+    plan = make_plan(grid, lab, recorded_inputs=True)
     report = report_plan(plan, lab, tracker)
     if not after_run:
         check_written_report(report)

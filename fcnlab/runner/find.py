@@ -125,7 +125,7 @@ def find_reference(name: str, lab: Lab) -> Reference:
         return Reference(find_run_folder(name, lab))
     file, label, digits = named.groups()
     seed = int(digits) if digits is not None else None
-    plan = make_plan(lab.load_grid(Path(file)), lab)
+    plan = make_plan(lab.load_grid(Path(file)), lab, recorded_inputs=True)
     note = None
     if label == BEST and BEST not in plan.grid.display_names:
         label, first_seed, note = _find_best_cell(plan)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,9 +15,10 @@ from fcnlab.config.grid.checks import SHOWN
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
 from fcnlab.constants import KEY_DIGITS
-from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
+from fcnlab.errors import ConfigError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder, read_time
+from fcnlab.runner.inputs import GridInputs, find_inputs
 from fcnlab.runner.pruning import Curve, prune_grid, read_curve
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -98,11 +98,14 @@ class Plan:
         grid: the grid.
         trials: the trials of the grid's cells.
         prerequisites: trials that belong to no cell, but that other trials are initialized from (`init_from`).
+        missing_inputs: one line about datasets and weights files that are missing, if the fingerprints that earlier
+            trials have recorded replace theirs; None if there are none.
     """
 
     grid: Grid
     trials: tuple[PlannedTrial, ...]
     prerequisites: tuple[PlannedTrial, ...] = ()
+    missing_inputs: str | None = None
 
     @property
     def all_trials(self) -> tuple[PlannedTrial, ...]:
@@ -142,20 +145,22 @@ class Plan:
         return {state: counts[state] for state in get_args(State)}
 
 
-def make_plan(grid: Grid, lab: Lab) -> Plan:
+def make_plan(grid: Grid, lab: Lab, *, recorded_inputs: bool = False) -> Plan:
     """Make the plan of a grid from the records in a lab.
 
     Args:
         grid: the grid.
         lab: the lab that contains the run folders and the data.
+        recorded_inputs: identify the trials of a missing dataset or weights file by the fingerprint that an earlier
+            trial has recorded. For commands that only read results.
 
     Raises:
         ConfigError: two cells have a trial in common.
-        DataError: a dataset is missing.
+        DataError: a dataset is missing, and no fingerprint replaces that of its files.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
-    _find_inputs(grid, lab)
-    index = RunIndex(grid, lab)
+    inputs = find_inputs(grid, lab, recorded=recorded_inputs)
+    index = RunIndex(grid, lab, inputs)
     own = [index.plan_cell(cell, grid.seeds) for cell in grid.cells]
     _check_distinct(grid, own)
     needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
@@ -163,7 +168,8 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
     trials = {planned.key: planned for row in zip(*own, strict=True) for planned in row}
     before = {planned.key: planned for row in zip(*needed, strict=True) for planned in chain.from_iterable(row)}
     prerequisites = tuple(planned for key, planned in before.items() if key not in trials)
-    return Plan(grid, tuple(_mark_pruned(grid, list(trials.values()))), prerequisites)
+    marked = _mark_pruned(grid, list(trials.values()))
+    return Plan(grid, tuple(marked), prerequisites, inputs.describe_missing())
 
 
 def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> None:
@@ -203,22 +209,6 @@ def check_plan_weights(plan: Plan, lab: Lab) -> list[str]:
     from fcnlab.trial.weights_check import check_weights  # imports torch
 
     return check_weights(trials, lab)
-
-
-def _find_inputs(grid: Grid, lab: Lab) -> None:
-    """Find the datasets and weights files of all cells, and report all that are missing in one error."""
-    datasets = {repr(cell.dataset): cell.dataset for cell in grid.cells}
-    backbones = {repr(cell.variant.backbone): cell.variant.backbone for cell in grid.cells}
-    finds: list[Callable[[], object]] = [partial(lab.open_dataset, dataset) for dataset in datasets.values()]
-    finds += [partial(lab.find_weights_file, backbone) for backbone in backbones.values()]
-    missing: dict[str, FcnlabError] = {}
-    for find in finds:
-        try:
-            find()
-        except (DataError, ModelError) as error:
-            missing.setdefault(str(error), error)
-    if missing:
-        raise type(next(iter(missing.values())))("\n".join(missing))
 
 
 def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
@@ -271,9 +261,10 @@ def list_other_folders(plan: Plan, lab: Lab, most: int) -> list[RunFolder]:
 class RunIndex:
     """An index of a lab's `runs/`, which is listed once: most trials of a new grid have no folder there."""
 
-    def __init__(self, grid: Grid, lab: Lab) -> None:
+    def __init__(self, grid: Grid, lab: Lab, inputs: GridInputs) -> None:
         self._grid = grid
         self._lab = lab
+        self._inputs = inputs
         self._keys = set(list_keys(lab.runs))
         self._checked: set[str] = set()
 
@@ -285,7 +276,7 @@ class RunIndex:
             seeds: the seeds.
         """
         name = self._grid.display_name(cell.label)
-        trials = cell.trials(seeds, self._lab.fingerprints)
+        trials = cell.trials(seeds, self._inputs.fingerprints)
         keyed = [(trial, trial.key) for trial in trials]
         return [PlannedTrial(cell, name, trial, key, self._lab.runs, self._read_status(key)) for trial, key in keyed]
 

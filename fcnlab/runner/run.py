@@ -28,6 +28,7 @@ from fcnlab.runner.commands import format_grid_command
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor, create_executor
 from fcnlab.runner.grid_state import claim_results, publishing_folder
+from fcnlab.runner.inputs import has_unrecorded_inputs
 from fcnlab.runner.interrupts import Interrupts
 from fcnlab.runner.lease import DriverHeartbeat, Leases
 from fcnlab.runner.plan import Plan, PlannedTrial, check_plan_weights, make_plan
@@ -179,15 +180,17 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
 
     Raises:
         RunError: another driver runs the grid and publishes its records, or the lab cannot be written.
-        DataError: a dataset is missing.
-        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
+        DataError: a dataset is missing, and not all of its trials have been started in this lab.
+        ModelError: the same for a weights file; or a finished trial that another is initialized from is missing.
         TrackingError: MLflow is not installed, or cannot open a file with the path of the lab's store.
     """
     check_trackers(lab)
     if "mlflow" in lab.trackers and not is_installed():
         command = format_grid_command("grid sync", grid, lab)
         raise TrackingError(f"MLflow is not installed; run `{command}` where it is")
-    plan = make_plan(grid, lab)
+    plan = make_plan(grid, lab, recorded_inputs=True)
+    if any(has_unrecorded_inputs(planned.trial) for planned in plan.all_trials):
+        make_plan(grid, lab)  # trackers would hide the runs of other labs whose keys are unknown here
     claim_results(grid, lab)
     with convert_storage_errors(lab.root), hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)

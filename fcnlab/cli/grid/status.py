@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import DataRoot, GridFile, LabOption
-from fcnlab.cli.output import AsJson, print_json, report_damage
+from fcnlab.cli.output import AsJson, print_json, report_damage, report_missing_inputs
 from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def status(
     if watch and as_json:
         raise RunError("--watch and --json cannot be combined; choose one")
     lab_ = Lab.find(file, root=lab, data_root=data_root)
-    reader = StatusReader(make_plan(lab_.load_grid(file), lab_), lab_)
+    plan = make_plan(lab_.load_grid(file), lab_, recorded_inputs=True)
+    report_missing_inputs(plan)
+    reader = StatusReader(plan, lab_)
     remarks = describe_changed_inputs(reader.plan, lab_)
     terminal = create_console()
     if as_json:

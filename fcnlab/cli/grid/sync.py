@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.grid.running import conclude
 from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackerOption, TrackingUri
-from fcnlab.cli.output import report_damage
+from fcnlab.cli.output import report_damage, report_missing_inputs
 from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
@@ -39,6 +39,8 @@ def sync(
 
     lab_ = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     grid = lab_.load_grid(file)
+    plan = make_plan(grid, lab_, recorded_inputs=True)
+    report_missing_inputs(plan)
     outcome = sync_grid(grid, lab_, PlainReporter(create_console()))
     if models and "mlflow" not in outcome.deferred:
         from fcnlab.inference.mlflow_model import log_models
@@ -52,4 +54,4 @@ def sync(
         state = f"version {version}" if version is not None else "the newest version is this model"
         typer.echo(f"registered model {register}: {label}: {state}")
     conclude(outcome, grid, lab_)
-    report_damage(make_plan(grid, lab_))
+    report_damage(plan)

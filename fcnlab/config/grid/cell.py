@@ -25,7 +25,7 @@ class InputFingerprints(NamedTuple):
 Fingerprints = Callable[[Variant, Dataset, Recipe], InputFingerprints]
 """Returns the fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
 
-_NOT_DATA = frozenset({"description", "nominal", "colors"})
+NOT_DATA = frozenset({"description", "nominal", "colors"})
 """Fields of a dataset that change neither its images nor its labels."""
 
 UNCHANGED = "unchanged"
@@ -105,7 +105,7 @@ class Cell:
         files of the dataset, since no file is read.
         """
         components = {"variant": self.variant, "dataset": self.dataset, "recipe": self.recipe}
-        files = {name: getattr(self.dataset, name) for name in self.dataset.not_in_key - _NOT_DATA}
+        files = {name: getattr(self.dataset, name) for name in self.dataset.not_in_key - NOT_DATA}
         earlier = self.init_from.content() if isinstance(self.init_from, Cell) else self.init_from
         contents = {name: config.content() for name, config in components.items()}
         return {**contents, "files": files, "init_from": earlier}
