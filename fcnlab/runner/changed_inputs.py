@@ -1,4 +1,4 @@
-"""Remarks about remaining trials that have finished before with other inputs, such as other images."""
+"""Remarks about remaining trials that have finished before with other inputs, such as other images or classes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
+from fcnlab.config.dataset import Dataset
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.console import format_count
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
+from fcnlab.runner.inputs import has_unrecorded_inputs
 from fcnlab.runner.plan import Plan, list_other_folders
 from fcnlab.trial.run_folder import RunFolder
 
@@ -19,7 +21,7 @@ MAX_FOLDERS = 1000
 
 
 def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
-    """Describe the remaining trials of a plan that have finished with other data, weights or code.
+    """Describe the remaining trials of a plan that have finished with another dataset, weights file or code.
 
     Args:
         plan: the plan.
@@ -28,7 +30,11 @@ def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
     Returns:
         One line for each combination of inputs that differ.
     """
-    to_do = [planned for planned in plan.all_trials if planned.state == "to do"]
+    to_do = [
+        planned
+        for planned in plan.all_trials
+        if planned.state == "to do" and not has_unrecorded_inputs(planned.trial)  # nothing is known of the others
+    ]
     if not to_do:
         return []
     others = list(_iterate_other_trials(plan, lab))
@@ -39,7 +45,10 @@ def describe_changed_inputs(plan: Plan, lab: Lab) -> list[str]:
         earlier.setdefault(_encode_configuration(trial, trials), []).append((folder, trial))
     changes: Counter[str] = Counter()
     for planned in to_do:
-        for folder, trial in earlier.get(_encode_configuration(planned.trial, trials), []):
+        candidates = earlier.get(_encode_configuration(planned.trial, trials), [])
+        now = planned.trial.dataset
+        # Those with an equal dataset come first: others may be of a grid that overrides fields of the dataset.
+        for folder, trial in sorted(candidates, key=lambda one: len(_list_changed_fields(one[1].dataset, now))):
             change = _describe_change(folder, trial, planned.trial)
             if change and (record := folder.read()) is not None and record.status == "finished":
                 changes[change] += 1
@@ -64,9 +73,10 @@ def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Tri
 def _encode_configuration(trial: Trial, trials: Mapping[str, Trial]) -> str:
     """Return the content of the key of a trial without the inputs that only a fingerprint represents.
 
-    The trial that it is initialized from, if it is among `trials`, is represented by its content too.
+    The dataset is represented by its name. The trial that it is initialized from, if it is among `trials`, is
+    represented by its content too.
     """
-    content = trial.identity()
+    content = trial.identity() | {"dataset": trial.names.get("dataset")}
     for name in ("data", "weights", "extensions"):
         content.pop(name, None)
     if trial.init_from is not None and trial.init_from in trials:
@@ -75,12 +85,13 @@ def _encode_configuration(trial: Trial, trials: Mapping[str, Trial]) -> str:
 
 
 def _describe_change(folder: RunFolder, before: Trial, now: Trial) -> str:
-    """Describe the inputs of a trial that have changed; empty if the components have other names."""
-    names = [name for name in ("dataset", "backbone") if before.names.get(name) != now.names.get(name)]
-    if names:  # a copy of a dataset, and not a changed one
+    """Describe the inputs of a trial that have changed; empty if the backbones have other names."""
+    if before.names.get("backbone") != now.names.get("backbone"):
         return ""
     changed = []
-    if before.data != now.data:
+    if fields := _list_changed_fields(before.dataset, now.dataset):  # the fingerprint of the data depends on them
+        changed.append(f"other {' and '.join(fields)} of dataset {now.names['dataset']}")
+    elif before.data != now.data:
         changed.append(f"other images or labels of dataset {now.names['dataset']}")
     if before.weights != now.weights:
         changed.append(f"another weights file of backbone {now.names['backbone']}")
@@ -92,3 +103,13 @@ def _describe_change(folder: RunFolder, before: Trial, now: Trial) -> str:
     if not changed and before.key != folder.key:
         changed.append("an earlier version of fcnlab, whose training computes other values")
     return " and ".join(changed)
+
+
+def _list_changed_fields(before: Dataset, now: Dataset) -> list[str]:
+    """Return the names of the fields in which two datasets differ, without those that do not enter a key."""
+    if before == now:
+        return []
+    if before.type != now.type:
+        return ["type"]
+    old, new = before.content(), now.content()
+    return [name for name in dict.fromkeys([*old, *new]) if name != "folder" and old.get(name) != new.get(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.plan import Plan, make_plan
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
+from tests.own_inputs import FOLDS, GRID, write_lab
 from tests.report.finished_grid import finish, finished_lab
 
 
@@ -46,6 +48,60 @@ def test_plan_describes_trials_that_have_finished_with_other_inputs(
     assert code == 0 and all(text in out for text in expected)
     assert json.loads(fcnlab("grid", "status", path, "--json").out)["remarks"] == expected
     assert fcnlab("grid", "status", path).out.splitlines()[-len(expected) - 1 :][1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        ("[road, car]", "[road, bus]", "other classes of dataset street"),
+        ("{val: 0.2, test: 0.2}", "{val: 0.1, test: 0.2}", "other fractions of dataset street"),
+        ("[road, car]", "[road, bus]\n  channels: 1", "other classes and channels of dataset street"),
+        ("[road, car]", "[road, car]\n  value_range: [0, 4095]", "other value_range of dataset street"),
+        ("splits: {test: test}", "splits: {val: test, test: test}", "other splits of dataset street"),
+    ],
+)
+def test_changed_fields_of_a_dataset_are_named(tmp_path: Path, before: str, now: str, change: str) -> None:
+    lab = write_lab(tmp_path)
+    file = write_grid(lab.root, GRID)
+    for planned in make_plan(lab.load_grid(file), lab).trials[:3]:
+        finish(planned, 0.7)
+    entries = lab.root / "registry" / "datasets.yaml"
+    text = entries.read_text()
+    assert text.count(before) == 1
+    entries.write_text(text.replace(before, now))
+    lab = Lab.find(root=lab.root, data_root=lab.data_root)
+    assert describe_changed_inputs(make_plan(lab.load_grid(file), lab), lab) == [
+        f"3 trials to do have finished in this lab with {change}"
+    ]
+
+
+def test_trials_with_an_equal_dataset_are_described_before_those_with_other_fields(tmp_path: Path) -> None:
+    lab = write_lab(tmp_path)
+    file = write_grid(lab.root, GRID)
+    first = make_plan(lab.load_grid(file), lab).trials[0]
+    other = first.trial.dataset.model_copy(update={"channels": 1})
+    for changes in ({"dataset": other}, {"data": "earlier"}, {"dataset": other, "data": "other"}):
+        trial = first.trial.model_copy(update=changes)
+        finish(replace(first, trial=trial, key=trial.key), 0.7)
+    assert describe_changed_inputs(make_plan(lab.load_grid(file), lab), lab) == [
+        "1 trial to do has finished in this lab with other images or labels of dataset street"
+    ]
+
+
+def test_trials_of_missing_data_that_were_never_started_have_no_remark(tmp_path: Path) -> None:
+    lab = write_lab(tmp_path, FOLDS)
+    file = write_grid(lab.root, GRID)
+    first, *_ = make_plan(lab.load_grid(file), lab).trials
+    finish(first, 0.7)
+    for planned in make_plan(lab.load_grid(file), lab).trials:
+        if planned.trial.seed != first.trial.seed:
+            other = planned.trial.dataset.model_copy(update={"ignore": (7,)})
+            earlier = planned.trial.model_copy(update={"dataset": other})
+            finish(replace(planned, trial=earlier, key=earlier.key), 0.7)
+    shutil.rmtree(tmp_path / "data")
+    plan = make_plan(lab.load_grid(file), Lab.find(root=lab.root), recorded_inputs=True)
+    assert [one.state for one in plan.trials] == ["finished", "to do", "to do", "to do"]
+    assert describe_changed_inputs(plan, lab) == []
 
 
 def test_links_that_lead_nowhere_are_left_out(tmp_path: Path, fcnlab: Call) -> None:
