@@ -220,7 +220,8 @@ def load(
     from fcnlab.runner.find import find_grid_file
 
     name = os.fspath(trial)
-    return load_model(name, checkpoint, _find_lab(lab, find_grid_file(name)), _find_reference)
+    found = _find_lab(lab, find_grid_file(name))
+    return load_model(name, checkpoint, found, lambda name, lab: _find_references(name, lab=lab, stacklevel=6)[0])
 
 
 def load_model(
@@ -330,7 +331,7 @@ def compare(a: str, b: str, *, lab: LabOrFolder | None = None) -> CellComparison
     from fcnlab.runner.find import find_grid_file
 
     lab = _find_lab(lab, find_grid_file(a, b))
-    sides = [comparison.load_side(_find_reference(name, lab), lab) for name in (a, b)]
+    sides = [comparison.load_side(reference, lab) for reference in _find_references(a, b, lab=lab)]
     return comparison.compare(*sides)
 
 
@@ -355,7 +356,7 @@ def diff(a: str, b: str, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     from fcnlab.trial.diff import diff_records
 
     lab = _find_lab(lab, find_grid_file(a, b))
-    differences = diff_records(*(_find_reference(name, lab).read_record() for name in (a, b)))
+    differences = diff_records(*(reference.read_record() for reference in _find_references(a, b, lab=lab)))
     rows = [(one.section, one.field, one.a, one.b, one.delta) for one in differences]
     return pd.DataFrame(rows, columns=["section", "field", "a", "b", "delta"])
 
@@ -405,20 +406,21 @@ def _make_plan(grid: Grid, lab: Lab) -> Plan:
     return plan
 
 
-def _find_reference(name: str, lab: Lab) -> Reference:
-    """Find a trial or cell by its name."""
+def _find_references(*names: str, lab: Lab, stacklevel: int = 4) -> list[Reference]:
+    """Find trials or cells by their names."""
     from fcnlab.runner.find import find_reference
 
-    reference = find_reference(name, lab)
-    if reference.plan is not None:
-        _warn_of_missing_inputs(reference.plan, stacklevel=4)
-    return reference
+    references = [find_reference(name, lab) for name in names]
+    plans = [reference.plan for reference in references if reference.plan is not None]
+    _warn_of_missing_inputs(*plans, stacklevel=stacklevel)
+    return references
 
 
-def _warn_of_missing_inputs(plan: Plan, stacklevel: int = 3) -> None:
+def _warn_of_missing_inputs(*plans: Plan, stacklevel: int = 3) -> None:
     """Warn if recorded fingerprints replace those of missing data or weights."""
-    if plan.missing_inputs is not None:
-        warnings.warn(plan.missing_inputs, stacklevel=stacklevel)
+    for line in dict.fromkeys(plan.missing_inputs for plan in plans):
+        if line is not None:
+            warnings.warn(line, stacklevel=stacklevel)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
         *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
         *_describe_means(records, columns, miou=miou),
         *_describe_repeated_images(grid, report.repeated),
+        *_describe_missing_images(report.not_compared),
         *_describe_folds(grid, report.groups, finished),
         *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
@@ -231,6 +232,13 @@ def _describe_repeated_images(grid: Grid, repeated: Iterable[RepeatedImages]) ->
         for images in repeated
         if images.is_reported
     ]
+
+
+def _describe_missing_images(datasets: Sequence[str]) -> list[str]:
+    """Describe the datasets whose evaluated images were not compared with their training images."""
+    if not datasets:
+        return []
+    return [f"Not checked: images of {', '.join(datasets)} in more than one split, because the files are missing here."]
 
 
 def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.DataFrame) -> list[str]:

@@ -54,6 +54,7 @@ class Report:
         groups: the cells by dataset, those of the grid's baseline first; classes and images are shown of this group.
         records: records of the finished trials.
         repeated: images on which finished trials were evaluated although they were trained on equal images.
+        not_compared: names of the datasets whose files are missing, so that such images could not be found.
         folder: the folder of the report's files.
         runs_page: address of the runs of the grid's experiment on an MLflow server; empty for none.
     """
@@ -71,6 +72,7 @@ class Report:
     repeated: list[RepeatedImages]
     folder: Path
     runs_page: str = ""
+    not_compared: Sequence[str] = ()
 
     def __repr__(self) -> str:
         finished = int((self.trials["status"] == "finished").sum())
@@ -220,6 +222,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     cells = add_differences(cells, significance)
     best = find_best(cells, records, groups, significance)
     cells, names = add_best(cells, best), Names.of_grid(grid)
+    images = find_repeated_images(plan, (one for one in plan.trials if one.status == "finished"), lab)
     return Report(
         plan=plan,
         trials=trials,
@@ -231,7 +234,8 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         best=best,
         groups=groups,
         records=records,
-        repeated=find_repeated_images(plan, (one for one in plan.trials if one.status == "finished"), lab)[0],
+        repeated=images.found,
+        not_compared=images.missing,
         folder=lab.results / grid.name,
         runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
@@ -48,9 +49,21 @@ class RepeatedImages:
         return f"{format_count(len(self.ids), 'image')} of '{self.split}' of {self.dataset} ({example})"
 
 
-def find_repeated_images(
-    plan: Plan, trials: Iterable[PlannedTrial], lab: Lab
-) -> tuple[list[RepeatedImages], list[str]]:
+class Comparison(NamedTuple):
+    """Result of the comparison of evaluated images with training images.
+
+    Attributes:
+        found: the images on which trials are evaluated although they were trained on equal images.
+        unknown: the reasons for which trials could not be compared with those that they are initialized from.
+        missing: names of the datasets whose images could not be compared, because their files are missing.
+    """
+
+    found: list[RepeatedImages]
+    unknown: list[str]
+    missing: list[str]
+
+
+def find_repeated_images(plan: Plan, trials: Iterable[PlannedTrial], lab: Lab) -> Comparison:
     """Find the images on which trials are evaluated although they were trained on equal images.
 
     Args:
@@ -59,10 +72,10 @@ def find_repeated_images(
         lab: the lab that contains the data and the run folders.
 
     Returns:
-        The images, and the reasons for which trials could not be compared with those that they are initialized from.
+        The images, and what could not be compared.
 
     Raises:
-        DataError: the dataset of a trial is missing.
+        DataError: the dataset of a trial is missing, and recorded fingerprints do not replace missing ones in the plan.
     """
     comparison = _Comparison(plan, lab)
     found: dict[tuple[str, str, str], RepeatedImages] = {}
@@ -77,18 +90,20 @@ def find_repeated_images(
                 images = found.setdefault((name, split, cell), new)
                 images.ids |= ids
                 images.initial |= {earlier.key: None} if cell else {}
-    return list(found.values()), list(comparison.unknown)
+    return Comparison(list(found.values()), list(comparison.unknown), list(comparison.missing))
 
 
 class _Comparison:
     """Compares the images of trials. Trials of the same data are compared once."""
 
     def __init__(self, plan: Plan, lab: Lab) -> None:
+        self._allows_missing = plan.missing_inputs is not None
         self._planned = {planned.key: planned.trial for planned in plan.all_trials}
         self._lab = lab
         self._digests = ImageDigests(lab)
         self._known: dict[Path, dict[str, dict[str, str]]] = {}
         self.unknown: dict[str, None] = {}
+        self.missing: dict[str, None] = {}
 
     def list_initial(self, planned: PlannedTrial) -> list[Trial]:
         """Return the trials from which a trial is initialized, also indirectly."""
@@ -108,9 +123,12 @@ class _Comparison:
             try:
                 self._known[file] = self._read_or_compare(file, trial, splits, earlier)
             except DataError as error:
-                if earlier is trial:
+                if earlier is not trial:
+                    self.unknown[f"cell '{planned.cell.label}': trial {earlier.key[:KEY_DIGITS]}: {error}"] = None
+                elif self._allows_missing:
+                    self.missing[trial.names["dataset"]] = None
+                else:
                     raise
-                self.unknown[f"cell '{planned.cell.label}': trial {earlier.key[:KEY_DIGITS]}: {error}"] = None
                 self._known[file] = {}
         return {split: ids for split, ids in self._known[file].items() if ids}
 
@@ -143,7 +161,7 @@ def check_repeated_images(plan: Plan, lab: Lab) -> list[str]:
         ConfigError: a trial from which a cell is initialized was trained on images of the reported split of the cell.
         DataError: a dataset is missing.
     """
-    found, unknown = find_repeated_images(plan, plan.remaining, lab)
+    found, unknown, _ = find_repeated_images(plan, plan.remaining, lab)
     errors = [
         f"{plan.grid.path}: {_describe_initial(images)}, so the metrics would be too high; use a trial that was "
         "trained on other images"
