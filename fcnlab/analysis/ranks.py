@@ -16,14 +16,14 @@ class RankStability:
 
     Attributes:
         seeds: the common seeds.
-        first: for each cell, the fraction of seeds in which it is the best; tied cells share a seed.
-        tied: whether cells share a seed.
+        first: for each cell, the number of seeds in which no other cell is better, also those of `tied`.
+        tied: for each cell, the number of these seeds in which another cell is equal.
         kendall_tau: mean over pairs of seeds of Kendall's tau-a; NaN for fewer than two seeds or two cells.
     """
 
     seeds: tuple[int, ...]
-    first: dict[str, float]
-    tied: bool
+    first: dict[str, int]
+    tied: dict[str, int]
     kendall_tau: float
 
     @property
@@ -42,22 +42,26 @@ def measure_rank_stability(cells: Mapping[str, Mapping[int, float]]) -> RankStab
         cells: cell label -> seed -> value, where greater is better.
 
     Returns:
-        Fractions are NaN where the cells have no seed in common.
+        Kendall's tau is NaN, and numbers are 0, where the cells have no seed in common.
 
     Example:
         >>> cells = {"fcn32s": {0: 0.5, 1: 0.6}, "fcn8s": {0: 0.7, 1: 0.8}}
         >>> measure_rank_stability(cells).first
-        {'fcn32s': 0.0, 'fcn8s': 1.0}
+        {'fcn32s': 0, 'fcn8s': 2}
     """
     labels = list(cells)
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in cells.values()))) if cells else []
     if not seeds:
-        return RankStability((), dict.fromkeys(labels, np.nan), False, np.nan)
+        return RankStability((), dict.fromkeys(labels, 0), dict.fromkeys(labels, 0), np.nan)
     values = np.array([[cells[label][seed] for label in labels] for seed in seeds], dtype=np.float64)
     best = values == values.max(1, keepdims=True)
-    first = (best / best.sum(1, keepdims=True)).mean(0)
-    shares = dict(zip(labels, first.tolist(), strict=True))
-    return RankStability(tuple(seeds), shares, bool((best.sum(1) > 1).any()), _mean_kendall_tau(values))
+    first, tied = best.sum(0), (best & (best.sum(1, keepdims=True) > 1)).sum(0)
+    return RankStability(
+        seeds=tuple(seeds),
+        first=dict(zip(labels, first.tolist(), strict=True)),
+        tied=dict(zip(labels, tied.tolist(), strict=True)),
+        kendall_tau=_mean_kendall_tau(values),
+    )
 
 
 def _mean_kendall_tau(values: Floats) -> float:

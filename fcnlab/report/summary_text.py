@@ -160,7 +160,7 @@ def _format_seeds(number: int) -> str:
 
 
 def _describe_order(trials: pd.DataFrame, name: Naming, among: str) -> list[str]:
-    """Describe the stability of the order of the cells over seeds."""
+    """Describe how often the cell with the highest mean is the best of a seed, and how stable the order of cells is."""
     finished = trials[trials["status"] == "finished"].dropna(subset="miou")
     by_cell = {
         str(cell): dict(zip(map(int, group["seed"]), map(float, group["miou"]), strict=True))
@@ -169,15 +169,15 @@ def _describe_order(trials: pd.DataFrame, name: Naming, among: str) -> list[str]
     stability = measure_rank_stability(by_cell)
     if math.isnan(stability.kendall_tau) or len(stability.seeds) < MIN_SEEDS:
         return []
-    first = max(stability.first, key=lambda cell: stability.first[cell])
     number = len(stability.seeds)
     seeds = "seeds" if number == finished["seed"].nunique() else "seeds that all cells have"
-    # Tied cells share a seed, so that the number of seeds need not be whole.
-    share = f"all {number}" if stability.first[first] == 1 else f"{number * stability.first[first]:.3g} of {number}"
-    tied = ", where tied cells share a seed" if stability.tied else ""
+    highest = str(finished.groupby("cell", sort=False)["miou"].mean().idxmax())
+    wins, tied = stability.first[highest], stability.tied[highest]
+    share = f"all {number}" if wins == number else f"{wins or 'none'} of {number}"
+    shared = f" (tied with another cell in {'each' if tied == wins else tied} of them)" if tied else ""
     return [
-        f"{name(first)} has the highest mIoU in {share} {seeds}{tied}{among}; two seeds order two cells in the same "
-        f"way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
+        f"{name(highest)} has the highest mIoU in {share} {seeds}{shared}{among}. For two random seeds, "
+        f"{100 * stability.agreement:.0f} % of the pairs of cells have the same order (50 % by chance)."
     ]
 
 

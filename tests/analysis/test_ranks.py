@@ -33,20 +33,21 @@ def test_matches_scipy(grid: Values) -> None:
     taus = [stats.kendalltau(table[:, a], table[:, b]).statistic for a, b in combinations(range(table.shape[1]), 2)]
     assert found.kendall_tau == pytest.approx(np.mean(taus))
     assert found.agreement == pytest.approx((1 + np.mean(taus)) / 2)
-    np.testing.assert_allclose(list(found.first.values()), (ranks == 1).mean(1))
+    np.testing.assert_allclose(list(found.first.values()), (ranks == 1).sum(1))
+    assert set(found.tied.values()) == {0}
     assert list(found.first) == list(grid)
 
 
-def test_tied_cells_share_the_first_rank() -> None:
+def test_a_seed_with_two_best_cells_counts_for_both_and_as_tied() -> None:
     found = measure_rank_stability({"a": {0: 0.6, 1: 0.6}, "b": {0: 0.6, 1: 0.5}, "c": {0: 0.1, 1: 0.1}})
-    assert found.first == {"a": 0.75, "b": 0.25, "c": 0.0} and found.tied
+    assert found.first == {"a": 2, "b": 1, "c": 0} and found.tied == {"a": 1, "b": 1, "c": 0}
     assert found.kendall_tau == pytest.approx(2 / 3)
 
 
 def test_uses_only_seeds_that_all_cells_have() -> None:
     found = measure_rank_stability({"a": {0: 0.1, 1: 0.2, 2: 0.9}, "b": {1: 0.5, 0: 0.3}})
     assert found.seeds == (0, 1)
-    assert (found.first, found.kendall_tau) == ({"a": 0.0, "b": 1.0}, 1.0) and not found.tied
+    assert (found.first, found.kendall_tau) == ({"a": 0, "b": 2}, 1.0) and found.tied == {"a": 0, "b": 0}
 
 
 @pytest.mark.parametrize("grid", [{}, {"a": {0: 0.1}, "b": {1: 0.2}}, {"a": {0: 0.1}, "b": {0: 0.2}}])

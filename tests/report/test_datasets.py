@@ -88,7 +88,7 @@ def test_texts_name_the_datasets_and_their_baselines(report: Report) -> None:
     assert "The highest mean mIoU on shapes-mini is “shapes-mini, fcn8s”" in summary
     assert "The highest mean mIoU on Shapes is “Shapes, fcn16s”" in summary
     assert "“Shapes, fcn16s” reaches" in summary and "more than “Shapes, fcn32s”" in summary
-    assert "has the highest mIoU in all 3 seeds on Shapes; two seeds" in summary
+    assert "has the highest mIoU in all 3 seeds on Shapes. For two random seeds" in summary
     assert "Δ is the difference to the baseline of the dataset in points" in footnotes
     assert "Baselines: “shapes-mini, fcn32s” on shapes-mini; “Shapes, fcn32s” on Shapes." in footnotes
     assert "Bold: the highest mean mIoU of each dataset" in footnotes and "within each dataset" in footnotes

@@ -283,10 +283,11 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
     summary, footnotes = " ".join(report.summary_text), " ".join(report.footnotes)
     assert "is fcn32s with 53.3 % (4 seeds); 1 other cell has the same." in summary
     assert "0.0 points more (95 % interval 0.0 to 0.0, 4 seeds)" in summary
-    assert "in the same way" not in summary, "the cells have one seed in common"
+    assert "same order" not in summary, "the cells have one seed in common"
     others = report.trials[report.trials["cell"] != "fcn4s"]
     order = " ".join(summarize(grid, others, report.cells, report.significance, report.groups))
-    assert "in 1.5 of 3 seeds that all cells have, where tied cells share a seed; two seeds" in order
+    tied = "fcn32s has the highest mIoU in all 3 seeds that all cells have (tied with another cell in each of them)."
+    assert tied in order
     assert "2 of 4 cells are incomplete" in summary
     assert "over the n finished seeds of a cell, 1 to 4 of 4." in footnotes
     assert "resamples), and of seeds if two are shared." in footnotes
@@ -406,7 +407,38 @@ def test_the_order_of_cells_is_of_those_on_the_same_images(tmp_path: Path) -> No
         if planned.trial.names["head"] == "fcn16s":
             finish(planned, 0.9, image="street")
     text = " ".join(make_report(make_plan(grid, lab), lab, None).summary_text)
-    assert "fcn8s has the highest mIoU in all 3 seeds among the cells on the same images; two seeds" in text
+    assert "fcn8s has the highest mIoU in all 3 seeds among the cells on the same images. For two random" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"fcn32s": (0.5, 0.1, 0.1), "fcn16s": (0.4, 0.6, 0.4), "fcn8s": (0.3, 0.3, 0.5)},
+            "fcn16s has the highest mIoU in 1 of 3 seeds. For two random seeds, 33 % of the pairs of cells have",
+        ),
+        (
+            {"fcn32s": (0.5, 0.1, 0.1), "fcn16s": (0.4, 0.4, 0.4), "fcn8s": (0.3, 0.5, 0.1)},
+            "fcn16s has the highest mIoU in 1 of 3 seeds.",
+        ),
+        (
+            {"fcn32s": (0.5, 0.1, 0.1), "fcn16s": (0.4, 0.4, 0.4), "fcn8s": (0.1, 0.5, 0.5)},
+            "fcn16s has the highest mIoU in none of 3 seeds.",
+        ),
+        (
+            {"fcn32s": (0.6, 0.1, 0.1), "fcn16s": (0.6, 0.6, 0.4), "fcn8s": (0.3, 0.3, 0.5)},
+            "fcn16s has the highest mIoU in 2 of 3 seeds (tied with another cell in 1 of them).",
+        ),
+    ],
+)
+def test_the_summary_counts_the_seeds_in_which_the_cell_with_the_highest_mean_wins(
+    made: tuple[Report, Lab], values: dict[str, tuple[float, ...]], expected: str
+) -> None:
+    report, _ = made
+    miou = [values[head][seed] for head, seed in zip(report.trials["head"], report.trials["seed"], strict=True)]
+    trials = report.trials.assign(miou=miou)
+    sentences = summarize(report.grid, trials, report.cells, report.significance, report.groups)
+    assert expected in " ".join(sentences)
 
 
 def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
