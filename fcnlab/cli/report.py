@@ -163,7 +163,7 @@ def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format
         return
     for (one, view), table in zip(shown, tables, strict=True):
         if output == "terminal":
-            show_table(one, table, pivoted=view.pivot is not None)
+            show_table(one, table)
         else:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
 
@@ -186,12 +186,10 @@ def show_not_published(errors: Iterable[str], grid: Grid, lab: Lab) -> None:
     typer.echo(f"publish later with: {format_grid_command('grid sync', grid, lab)}", err=True)
 
 
-def show_table(report: Report, table: Table, *, pivoted: bool = False) -> None:
-    """Print a table of a report with the footnotes of its columns; a pivoted table of mIoU has the markers of Δ."""
-    from fcnlab.report.tables.cells import MARKED
+def show_table(report: Report, table: Table) -> None:
+    """Print a table of a report with the footnotes that concern it."""
     from fcnlab.report.tables.formats import to_terminal
 
     terminal = create_console()
     terminal.print(to_terminal(table, report.grid.file.question, terminal.width))
-    columns = {*table.columns, "delta"} if pivoted and MARKED in table.columns else table.columns
-    terminal.print("\n".join(report.write_footnotes(columns)), style="dim")
+    terminal.print("\n".join(report.write_footnotes_of(table)), style="dim")

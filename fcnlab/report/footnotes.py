@@ -14,7 +14,14 @@ from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, find_column, format_points
+from fcnlab.report.tables.columns import (
+    FLAGGED,
+    NO_CLAIM,
+    SIGNIFICANT,
+    find_column,
+    format_points,
+    split_class_column,
+)
 from fcnlab.report.tables.names import EPOCHS, quote_name
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
@@ -52,12 +59,13 @@ CHECKPOINT_GAP = 0.01
 """Difference in mIoU between the last and the best epoch from which a footnote gives it."""
 
 
-def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
+def write_footnotes(report: Report, columns: Collection[str], pivoted: Table | None = None) -> list[str]:
     """Return the footnotes of a grid's table that concern the shown columns, one text per line.
 
     Args:
         report: report of the grid.
         columns: names of the shown columns.
+        pivoted: the table if it is pivoted; its values have markers of differences, which it does not show.
     """
     grid, trials, records, significance = report.grid, report.trials, report.records, report.significance
     finished = trials[trials["status"] == "finished"]
@@ -68,6 +76,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
     lines = [
         *unchanged,
         *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
+        *_describe_class_columns(columns, pivoted),
         *_describe_means(records, columns, miou=miou),
         *_describe_repeated_images(grid, report.repeated),
         *_describe_missing_images(report.not_compared),
@@ -75,6 +84,7 @@ def write_footnotes(report: Report, columns: Collection[str]) -> list[str]:
         *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
         *(_test(report, finished, columns) if TESTED & set(columns) else ()),
+        *(_describe_pivot_markers(report, pivoted) if pivoted is not None else ()),
         *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
         *((report.best.note,) if report.best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
@@ -160,6 +170,17 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metri
         f"Evaluated on {splits}{number} at native size, at {epoch}; {named} from the summed counts of "
         "the split, without ignored pixels."
     ]
+
+
+def _describe_class_columns(columns: Collection[str], pivoted: Table | None) -> list[str]:
+    """Name the metric and the unit of columns that are headed by the name of a class."""
+    names = [split_class_column(name) for name in columns]
+    metrics = [name for metric, name in (("iou", "IoU"), ("dice", "Dice")) if any(metric == one for one, _ in names)]
+    if not metrics:
+        return []
+    if pivoted is not None:
+        return [f"Values: {metrics[0]} of the class {quote_name(names[0][1])} in %."]
+    return [f"Columns of classes: {' and '.join(metrics)} in %."]
 
 
 def _describe_means(records: TrialRecords, columns: Collection[str], *, miou: bool) -> list[str]:
@@ -350,6 +371,20 @@ def _describe_markers(significance: Significance, columns: Collection[str]) -> l
     return lines
 
 
+def _describe_pivot_markers(report: Report, table: Table) -> list[str]:
+    """Describe the markers of a pivoted table, which shows no differences."""
+    text = "".join(text for row in table.rows for text in row[table.text_columns :])
+    claims = report.significance.num_claims
+    corrected = f" after Holm's correction over {claims} comparisons" if claims > 1 else ""
+    baseline = name_baselines(report.grid, report.groups)
+    lines = []
+    if SIGNIFICANT in text:
+        lines.append(f"{SIGNIFICANT}: the difference in mIoU to {baseline} is significant at 5 %{corrected}.")
+    if NO_CLAIM in text:
+        lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds shared with {baseline}, so no claim of significance.")
+    return lines
+
+
 def _exclude(report: Report, group: DatasetGroup) -> list[str]:
     """Name the cells of a dataset that have no interval or no difference."""
     cells, lines = report.cells[report.cells["cell"].isin(group.cells)], []
@@ -480,15 +515,18 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
         folds = [f"{one.folds.folds}-fold cross-validation." for one in report.groups if one.folds is not None]
         notes += dict.fromkeys(folds)
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
+    notes += _describe_class_columns(columns, table if table.is_pivoted else None)
+    baseline = name_baselines(grid, report.groups)
     if TESTED & set(columns):
         interval = ", with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
-        notes.append(f"Δ: difference in mIoU to {name_baselines(grid, report.groups)} in points{interval}.")
+        notes.append(f"Δ: difference in mIoU to {baseline} in points{interval}.")
     if table.marks:
         highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")
         notes.append(f"Bold: {highest}{', and cells not significantly different' if report.best.compared else ''}.")
     if SIGNIFICANT in text:
         corrected = " after Holm's correction" if significance.num_claims > 1 else ""
-        notes.append(f"{SIGNIFICANT} significant at 5 %{corrected}.")
+        difference = f"difference to {baseline} " if table.is_pivoted else ""
+        notes.append(f"{SIGNIFICANT} {difference}significant at 5 %{corrected}.")
     if NO_CLAIM in text:
         notes.append(f"{NO_CLAIM} fewer than {MIN_SEEDS} seeds: no claim of significance.")
     names = dict.fromkeys(flag.name for flags in significance.flags.values() for flag in flags)

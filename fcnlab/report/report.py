@@ -116,6 +116,14 @@ class Report:
         """
         return write_footnotes(self, columns)
 
+    def write_footnotes_of(self, table: Table) -> list[str]:
+        """Return the footnotes that concern a table, one text per line.
+
+        Args:
+            table: a table of the cells, which may be pivoted.
+        """
+        return write_footnotes(self, table.columns, table if table.is_pivoted else None)
+
     @overload
     def table(
         self, *, columns: Sequence[str] = ..., sort: str = ..., group_by: str = ..., pivot: tuple[str, str] | None = ...

@@ -8,6 +8,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,6 +203,37 @@ def test_a_pivoted_table_has_the_cells_of_one_column(tmp_path: Path) -> None:
     assert all(" ± " in text for row in table.rows for text in row[1:])
     with pytest.raises(ConfigError, match="--pivot: shows one column, not iou:background, iou:disc, iou:box; name one"):
         make_table(report, "iou:*", pivot=("head", "dataset"))
+
+
+def test_columns_of_classes_have_a_note_with_metric_and_unit(made: tuple[Report, Lab], tmp_path: Path) -> None:
+    report, _ = made
+    for columns, note in (
+        (["miou", "iou:*"], "Columns of classes: IoU in %."),
+        (["dice:disc", "iou:disc"], "Columns of classes: IoU and Dice in %."),
+    ):
+        assert note in report.write_footnotes(columns)
+        printed = report.table(columns=columns, format="latex").partition(r"\begin{table")[2]
+        assert note.replace("%", r"\%") in printed
+    assert not any("Columns of classes" in note for note in report.footnotes)
+    two = make_two(tmp_path)
+    latex = two.table(columns=["iou:disc"], pivot=("head", "dataset"), format="latex").partition(r"\begin{table")[2]
+    assert r"Values: IoU of the class disc in \%." in latex
+    table = make_table(two, "dice:disc", pivot=("head", "dataset"))
+    assert "Values: Dice of the class disc in %." in two.write_footnotes_of(table)
+
+
+def test_footnotes_of_a_pivoted_table_are_on_its_markers_and_not_on_differences(tmp_path: Path) -> None:
+    report = make_two(tmp_path)
+    of_class = make_table(report, "iou:disc", pivot=("head", "dataset"))
+    of_miou = make_table(report, pivot=("head", "dataset"))
+    plain = replace(of_miou, rows=tuple(tuple(text.rstrip("*°") for text in row) for row in of_miou.rows))
+    for table, marked in ((of_class, False), (plain, False), (of_miou, True)):
+        footnotes = report.write_footnotes_of(table)
+        assert any("*" in text for row in table.rows for text in row) == marked
+        assert not any("Δ" in note or "interval" in note for note in footnotes)
+        assert any(note.startswith("*: the difference in mIoU to the baseline") for note in footnotes) == marked
+    latex = report.table(pivot=("head", "dataset"), format="latex")
+    assert r"\Delta" not in latex and "$^{*}$~difference to the baseline of the dataset significant at 5" in latex
 
 
 def test_cells_with_other_classes_have_no_value(tmp_path: Path) -> None:

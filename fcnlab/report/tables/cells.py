@@ -183,6 +183,7 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
         text_columns=len(left),
         marks=frozenset(marks),
         columns=(column,) * len(values),
+        is_pivoted=True,
     )
 
 

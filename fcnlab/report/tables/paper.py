@@ -10,7 +10,7 @@ import pandas as pd
 
 from fcnlab.report.footnotes import describe_class_sets, write_short_notes
 from fcnlab.report.report import Report
-from fcnlab.report.tables.cells import MARKED, View
+from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import COLUMNS, default_columns, find_column
 from fcnlab.report.tables.latex import Layout, find_layout, to_latex
 from fcnlab.report.tables.table import Table
@@ -43,9 +43,9 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     """
     view = view or View()
     table, layout, wide = _choose(report, view, wide)
-    columns = {*table.columns, "delta"} if view.pivot and MARKED in table.columns else set(table.columns)
+    columns = set(table.columns)
     labels = report.grid.file.labels
-    comments = [report.grid.file.question, *report.write_footnotes(columns)]
+    comments = [report.grid.file.question, *report.write_footnotes_of(table)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
     if left_out and not view.columns and not view.pivot:
         room = "the page" if wide else "a column; --wide has all"

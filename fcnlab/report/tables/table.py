@@ -17,6 +17,7 @@ class Table:
         group_starts: indices of the rows that start another group.
         marks: indices of row and column of the texts in bold: the best cell and those that do not differ from it.
         columns: name of each column of numbers, see `find_column`; empty for a table of other columns.
+        is_pivoted: whether the columns of numbers are the values of an axis.
     """
 
     headings: tuple[str, ...]
@@ -26,3 +27,4 @@ class Table:
     group_starts: tuple[int, ...] = ()
     marks: frozenset[tuple[int, int]] = frozenset()
     columns: tuple[str, ...] = ()
+    is_pivoted: bool = False
