@@ -157,8 +157,7 @@ def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
 def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metrics: Sequence[str]) -> list[str]:
     """Describe the split, the checkpoint and the metrics."""
     splits = " and ".join(distinct_texts(finished["report_split"]))
-    sizes = sorted({metrics.images for _, metrics in _reported_metrics(records)})
-    number = f" ({' or '.join([*map(str, sizes[:-1]), format_count(sizes[-1], 'image')])})" if sizes else ""
+    number = _describe_images(grid, records)
     named = " and ".join(filter(None, (", ".join(metrics[:-1]), metrics[-1])))
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last":
@@ -181,6 +180,33 @@ def _describe_class_columns(columns: Collection[str], pivoted: Table | None) -> 
     if pivoted is not None:
         return [f"Values: {metrics[0]} of the class {quote_name(names[0][1])} in %."]
     return [f"Columns of classes: {' and '.join(metrics)} in %."]
+
+
+def _describe_images(grid: Grid, records: TrialRecords) -> str:
+    """Return the number of evaluated images in parentheses; in a cross-validation those of all folds of a cell."""
+    sizes: set[int] = set()
+    divisions: set[tuple[int, int]] = set()
+    for cell in grid.cells:
+        folds = cell.dataset.folds_by_seed
+        images = {
+            seed: metrics.images
+            for seed, record in records.by_cell.get(cell.label, {}).items()
+            if (metrics := record.find_metrics(record.report_split, records.checkpoint)) is not None
+        }
+        if not images:
+            continue
+        held_out = select_folds(images, folds)
+        sizes |= {*images.values()} if folds is None else {sum(images[seed] for seed in held_out)}
+        divisions.add((0, 0) if folds is None else (len(held_out), folds.folds))
+    if not sizes:
+        return ""
+    *others, largest = sorted(sizes)
+    number = " or ".join([*map(str, others), format_count(largest, "image")])
+    held_out_in = ""
+    if (0, 0) not in divisions and len({folds for _, folds in divisions}) == 1:
+        most, folds_of_all = max(divisions)
+        held_out_in = f", held out in {folds_of_all if most == folds_of_all else f'{most} of {folds_of_all}'} folds"
+    return f" ({number}{held_out_in})"
 
 
 def _describe_means(records: TrialRecords, columns: Collection[str], *, miou: bool) -> list[str]:
@@ -277,10 +303,10 @@ def _describe_folds(grid: Grid, groups: Sequence[DatasetGroup], finished: pd.Dat
             own = [cell.label for cell in cells if _find_cross_validation(cell) == parts]
             seeds = list(map(int, finished["seed"][finished["cell"].isin(own)].unique()))
             held_out, number = len(select_folds(seeds, parts)), parts.folds
-            missing = f"; held out so far: {held_out}" if held_out < number else ""
-            repeated = f"; each {number} seeds have another division" if max(seeds, default=0) >= number else ""
+            missing = f"; folds held out so far: {held_out}" if held_out < number else ""
+            repeated = f"; every further {number} seeds use another division" if max(seeds, default=0) >= number else ""
             lines.append(
-                f"Cross-validation{where}: each seed holds out another of {number} folds, on which it is evaluated"
+                f"Cross-validation{where} in {number} folds: each image is held out once per {number} seeds"
                 f"{missing}{repeated}."
             )
     return list(dict.fromkeys(lines))

@@ -98,7 +98,11 @@ def test_the_difference_is_over_folds_and_no_cell_is_flagged(finished: tuple[Gri
 
 def test_footnotes_describe_the_folds_and_the_interval(finished: tuple[Grid, Lab]) -> None:
     footnotes = "\n".join(report_of(*finished).footnotes)
-    assert "each seed holds out another of 3 folds, on which it is evaluated; each 3 seeds have another" in footnotes
+    assert (
+        "Cross-validation in 3 folds: each image is held out once per 3 seeds; every further 3 seeds use another "
+        "division."
+    ) in footnotes
+    assert f"Evaluated on test ({3 * IMAGES} images, held out in 3 folds) at native size" in footnotes
     assert "Student's t, variance of folds corrected for their common training images" in footnotes
     assert "bootstrap" not in footnotes
 
@@ -158,7 +162,8 @@ def test_missing_folds_are_stated_and_one_seed_has_the_interval_of_its_images(tm
     row = report.cells.set_index("cell").loc["fcn8s"]
     assert row["delta_low"] < row["delta"] < row["delta_high"]
     footnotes = "\n".join(report.footnotes)
-    assert "another of 3 folds, on which it is evaluated; held out so far: 1." in footnotes
+    assert "in 3 folds: each image is held out once per 3 seeds; folds held out so far: 1." in footnotes
+    assert f"Evaluated on test ({IMAGES} images, held out in 1 of 3 folds)" in footnotes
     assert "variance of images" in footnotes and "variance of folds" not in footnotes
     write_report(report, lab, predict=False)
 
@@ -214,7 +219,11 @@ def test_each_number_of_folds_and_a_fixed_fold_are_described(tmp_path: Path) -> 
     grid, lab = make_lab(tmp_path, lambda _head, _seed: False)
     values = "product: {head: [fcn32s], dataset.cross_validation.FIELD: [VALUES]}"
     for field, numbers, footnotes in (
-        ("folds", "2, 5", ["another of 2 folds", "another of 5 folds, on which it is evaluated; held out so far: 4."]),
+        (
+            "folds",
+            "2, 5",
+            ["in 2 folds: ", "in 5 folds: each image is held out once per 5 seeds; folds held out so far: 4."],
+        ),
         ("fold", "0, 2", ["all trials hold out fold 0 of 3.", "all trials hold out fold 2 of 3."]),
     ):
         product = values.replace("FIELD", field).replace("VALUES", numbers)
