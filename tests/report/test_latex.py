@@ -181,13 +181,15 @@ def test_hyphens_and_quotes_are_those_of_the_text() -> None:
     assert list_t1_characters("«ą» é ß ł") == "«»ą" and list_other_scripts("«ą» é ħ") == "ħ"
 
 
+@pytest.mark.parametrize("encoding", ["OT1", "T1"])
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_pdflatex_prints_each_character_that_is_not_listed(tmp_path: Path) -> None:
+def test_pdflatex_prints_each_character_that_is_not_listed(tmp_path: Path, encoding: str) -> None:
     characters = [c for c in map(chr, range(0x20, 0x2300)) if c.isprintable() and not list_other_scripts(c)]
-    printed = [c for c in characters if not list_t1_characters(c)]
-    assert len(printed) > 300
+    printed = [c for c in characters if encoding == "T1" or not list_t1_characters(c)]
+    assert len(printed) > 300 and {*"„‚‹›"}.issubset(printed) == (encoding == "T1") and {*"‘’“”"}.issubset(printed)
     body = "\n".join(f"\\setbox0\\hbox{{{escape_latex(c)}}}\\typeout{{{ord(c)}: \\the\\wd0}}" for c in printed)
-    text = f"\\documentclass{{article}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    package = f"\\usepackage[{encoding}]{{fontenc}}"
+    text = f"\\documentclass{{article}}\n{package}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
     (tmp_path / "characters.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "characters.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

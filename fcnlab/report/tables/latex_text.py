@@ -11,12 +11,12 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}", "<": "$<$", ">": "$>$",
     "|": r"\textbar{}", '"': "''", "±": r"$\pm$", "Δ": r"$\Delta$", "×": r"$\times$",
     "≤": r"$\leq$", "≥": r"$\geq$", "µ": r"$\mu$", "μ": r"$\mu$", "→": r"$\rightarrow$", "−": "$-$", "*": "$^{*}$",
-    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
+    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "’": "'", "‘": r"\textquoteleft{}", "“": "``", "”": "''", "…": r"\ldots{}",
     "`": r"\textasciigrave{}", "–": r"\textendash{}", "—": r"\textemdash{}",
 }  # fmt: skip
 
-_T1 = frozenset("«»ÐÞðþĄąĐđĘęĮįŊŋŲų")
-"""Characters of Latin scripts that pdfLaTeX has in the font encoding T1, but not in OT1, its default."""
+_T1 = frozenset("„‚‹›«»ÐÞðþĄąĐđĘęĮįŊŋŲų")
+"""Characters of Latin scripts, and quotes, that pdfLaTeX has in the font encoding T1, but not in OT1, its default."""
 
 _NOT_IN_LATEX = frozenset("ĦħĸĿŀŉŦŧſ")
 """Characters of Latin scripts that pdfLaTeX does not have."""
@@ -109,4 +109,4 @@ def _character(character: str) -> str:
 def _is_in_latex(character: str) -> bool:
     if character in _NOT_IN_LATEX:
         return False
-    return character in _LATEX or ord(character) < 0x180 or not character.isprintable()
+    return character in _LATEX or character in _T1 or ord(character) < 0x180 or not character.isprintable()
