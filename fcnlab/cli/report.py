@@ -96,7 +96,7 @@ def report(
         check_written_report(one)
     if strict:
         refuse_flagged(reports)
-    shown = [add_class_columns(one, view) for one in reports]
+    shown = [add_class_columns(one, view.resolve(one.names)) for one in reports]
     tables = [own.make_table(one.cells, one.names) for one, own in shown]
     seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in reports]

@@ -169,7 +169,7 @@ class Report:
 
         if isinstance(columns, str):
             raise ConfigError(f"columns: a list of names is expected, such as ['n', 'miou'], not '{columns}'")
-        shown, view = add_class_columns(self, View(tuple(columns), sort, group_by, pivot))
+        shown, view = add_class_columns(self, View(tuple(columns), sort, group_by, pivot).resolve(self.names))
         if format is not None:
             return format_report(shown, view, format)
         return to_styler(view.make_table(shown.cells, shown.names), self.grid.file.question)

@@ -236,6 +236,35 @@ def test_footnotes_of_a_pivoted_table_are_on_its_markers_and_not_on_differences(
     assert r"\Delta" not in latex and "$^{*}$~difference to the baseline of the dataset significant at 5" in latex
 
 
+AXES = """
+question: Which learning rate?
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke}
+product: {head: [fcn32s, fcn8s], recipe.lr: [0.1, 0.01]}
+seeds: 1
+labels: {axes: {head: Head}}
+"""
+
+
+def test_axes_and_columns_are_selected_by_short_and_display_names(tmp_path: Path) -> None:
+    report = finished_lab(tmp_path, AXES)
+    made = make_report(make_plan(*report), report[1], None)
+    for rate in ("recipe.optimizer.lr", "recipe.lr", "lr"):
+        table = made.table(columns=["mIoU"], sort=f"-{rate}", group_by="Head", format="csv")
+        assert [line.split(",")[:3] for line in table.splitlines()] == [
+            ["cell", "head", "recipe.optimizer.lr"],
+            ['"fcn32s', ' 0.1"', "fcn32s"],
+            ['"fcn32s', ' 0.01"', "fcn32s"],
+            ['"fcn8s', ' 0.1"', "fcn8s"],
+            ['"fcn8s', ' 0.01"', "fcn8s"],
+        ]
+        pivoted = made.table(pivot=("Head", rate), format="markdown")
+        assert pivoted.splitlines()[0] == "| Head | lr 0.1, mIoU % | lr 0.01, mIoU % |"
+    assert made.cell_table.headings[:2] == ("Head", "lr"), "in all formats"
+    assert made.table(columns=["acc. %", "IoU:disc"], sort="-mIoU") is not None
+    with pytest.raises(ConfigError, match=r"--pivot: the table has no 'recipe\.epochs'"):
+        made.table(pivot=("head", "recipe.epochs"))
+
+
 def test_cells_with_other_classes_have_no_value(tmp_path: Path) -> None:
     report = make_two(tmp_path)
     table = make_table(report, "iou:*")

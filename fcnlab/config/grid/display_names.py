@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fcnlab.config.grid.axes import short_names
+from fcnlab.config.grid.axes import full_name, short_names
 from fcnlab.config.grid.grid import Grid
 
 
@@ -33,7 +33,7 @@ class Names:
         labels = grid.file.labels
         named = {cell.label: labels.find_cell_name(cell) for cell in grid.cells}
         return cls(
-            {axis: labels.name_axis(axis) for axis in grid.axes},
+            labels.name_axes(grid.axes),
             {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
             {label: name for label, name in named.items() if name is not None},
         )
@@ -47,11 +47,23 @@ class Names:
     def _are_complete(self) -> bool:
         return self.cells.keys() == self.values.keys() and bool(self.cells)
 
-    def shorten(self) -> Names:
-        """Return names in which the heading of an axis is the end of its path that no other axis has."""
-        ends = short_names(self.axes)
-        short = {axis: ends[axis] if name == axis else name for axis, name in self.axes.items()}
-        return Names(short, self.values, self.cells)
+    def find_axis(self, name: str) -> str | None:
+        """Return the full name of an axis, or None if the grid has no such axis.
+
+        Args:
+            name: the full name, an end of it that is valid in a grid file, such as `recipe.lr`, or the display name.
+        """
+        if name in self.axes:
+            return name
+        for axis, shown in self.axes.items():
+            if shown == name:
+                return axis
+        ends = {end: axis for axis, end in short_names(self.axes).items()}
+        try:
+            full = full_name(name)
+        except ValueError:
+            return ends.get(name)
+        return full if full in self.axes else None
 
     def texts(self, label: str) -> tuple[str, ...]:
         """Return the texts of a cell in the columns of names.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -36,13 +36,20 @@ class Labels(Config):
     values: Annotated[dict[Axis, dict[ValueText, Text]], ByAxis] = Field(default_factory=dict)
     cells: dict[ValueText, Text] = Field(default_factory=dict)
 
-    def name_axis(self, axis: str) -> str:
-        """Return the display name of an axis.
+    def name_axes(self, axes: Iterable[str]) -> dict[str, str]:
+        """Return the display name of each axis: that of the grid file, else the end of its path that no other has.
 
         Args:
-            axis: full name of the axis.
+            axes: full names of the axes.
+
+        >>> Labels(axes={"recipe.epochs": "lr"}).name_axes(["head", "recipe.optimizer.lr", "recipe.epochs"])
+        {'head': 'head', 'recipe.optimizer.lr': 'recipe.optimizer.lr', 'recipe.epochs': 'lr'}
+        >>> Labels().name_axes(["recipe.optimizer.lr"])
+        {'recipe.optimizer.lr': 'lr'}
         """
-        return self.axes.get(axis, axis)
+        taken = {*self.axes.values()}
+        short = {axis: axis if end in taken else end for axis, end in short_names(axes).items()}
+        return {axis: self.axes.get(axis, end) for axis, end in short.items()}
 
     def name_value(self, axis: str, value: Value) -> str:
         """Return the display name of a value.
@@ -138,8 +145,8 @@ class Labels(Config):
         first: dict[str, str] = {}
         return [
             f"labels: axes: {first[name]} and {axis} are both shown as '{name}'; give one of them another name"
-            for axis in axes
-            if first.setdefault(name := self.name_axis(axis), axis) != axis
+            for axis, name in self.name_axes(axes).items()
+            if first.setdefault(name, axis) != axis
         ]
 
     def _find_duplicates(self, cells: Sequence[Cell]) -> list[str]:

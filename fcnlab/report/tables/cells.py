@@ -15,6 +15,7 @@ from fcnlab.report.tables.columns import (
     FLAGGED,
     default_columns,
     find_column,
+    match_column,
     significance_marker,
     split_class_column,
 )
@@ -39,6 +40,23 @@ class View:
     sort: str = ""
     group_by: str = ""
     pivot: tuple[str, str] | None = None
+
+    def resolve(self, names: Names) -> View:
+        """Return this view with the full names of its axes and columns; unknown names are kept.
+
+        Args:
+            names: display names of the grid.
+        """
+        sign, sort = ("-", self.sort[1:]) if self.sort.startswith("-") else ("", self.sort)
+        if sort not in COLUMNS:
+            sort = names.find_axis(sort) or match_column(sort)
+        down, across = self.pivot or ("", "")
+        return View(
+            columns=tuple(map(match_column, self.columns)),
+            sort=f"{sign}{sort}",
+            group_by=names.find_axis(self.group_by) or self.group_by,
+            pivot=(names.find_axis(down) or down, names.find_axis(across) or across) if self.pivot else None,
+        )
 
     def make_table(self, cells: pd.DataFrame, names: Names) -> Table:
         """Return the table of a frame of cells.

@@ -207,6 +207,24 @@ def find_column(name: str) -> Column:
     return _metric_column(f"{heading}{class_name}", description, name, f"{metric}_std:{class_name}")
 
 
+def match_column(name: str) -> str:
+    """Return the name of the column with a heading or a name in other capitals; an unknown name is returned as it is.
+
+    Args:
+        name: name or heading of a column, such as `mIoU`, `mIoU %` or `iou:car`.
+
+    Example:
+        >>> match_column("mIoU"), match_column("acc. %"), match_column("IoU:car"), match_column("moiu")
+        ('miou', 'pixel_acc', 'iou:car', 'moiu')
+    """
+    metric, colon, class_name = name.partition(":")
+    if colon and metric.lower() in CLASS_METRICS:
+        return f"{metric.lower()}:{class_name}"
+    headings = {column.heading.lower(): column_name for column_name, column in COLUMNS.items()}
+    folded = name.lower()
+    return folded if folded in COLUMNS else headings.get(folded, name)
+
+
 def split_class_column(name: str) -> tuple[str, str]:
     """Return metric and class of the name of a class column; two empty texts for another name.
 

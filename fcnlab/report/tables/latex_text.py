@@ -11,8 +11,8 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}", "<": "$<$", ">": "$>$",
     "|": r"\textbar{}", '"': "''", "±": r"$\pm$", "Δ": r"$\Delta$", "×": r"$\times$",
     "≤": r"$\leq$", "≥": r"$\geq$", "µ": r"$\mu$", "μ": r"$\mu$", "→": r"$\rightarrow$", "−": "$-$", "*": "$^{*}$",
-    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "’": "'", "‘": r"\textquoteleft{}", "“": "``", "”": "''", "…": r"\ldots{}",
-    "`": r"\textasciigrave{}", "–": r"\textendash{}", "—": r"\textemdash{}",
+    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "’": "'", "‘": r"\textquoteleft{}", "“": "``", "”": "''",
+    "…": r"\ldots{}", "`": r"\textasciigrave{}", "–": r"\textendash{}", "—": r"\textemdash{}",
 }  # fmt: skip
 
 _T1 = frozenset("„‚‹›«»ÐÞðþĄąĐđĘęĮįŊŋŲų")

@@ -104,7 +104,7 @@ def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tup
 
 def _make_table(report: Report, view: View) -> Table:
     """Return the table with short headings."""
-    table = view.make_table(report.cells, report.names.shorten())
+    table = view.make_table(report.cells, report.names)
     if view.pivot is not None:
         return table
     numbers = [SHORT.get(name, find_column(name).heading) for name in table.columns]

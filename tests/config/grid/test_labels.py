@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fcnlab.config.grid.display_names import Names
 from tests.config.grid.test_grid import BASE, error_of, grid
 
 PRODUCT = {"head": ["fcn32s", "fcn8s"], "recipe.lr": [0.01, 1]}
@@ -22,7 +23,11 @@ def test_labels_name_axes_values_and_cells_and_change_no_reference(tmp_path: Pat
     found = grid(tmp_path, product=PRODUCT, baseline=BASELINE, labels=labels)
     assert [cell.label for cell in found.cells] == ["fcn32s, 0.01", "fcn32s, 1", "fcn8s, 0.01", "fcn8s, 1"]
     assert list(found.display_names.values()) == ["fcn32s, low", "fcn32s, 1", "FCN-8s, low", "ours"]
-    assert found.file.labels.name_axis("recipe.optimizer.lr") == "rate"
+    assert found.file.labels.name_axes(found.axes) == {"head": "head", "recipe.optimizer.lr": "rate"}
+    names = Names.of_grid(found)
+    for name in ("recipe.optimizer.lr", "recipe.lr", "lr", "rate"):
+        assert names.find_axis(name) == "recipe.optimizer.lr"
+    assert names.find_axis("recipe.epochs") is names.find_axis("epochs") is None
     assert found.display_name("another text") == "another text"
 
 
@@ -63,8 +68,8 @@ def test_labels_are_checked_once_the_cells_are_valid(tmp_path: Path) -> None:
             "labels: axes: head and recipe.optimizer.lr are both shown as 'Setting'; give one of them another name",
         ),
         (
-            {"axes": {"head": "recipe.optimizer.lr"}},
-            "labels: axes: head and recipe.optimizer.lr are both shown as 'recipe.optimizer.lr'",
+            {"axes": {"head": "lr", "recipe.lr": "lr"}},
+            "labels: axes: head and recipe.optimizer.lr are both shown as 'lr'; give one of them another name",
         ),
         ({"values": {"head": {"fcn_8s": "a"}}}, "labels: values: head: no cell has fcn_8s; did you mean 'fcn8s'?"),
         ({"values": {"recipe.lr": {2: "a"}}}, "labels: values: recipe.optimizer.lr: no cell has 2; valid: 0.01, 1"),
