@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+Bold = Literal["tied", "max", "none"]
+"""Cells in bold: the best cell and those that do not differ significantly from it, only the best cell, or none."""
+
 CheckpointChoice = Literal["last", "best"]
 """Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
 

@@ -11,6 +11,7 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption, Strict, TrackingUri
 from fcnlab.cli.output import print_json, report_damage, report_missing_inputs
 from fcnlab.console import create_console
+from fcnlab.constants import Bold
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -48,6 +49,15 @@ def report(
     wide: Annotated[
         bool, typer.Option("--wide", help="With --format latex: all columns in a table of full width (table*)")
     ] = False,
+    decimals: Annotated[int, typer.Option("--decimals", metavar="N", help="Decimals of percentages")] = 1,
+    bold: Annotated[
+        Bold,
+        typer.Option(
+            "--bold",
+            help="Cells in bold: the highest mean mIoU and those that do not differ significantly (tied), only the "
+            "highest mean (max), or none",
+        ),
+    ] = "tied",
     strict: Strict = False,
     power: Annotated[
         float | None,
@@ -62,8 +72,8 @@ def report(
     """Write the report of a grid to results/, and print its table.
 
     The report contains tables, charts and an HTML page. Several grids also get a common page and frame in
-    results/<grid>+<grid>/. Options for columns and order apply to the printed table only. Exit code 1 if files of a
-    trial are damaged; the trial is left out.
+    results/<grid>+<grid>/. Options for columns, order, decimals and bold cells apply to the printed table only.
+    Exit code 1 if files of a trial are damaged; the trial is left out.
     """
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
@@ -87,7 +97,7 @@ def report(
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
-    view = View(names, sort, group_by, pivot)
+    view = View(names, sort, group_by, pivot, decimals)
     plans = [make_plan(grid, lab_, recorded_inputs=True) for grid in grids]
     report_missing_inputs(*plans)
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
@@ -96,7 +106,7 @@ def report(
         check_written_report(one)
     if strict:
         refuse_flagged(reports)
-    shown = [add_class_columns(one, view.resolve(one.names)) for one in reports]
+    shown = [add_class_columns(one.mark(bold), view.resolve(one.names)) for one in reports]
     tables = [own.make_table(one.cells, one.names) for one, own in shown]
     seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in reports]

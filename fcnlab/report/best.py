@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS, apply_holm, estimate_differences
+from fcnlab.constants import Bold
 from fcnlab.report.dataset_groups import DatasetGroup, find_same_images
 from fcnlab.report.significance import Significance, load_counts
 from fcnlab.report.trial_records import TrialRecords
@@ -21,26 +22,42 @@ class Best:
     """The cells with the highest mIoU of their dataset.
 
     Attributes:
-        tied: labels of the cell with the highest mean mIoU of each dataset, of cells with the same mean, and of those
-            that do not differ significantly; empty if fewer than two cells have finished.
+        highest: labels of the cell with the highest mean mIoU of each dataset, and of cells with the same mean; empty
+            if fewer than two cells have finished.
+        tied: labels of these cells and of those that do not differ significantly.
         compared: number of cells that were compared with the best one.
         few_seeds: number of the other finished cells on the same images, for which no claim is made.
         other_images: number of the other finished cells, which were evaluated on other images.
         num_datasets: number of datasets with at least two finished cells.
+        bold: the cells in bold.
     """
 
+    highest: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
     compared: int = 0
     few_seeds: int = 0
     other_images: int = 0
     num_datasets: int = 0
+    bold: Bold = "tied"
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Labels of the cells in bold."""
+        return {"tied": self.tied, "max": self.highest, "none": frozenset[str]()}[self.bold]
+
+    @property
+    def marks_equal_cells(self) -> bool:
+        """Whether cells are in bold because they do not differ significantly from the best one."""
+        return self.bold == "tied" and self.compared > 0
 
     @property
     def note(self) -> str:
-        """Footnote on the marks; empty if at most one cell of each dataset has finished."""
-        if not self.num_datasets:
+        """Footnote on the marks; empty if no cell is in bold, as where at most one of each dataset has finished."""
+        if not self.num_datasets or self.bold == "none":
             return ""
         highest = "the highest mean mIoU" + (" of each dataset" if self.num_datasets > 1 else "")
+        if self.bold == "max":
+            return f"Bold: {highest}."
         if not self.compared:
             needed = (
                 f"{MIN_SEEDS} seeds",
@@ -108,6 +125,7 @@ def find_best(
         if len(means := mean_miou[mean_miou.index.isin(group.cells)]) > 1
     ]
     return Best(
+        highest=frozenset().union(*(one.highest for one in found)),
         tied=frozenset().union(*(one.tied for one in found)),
         compared=sum(one.compared for one in found),
         few_seeds=sum(one.few_seeds for one in found),
@@ -132,10 +150,10 @@ def _find_best_of_dataset(
         differences = estimate_differences(enough, best, folds=group.folds, resamples=RESAMPLES)
     claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
     other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)
+    highest = frozenset(map(str, means.index[means == means.max()]))
     return Best(
-        tied=frozenset(
-            [*map(str, means.index[means == means.max()]), *(cell for cell, clear in claims.items() if not clear)]
-        ),
+        highest=highest,
+        tied=highest | {cell for cell, clear in claims.items() if not clear},
         compared=len(claims),
         few_seeds=len(means) - 1 - len(claims) - other_images,
         other_images=other_images,
@@ -144,10 +162,10 @@ def _find_best_of_dataset(
 
 
 def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:
-    """Return a frame of cells with the column `best`: true for the best cell and those that do not differ from it.
+    """Return a frame of cells with the column `best`, which is true for the cells in bold.
 
     Args:
         cells: frame with one row per cell.
         best: the best cells.
     """
-    return cells.assign(best=cells["cell"].isin(best.tied))
+    return cells.assign(best=cells["cell"].isin(best.marked))

@@ -548,7 +548,9 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
         notes.append(f"Δ: difference in mIoU to {baseline} in points{interval}.")
     if table.marks:
         highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")
-        notes.append(f"Bold: {highest}{', and cells not significantly different' if report.best.compared else ''}.")
+        notes.append(
+            f"Bold: {highest}{', and cells not significantly different' if report.best.marks_equal_cells else ''}."
+        )
     if SIGNIFICANT in text:
         corrected = " after Holm's correction" if significance.num_claims > 1 else ""
         difference = f"difference to {baseline} " if table.is_pivoted else ""

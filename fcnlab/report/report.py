@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, get_args, overload
 
 import pandas as pd
 
 from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import Grid
+from fcnlab.constants import Bold
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
@@ -22,6 +23,7 @@ from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
 from fcnlab.report.significance import Significance, add_differences, compute_significance
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View, make_cell_table
+from fcnlab.report.tables.columns import DECIMALS
 from fcnlab.report.tables.formats import to_html
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
@@ -124,9 +126,30 @@ class Report:
         """
         return write_footnotes(self, table.columns, table if table.is_pivoted else None)
 
+    def mark(self, bold: Bold) -> Report:
+        """Return this report with other cells in bold.
+
+        Args:
+            bold: the cells in bold; see `table`.
+
+        Raises:
+            ConfigError: there is no such value.
+        """
+        if bold not in get_args(Bold):
+            raise ConfigError(f"bold: there is no '{bold}'; {nearest(bold, get_args(Bold))}")
+        best = replace(self.best, bold=bold)
+        return replace(self, cells=add_best(self.cells, best), best=best)
+
     @overload
     def table(
-        self, *, columns: Sequence[str] = ..., sort: str = ..., group_by: str = ..., pivot: tuple[str, str] | None = ...
+        self,
+        *,
+        columns: Sequence[str] = ...,
+        sort: str = ...,
+        group_by: str = ...,
+        pivot: tuple[str, str] | None = ...,
+        decimals: int = ...,
+        bold: Bold = ...,
     ) -> Styler: ...
     @overload
     def table(
@@ -136,6 +159,8 @@ class Report:
         sort: str = ...,
         group_by: str = ...,
         pivot: tuple[str, str] | None = ...,
+        decimals: int = ...,
+        bold: Bold = ...,
         format: TextFormat,
     ) -> str: ...
     def table(
@@ -145,6 +170,8 @@ class Report:
         sort: str = "",
         group_by: str = "",
         pivot: tuple[str, str] | None = None,
+        decimals: int = DECIMALS,
+        bold: Bold = "tied",
         format: TextFormat | None = None,
     ) -> Styler | str:
         """Return the table of cells, as `fcnlab report` prints it.
@@ -155,6 +182,9 @@ class Report:
             sort: column or axis by which the cells are sorted; descending with a minus, such as `-miou`.
             group_by: axis whose cells of one value are put together.
             pivot: axis of the rows and axis of the columns of a table of one metric.
+            decimals: number of decimals of percentages; CSV and JSON have raw values.
+            bold: cells in bold: `tied` for the cell with the highest mean mIoU and those that do not differ
+                significantly from it, `max` for the highest mean only, or `none`.
             format: format of a text; None for a pandas Styler, which a notebook shows.
 
         Returns:
@@ -169,7 +199,8 @@ class Report:
 
         if isinstance(columns, str):
             raise ConfigError(f"columns: a list of names is expected, such as ['n', 'miou'], not '{columns}'")
-        shown, view = add_class_columns(self, View(tuple(columns), sort, group_by, pivot).resolve(self.names))
+        view = View(tuple(columns), sort, group_by, pivot, decimals).resolve(self.names)
+        shown, view = add_class_columns(self.mark(bold), view)
         if format is not None:
             return format_report(shown, view, format)
         return to_styler(view.make_table(shown.cells, shown.names), self.grid.file.question)

@@ -41,6 +41,7 @@ def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
     [
         (["--columns", "n,moiu"], "--columns: the table has no 'moiu'; did you mean 'miou'?"),
         (["--pivot", "head", "upsampler"], "--pivot: the table has no 'upsampler'; valid: head"),
+        (["--decimals", "9"], "--decimals 9: expected a number from 0 to 6"),
         (["--power", "0"], "--power 0: expected points of mIoU above 0 and up to 100, such as 0.5"),
         (["--power", "-1"], "--power -1: expected points of mIoU above 0 and up to 100, such as 0.5"),
         (["--power", "nan"], "--power nan: expected points of mIoU above 0 and up to 100, such as 0.5"),

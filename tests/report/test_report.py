@@ -177,6 +177,43 @@ def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
     assert not View(("delta",)).make_table(report.cells, report.names).marks
 
 
+def test_decimals_and_bold_cells_are_chosen_in_every_format(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    miou, std = (100 * row(report, "fcn8s")[name] for name in ("miou", "miou_std"))
+    columns = ["miou", "delta", "miou_range", "delta_std"]
+    for decimals in (0, 3):
+        spread = f"{miou:.{decimals}f} ± {std:.{decimals}f}"
+        for text_format in ("text", "markdown", "html"):
+            assert spread in report.table(columns=columns, decimals=decimals, format=text_format)
+        latex = report.table(columns=columns, decimals=decimals, format="latex")
+        assert spread.replace(" ± ", r"\,$\pm$\,") in latex
+        table = View(tuple(columns), decimals=decimals).make_table(report.cells, report.names)
+        digits = {len(number.partition(".")[2]) for number in re.findall(r"\d[\d.]*", " ".join(table.rows[2][1:]))}
+        assert digits == {decimals}
+    assert report.table(decimals=3, format="csv") == report.table(format="csv")
+    mean = f"{miou:.1f} ± {std:.1f}"
+    for bold, marked in (("tied", 1), ("max", 1), ("none", 0)):
+        assert report.table(bold=bold, format="markdown").count("**") == 2 * marked
+        assert report.table(bold=bold, format="html").count("<strong>") == marked
+        assert (f"**{mean}**" in report.table(bold=bold, format="markdown")) == bool(marked)
+    with pytest.raises(ConfigError, match="--decimals -1: expected a number from 0 to 6"):
+        report.table(decimals=-1)
+    with pytest.raises(ConfigError, match="bold: there is no 'best'"):
+        report.table(bold="best")  # type: ignore[call-overload]
+
+
+def test_only_the_highest_mean_is_bold_on_request(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, right={"fcn32s": 0.70, "fcn16s": 0.701, "fcn8s": 0.5})
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert report.table(format="markdown").count("**") == 4, "fcn32s does not differ significantly from fcn16s"
+    for bold, note in (("max", "Bold: the highest mean mIoU."), ("none", "")):
+        marked = report.mark(bold)
+        assert marked.table(bold=bold, format="markdown").count("**") == (2 if note else 0)
+        assert [line for line in marked.footnotes if line.startswith("Bold")] == ([note] if note else [])
+        assert ("not significantly different" in marked.table(bold=bold, format="latex")) is False
+        assert ("Bold" in marked.table(bold=bold, format="latex")) == bool(note)
+
+
 def test_labels_are_above_the_samples_as_far_as_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "a name that is much longer than the pictures below it are wide"
     labels = f"labels: {{cells: {{fcn8s: ours, fcn16s: {long}}}}}"

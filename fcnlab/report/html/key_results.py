@@ -9,7 +9,7 @@ import pandas as pd
 from fcnlab.report.best import select_best
 from fcnlab.report.footnotes import distinct_texts
 from fcnlab.report.report import Report
-from fcnlab.report.tables.columns import COLUMNS, MISSING, format_number
+from fcnlab.report.tables.columns import COLUMNS, DECIMALS, MISSING, format_number
 
 
 class KeyResult(NamedTuple):
@@ -53,13 +53,13 @@ def _describe_cells(report: Report, cells: pd.DataFrame) -> list[KeyResult]:
         return [KeyResult("Cell", _format_miou(best), name)]
     if best["baseline"]:
         return [KeyResult("Best cell", _format_miou(best), f"{name}, the baseline")]
-    delta = COLUMNS["delta"].text(best)
+    delta = COLUMNS["delta"].text(best, DECIMALS)
     note = f"{name}: {delta} points against the baseline" if delta != MISSING else name
     return [KeyResult("Best cell", _format_miou(best), note), base]
 
 
 def _format_miou(row: pd.Series) -> str:
-    text = COLUMNS["miou"].text(row)
+    text = COLUMNS["miou"].text(row, DECIMALS)
     return text if text == MISSING else f"{text} % mIoU"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fcnlab.report.report import Report
 from fcnlab.report.tables.classes import collect_class_results, make_class_table
-from fcnlab.report.tables.columns import COLUMNS
+from fcnlab.report.tables.columns import COLUMNS, DECIMALS
 from fcnlab.report.tables.table import Table
 
 
@@ -70,7 +70,7 @@ def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTabl
         for index in results.listed
     )
     by_cell = {str(row["cell"]): row for _, row in report.cells.iterrows()}
-    means = [COLUMNS["miou"].text(by_cell[cell]) for cell in results.iou]
+    means = [COLUMNS["miou"].text(by_cell[cell], DECIMALS) for cell in results.iou]
     return SortableTable(
         make_class_table(report, results),
         keys,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -12,7 +12,9 @@ from fcnlab.errors import ConfigError, list_some, nearest
 from fcnlab.report.tables.columns import (
     CLASS_METRICS,
     COLUMNS,
+    DECIMALS,
     FLAGGED,
+    MAX_DECIMALS,
     default_columns,
     find_column,
     match_column,
@@ -34,12 +36,21 @@ class View:
         sort: name of a column or axis, with a leading minus for descending order; empty for the order of the grid.
         group_by: axis whose equal values are put together; empty for none.
         pivot: axis of the rows and axis of the columns; None for one row per cell.
+        decimals: number of decimals of percentages and of differences in points.
+
+    Raises:
+        ConfigError: the number of decimals is negative or too large.
     """
 
     columns: tuple[str, ...] = ()
     sort: str = ""
     group_by: str = ""
     pivot: tuple[str, str] | None = None
+    decimals: int = DECIMALS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimals <= MAX_DECIMALS:
+            raise ConfigError(f"--decimals {self.decimals}: expected a number from 0 to {MAX_DECIMALS}")
 
     def resolve(self, names: Names) -> View:
         """Return this view with the full names of its axes and columns; unknown names are kept.
@@ -51,7 +62,8 @@ class View:
         if sort not in COLUMNS:
             sort = names.find_axis(sort) or match_column(sort)
         down, across = self.pivot or ("", "")
-        return View(
+        return replace(
+            self,
             columns=tuple(map(match_column, self.columns)),
             sort=f"{sign}{sort}",
             group_by=names.find_axis(self.group_by) or self.group_by,
@@ -74,8 +86,8 @@ class View:
         if self.pivot is not None:
             if len(self.columns) > 1:
                 raise ConfigError(f"--pivot: shows one column, not {list_some(self.columns, 3)}; name one in --columns")
-            return _make_pivot_table(cells, names, self.pivot, (self.columns or (MARKED,))[0])
-        return make_cell_table(cells, names, self.columns, self._group_starts(cells))
+            return _make_pivot_table(cells, names, self.pivot, (self.columns or (MARKED,))[0], self.decimals)
+        return make_cell_table(cells, names, self.columns, self._group_starts(cells), self.decimals)
 
     def check_columns(self, cells: pd.DataFrame) -> None:
         """Check the names of the columns.
@@ -137,7 +149,11 @@ def _check_name(option: str, name: str, valid: Iterable[str], patterns: Iterable
 
 
 def make_cell_table(
-    cells: pd.DataFrame, names: Names, columns: Sequence[str] = (), group_starts: tuple[int, ...] = ()
+    cells: pd.DataFrame,
+    names: Names,
+    columns: Sequence[str] = (),
+    group_starts: tuple[int, ...] = (),
+    decimals: int = DECIMALS,
 ) -> Table:
     """Return the table of a grid with one row per cell.
 
@@ -146,6 +162,7 @@ def make_cell_table(
         names: display names, the first columns.
         columns: names of columns; empty for the default ones.
         group_starts: indices of the rows that start another group.
+        decimals: number of decimals of percentages.
     """
     selected = tuple(columns) or default_columns(cells)
     shown = [find_column(name) for name in selected]
@@ -153,7 +170,9 @@ def make_cell_table(
     marked = first + selected.index(MARKED) if MARKED in selected else -1
     return Table(
         headings=(*names.headings, *(column.heading for column in shown)),
-        rows=tuple((*_name_texts(row, names), *(column.text(row) for column in shown)) for _, row in cells.iterrows()),
+        rows=tuple(
+            (*_name_texts(row, names), *(column.text(row, decimals) for column in shown)) for _, row in cells.iterrows()
+        ),
         text_columns=first,
         baseline_rows=frozenset(row for row, is_baseline in enumerate(cells["baseline"]) if is_baseline),
         group_starts=group_starts,
@@ -168,7 +187,7 @@ def _name_texts(row: pd.Series, names: Names) -> tuple[str, ...]:
     return (first + FLAGGED if row["flags"] else first, *others)
 
 
-def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str], column: str) -> Table:
+def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str], column: str, decimals: int) -> Table:
     """Return a table with one column per value of the second axis and one row per combination of the other axes."""
     for axis in pivot:
         _check_name("--pivot", axis, names.axes)
@@ -189,7 +208,7 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
                 f"--pivot: the cells '{first}' and '{row['cell']}' have the same place, since values of an axis have "
                 "equal display names; give these different names in the grid file, under labels: values"
             )
-        texts_by_row.setdefault(key, {})[value] = _pivot_text(row, column)
+        texts_by_row.setdefault(key, {})[value] = _pivot_text(row, column, decimals)
         if row["best"] and column == MARKED:
             marks.add((list(texts_by_row).index(key), len(left) + values.index(value)))
     return Table(
@@ -205,7 +224,7 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
     )
 
 
-def _pivot_text(row: pd.Series, column: str) -> str:
+def _pivot_text(row: pd.Series, column: str, decimals: int) -> str:
     """Return the text of a column; an mIoU has the markers of its difference and its cell, which are not shown here."""
-    text = find_column(column).text(row) + (FLAGGED if row["flags"] else "")
+    text = find_column(column).text(row, decimals) + (FLAGGED if row["flags"] else "")
     return text + significance_marker(row) if column == MARKED and not row["baseline"] else text

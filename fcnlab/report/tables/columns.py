@@ -15,6 +15,12 @@ SIGNIFICANT = "*"
 NO_CLAIM = "°"
 FLAGGED = "†"
 
+DECIMALS = 1
+"""Decimals of percentages and of differences in points."""
+
+MAX_DECIMALS = 6
+"""Most decimals that `--decimals` takes."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -22,23 +28,25 @@ class Column:
 
     Attributes:
         heading: heading with the unit.
-        text: function from a row of the frame of cells to the text of the column.
+        text: function from a row of the frame of cells, and the number of decimals of percentages, to the text of the
+            column.
         fields: columns of the frame that the text is made from; the table is sorted by the first one.
         metric: description of the metric of which the column has the mean and standard deviation; empty for others.
     """
 
     heading: str
-    text: Callable[[pd.Series], str]
+    text: Callable[[pd.Series, int], str]
     fields: tuple[str, ...]
     metric: str = ""
 
 
-def format_mean_std(mean: float, std: float, *, sign: bool = False) -> str:
+def format_mean_std(mean: float, std: float, digits: int = DECIMALS, *, sign: bool = False) -> str:
     """Format a mean and standard deviation in percent.
 
     Args:
         mean: a fraction of 1.
         std: a fraction of 1; NaN for one seed, which leaves it out.
+        digits: number of decimals.
         sign: whether to show the sign of positive means.
 
     Example:
@@ -47,11 +55,11 @@ def format_mean_std(mean: float, std: float, *, sign: bool = False) -> str:
     """
     if math.isnan(mean):
         return MISSING
-    text = format_points(mean) if sign else f"{100 * mean:.1f}"
-    return text if math.isnan(std) else f"{text} ± {100 * std:.1f}"
+    text = format_points(mean, digits) if sign else f"{100 * mean:.{digits}f}"
+    return text if math.isnan(std) else f"{text} ± {100 * std:.{digits}f}"
 
 
-def format_points(fraction: float, digits: int = 1) -> str:
+def format_points(fraction: float, digits: int = DECIMALS) -> str:
     """Format a difference in percentage points, with its sign unless it rounds to zero.
 
     Args:
@@ -97,7 +105,7 @@ def format_p_value(p_value: float) -> str:
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
 
 
-def _format_trials(row: pd.Series) -> str:
+def _format_trials(row: pd.Series, _digits: int) -> str:
     """Format the number of finished trials of a cell, and of the failed and pruned ones."""
     texts = [f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"]
     texts += [f"{row['failed']} failed"] if row["failed"] else []
@@ -105,21 +113,21 @@ def _format_trials(row: pd.Series) -> str:
     return ", ".join(texts)
 
 
-def _format_delta(row: pd.Series) -> str:
+def _format_delta(row: pd.Series, digits: int) -> str:
     """Format the difference to the baseline with its interval and marker."""
     if row["baseline"]:
         return "baseline"
     if math.isnan(row["delta_low"]):
-        return format_points(row["delta"])
-    interval = f"[{format_points(row['delta_low'])}, {format_points(row['delta_high'])}]"
-    return f"{format_points(row['delta'])} {interval}{significance_marker(row)}"
+        return format_points(row["delta"], digits)
+    interval = f"[{format_points(row['delta_low'], digits)}, {format_points(row['delta_high'], digits)}]"
+    return f"{format_points(row['delta'], digits)} {interval}{significance_marker(row)}"
 
 
-def _format_delta_mean(row: pd.Series) -> str:
+def _format_delta_mean(row: pd.Series, digits: int) -> str:
     """Format the difference to the baseline with its marker only."""
     if row["baseline"]:
         return "baseline"
-    return format_points(row["delta"]) + significance_marker(row)
+    return format_points(row["delta"], digits) + significance_marker(row)
 
 
 def significance_marker(row: pd.Series) -> str:
@@ -138,15 +146,19 @@ def significance_marker(row: pd.Series) -> str:
 def _metric_column(heading: str, metric: str, name: str, std: str = "") -> Column:
     """Return a column of the mean and standard deviation of a metric in percent."""
     fields = (name, std or f"{name}_std")
-    return Column(heading, lambda row: format_mean_std(row[fields[0]], row[fields[1]]), fields, metric)
+    return Column(heading, lambda row, digits: format_mean_std(row[fields[0]], row[fields[1]], digits), fields, metric)
 
 
-def _number(name: str, digits: int, factor: float = 1.0) -> Callable[[pd.Series], str]:
-    return lambda row: format_number(factor * row[name], digits)
+def _number(name: str, digits: int, factor: float = 1.0) -> Callable[[pd.Series, int], str]:
+    return lambda row, _digits: format_number(factor * row[name], digits)
 
 
-def _format_range(row: pd.Series) -> str:
-    low, high = format_number(100 * row["miou_min"], 1), format_number(100 * row["miou_max"], 1)
+def _percentage(name: str) -> Callable[[pd.Series, int], str]:
+    return lambda row, digits: format_number(100 * row[name], digits)
+
+
+def _format_range(row: pd.Series, digits: int) -> str:
+    low, high = format_number(100 * row["miou_min"], digits), format_number(100 * row["miou_max"], digits)
     return low if low == high else f"{low} to {high}"
 
 
@@ -166,14 +178,14 @@ COLUMNS = {
     "peak_memory": Column("memory GB", _number("peak_memory", 2, 1e-9), ("peak_memory",)),
     "device_hours": Column("device-h", _number("device_hours", 2), ("device_hours",)),
     "train_seconds": Column("train s", _number("train_seconds", 0), ("train_seconds",)),
-    "miou_median": Column("median %", _number("miou_median", 1, 100), ("miou_median",)),
+    "miou_median": Column("median %", _percentage("miou_median"), ("miou_median",)),
     "miou_range": Column("range %", _format_range, ("miou_min", "miou_max")),
     "miou_last": _metric_column("last epoch %", "mIoU", "miou_last"),
     "miou_best": _metric_column("best epoch %", "mIoU", "miou_best"),
-    "delta_std": Column("Δ std", _number("delta_std", 1, 100), ("delta_std",)),
+    "delta_std": Column("Δ std", _percentage("delta_std"), ("delta_std",)),
     "p_value": Column("p", _number("p_value", 4), ("p_value",)),
     "p_holm": Column("p (Holm)", _number("p_holm", 4), ("p_holm",)),
-    "flags": Column("differs in", lambda row: row["flags"] or MISSING, ("flags",)),
+    "flags": Column("differs in", lambda row, _digits: row["flags"] or MISSING, ("flags",)),
 }
 """Columns by the names that `--columns` and `--sort` take; `docs/reading-a-report.md` explains each.
 
