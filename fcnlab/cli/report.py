@@ -58,6 +58,7 @@ def report(
             "highest mean (max), or none",
         ),
     ] = "tied",
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also write each chart as PDF, for LaTeX")] = False,
     strict: Strict = False,
     power: Annotated[
         float | None,
@@ -109,7 +110,7 @@ def report(
     shown = [add_class_columns(one.mark(bold), view.resolve(one.names)) for one in reports]
     tables = [own.make_table(one.cells, one.names) for one, own in shown]
     seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
-    sections = [write_report(one, lab_, predict=True) for one in reports]
+    sections = [write_report(one, lab_, predict=True, pdf=pdf) for one in reports]
     for one, tracker in zip(reports, trackers, strict=True):
         publish_report(one, tracker)
     folders = [one.folder for one in reports]

@@ -77,13 +77,14 @@ def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bo
     return report
 
 
-def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
+def write_report(report: Report, lab: Lab, *, predict: bool, pdf: bool = False) -> Section:
     """Write `results/<grid>/`.
 
     Args:
         report: report of the grid.
         lab: the lab of the grid.
         predict: whether to predict the gallery's images with the saved weights; else existing predictions are shown.
+        pdf: whether to write the charts as PDF too; those that exist are always written again.
 
     Returns:
         The section of the grid on a page.
@@ -99,7 +100,7 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
     gallery = select_gallery(report, lab, predict=predict)
     section = Section(report, plots, gallery, _make_files(report))
     with _lock_folder(lab, report.folder):
-        _write_all(section)
+        _write_all(section, pdf=pdf)
     return section
 
 
@@ -236,7 +237,7 @@ def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
             yield
 
 
-def _write_all(section: Section) -> None:
+def _write_all(section: Section, *, pdf: bool) -> None:
     report, folder = section.report, section.report.folder
     grid = report.grid
     for name, text in section.files.items():
@@ -247,6 +248,9 @@ def _write_all(section: Section) -> None:
     for plot in section.plots:
         _write(folder / "plots" / f"{plot.name}.png", plot.to_png())
         _write(folder / "plots" / f"{plot.name}.svg", plot.to_svg())
+        file = folder / "plots" / f"{plot.name}.pdf"
+        if pdf or file.exists():
+            _write(file, plot.to_pdf())
     _write(folder / "report.html", render_page([section], f"{grid.name}: {grid.file.question}"))
     _write(folder / "README.md", render_markdown(report, section.plots, with_samples=_write_samples(report, folder)))
 

@@ -29,6 +29,12 @@ def test_data_is_printed_to_standard_output_and_messages_to_standard_error(fcnla
     assert page.is_file()
 
 
+def test_charts_are_written_as_pdf_on_request(fcnlab: Call, grid: Grid) -> None:
+    assert fcnlab("report", grid.path, "--pdf").code == 0
+    folder = grid.path.parent.parent / "results" / "question" / "plots"
+    assert (folder / "seeds.pdf").read_bytes().startswith(b"%PDF-")
+
+
 def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
     output = fcnlab("report", grid.path, "--power", "0.5")
     assert (output.code, output.err) == (0, "")

@@ -24,6 +24,7 @@ from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import COLORS, LONGEST, CellStyles, shorten_all
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.significance import Significance
+from fcnlab.report.write import write_report
 from fcnlab.runner.plan import make_plan
 from tests.report.finished_grid import finished_lab
 
@@ -154,6 +155,33 @@ def test_files_of_an_earlier_report_are_reused_for_the_same_chart_only(
     assert draw_plots(replace(report, cells=report.cells.assign(miou=0.5)))[0].reuse_files(tmp_path).rendered is None
     (tmp_path / "seeds.png").write_bytes(b"")
     assert first.reuse_files(tmp_path).rendered is None
+
+
+def test_a_pdf_has_vectors_and_is_reused_for_the_same_chart_only(made: tuple[Report, Lab], tmp_path: Path) -> None:
+    plot = draw_plots(made[0])[0]
+    pdf = plot.to_pdf()
+    assert pdf.startswith(b"%PDF-") and b"/Font" in pdf and b"/Subtype /Image" not in pdf
+    for kind, content in (("svg", plot.to_svg()), ("png", plot.to_png()), ("pdf", pdf)):
+        (tmp_path / f"seeds.{kind}").write_bytes(content)
+    assert plot.reuse_files(tmp_path).to_pdf() == pdf
+    (tmp_path / "seeds.pdf").write_bytes(pdf.replace(b"sha256:", b"sha256:0"))
+    again = plot.reuse_files(tmp_path)
+    assert again.rendered is not None and again.rendered.pdf is None and again.to_pdf().startswith(b"%PDF-")
+
+
+def test_pdf_files_are_written_on_request_and_renewed_by_later_reports(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    report = make_report(make_plan(grid, lab), lab, None)
+    folder = report.folder / "plots"
+    write_report(report, lab, predict=False)
+    assert [*folder.glob("*.pdf")] == []
+    write_report(report, lab, predict=False, pdf=True)
+    assert {file.stem for file in folder.glob("*.pdf")} == {file.stem for file in folder.glob("*.svg")}
+    before = (folder / "loss.pdf").read_bytes(), (folder / "seeds.pdf").read_bytes()
+    changed = replace(report, cells=report.cells.assign(miou=report.cells["miou"] / 2))
+    write_report(changed, lab, predict=False)
+    assert (folder / "loss.pdf").read_bytes() == before[0], "the same chart"
+    assert (folder / "seeds.pdf").read_bytes() != before[1]
 
 
 def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:

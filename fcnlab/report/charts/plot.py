@@ -1,4 +1,4 @@
-"""A chart and its file formats: PNG, SVG, and the Vega-Lite specification that a page draws."""
+"""A chart and its file formats: PNG, SVG, PDF, and the Vega-Lite specification that a page draws."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ HOVER = "hover"
 
 
 SPECIFICATION = "specification"
-"""Name of the text in a PNG that has the digest of the chart's specification; an SVG has it in a comment at its end."""
+"""Name of the text in a PNG that has the digest of the chart's specification; SVG and PDF have it in a comment at their
+end."""
 
 
 @dataclass(frozen=True)
 class RenderedFiles:
-    """The files of a chart."""
+    """The files of a chart; `pdf` is None if there is none."""
 
     svg: bytes
     png: bytes
+    pdf: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Plot:
         """Return the chart as SVG, with its texts as texts."""
         return self._svg if self.rendered is None else self.rendered.svg
 
+    def to_pdf(self) -> bytes:
+        """Return the chart as PDF with vectors and fonts, for LaTeX. Its bytes differ between calls."""
+        if self.rendered is not None and self.rendered.pdf is not None:
+            return self.rendered.pdf
+        return vl_convert.svg_to_pdf(self.to_svg().decode()) + self._pdf_comment
+
     def reuse_files(self, folder: Path) -> Plot:
         """Return the plot with the files of an earlier report, if these show the same specification.
 
@@ -98,8 +106,16 @@ class Plot:
             with Image.open(BytesIO(files.png)) as image:
                 shown = image.info.get(SPECIFICATION)
             if shown == self._digest and files.svg.endswith(self._comment):
-                return replace(self, rendered=files)
+                return replace(self, rendered=replace(files, pdf=self._read_pdf(folder)))
         return self
+
+    def _read_pdf(self, folder: Path) -> bytes | None:
+        """Return the PDF of an earlier report, or None if there is none that shows the same specification."""
+        try:
+            content = (folder / f"{self.name}.pdf").read_bytes()
+        except OSError:  # it does not exist, or cannot be read
+            return None
+        return content if content.endswith(self._pdf_comment) else None
 
     @cached_property
     def _svg(self) -> bytes:
@@ -108,6 +124,10 @@ class Plot:
     @property
     def _comment(self) -> bytes:
         return f"\n<!-- {SPECIFICATION}: {self._digest} -->\n".encode()
+
+    @property
+    def _pdf_comment(self) -> bytes:
+        return f"\n% {SPECIFICATION}: {self._digest}\n".encode()
 
     @cached_property
     def _digest(self) -> str:
