@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -251,8 +251,18 @@ def _write_all(section: Section, *, pdf: bool) -> None:
         file = folder / "plots" / f"{plot.name}.pdf"
         if pdf or file.exists():
             _write(file, plot.to_pdf())
+    _remove_other_plots(folder / "plots", {plot.name for plot in section.plots})
     _write(folder / "report.html", render_page([section], f"{grid.name}: {grid.file.question}"))
     _write(folder / "README.md", render_markdown(report, section.plots, with_samples=_write_samples(report, folder)))
+
+
+def _remove_other_plots(folder: Path, names: Collection[str]) -> None:
+    """Remove the files of the charts of an earlier report that this one does not have."""
+    from fcnlab.report.charts.draw import NAMES
+
+    for name in set(NAMES).difference(names):
+        for kind in ("png", "svg", "pdf"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 def _make_files(report: Report) -> dict[str, str]:

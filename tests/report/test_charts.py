@@ -19,7 +19,7 @@ from PIL import Image
 from fcnlab.lab import Lab
 from fcnlab.report.charts.cells import MAX_ROWS, draw_seeds, pareto_front
 from fcnlab.report.charts.classes import MAX_SQUARES
-from fcnlab.report.charts.draw import draw_plots
+from fcnlab.report.charts.draw import NAMES, draw_plots
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import COLORS, LONGEST, CellStyles, shorten_all
 from fcnlab.report.report import Report, make_report
@@ -182,6 +182,42 @@ def test_pdf_files_are_written_on_request_and_renewed_by_later_reports(tmp_path:
     write_report(changed, lab, predict=False)
     assert (folder / "loss.pdf").read_bytes() == before[0], "the same chart"
     assert (folder / "seeds.pdf").read_bytes() != before[1]
+
+
+@pytest.mark.parametrize(
+    ("costs", "title"),
+    [
+        ({"gmacs": (3.80, 3.83, 3.99), "params": 1e6, "train_seconds": (10.0, 10.0, 12.0)}, None),
+        ({"gmacs": (3.80, 3.83, 4.01), "params": 1e6, "train_seconds": 10.0}, "GMACs of one image"),
+        ({"gmacs": (3.80, 3.83, 4.01), "params": (1e6, 2e6, 2e6), "train_seconds": 10.0}, "parameters (M)"),
+        (
+            {"gmacs": 3.8, "params": (1e6, 1e6, 1.01e6), "train_seconds": (10.0, 10.0, 30.0)},
+            "training time of a trial (s)",
+        ),
+        ({"gmacs": float("nan"), "params": float("nan"), "train_seconds": float("nan")}, None),
+    ],
+)
+def test_costs_that_hardly_differ_have_no_chart(
+    made: tuple[Report, Lab], costs: dict[str, Any], title: str | None
+) -> None:
+    report = made[0]
+    found = [plot for plot in draw_plots(replace(report, cells=report.cells.assign(**costs))) if plot.name == "cost"]
+    assert bool(found) == (title is not None)
+    assert title is None or title in {axis["title"] for axis in _find(found[0].spec, "x") if "title" in axis}
+
+
+def test_the_names_of_charts_are_complete(plots: dict[str, Plot]) -> None:
+    assert tuple(plots) == NAMES
+
+
+def test_files_of_charts_that_a_report_no_longer_has_are_removed(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    report = make_report(make_plan(grid, lab), lab, None)
+    folder = report.folder / "plots"
+    write_report(report, lab, predict=False, pdf=True)
+    (folder / "mine.png").write_bytes(b"")
+    write_report(replace(report, cells=report.cells.assign(gmacs=1.0)), lab, predict=False)
+    assert {file.stem for file in folder.iterdir()} == {*NAMES, "mine"} - {"cost"}
 
 
 def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:

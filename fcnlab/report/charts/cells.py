@@ -37,7 +37,10 @@ COST_AXES = {
     "params": ("parameters (M)", 1e-6),
     "train_seconds": ("training time of a trial (s)", 1.0),
 }
-"""Label and factor of each measure of cost; the time is used only where the others do not differ."""
+"""Label and factor of each measure of cost."""
+
+MIN_COST_RANGE = {"gmacs": 0.05, "params": 0.05, "train_seconds": 0.2}
+"""Smallest range of a measure, as a fraction of its maximum, that is shown; times also differ between equal trials."""
 
 LOG_RANGE = 20.0
 """Ratio of the largest to the smallest cost from which the axis is logarithmic."""
@@ -156,20 +159,21 @@ def _describe_marks(claims: int, comparisons: int) -> str:
 def draw_cost(scored: pd.DataFrame, styles: CellStyles, groups: Sequence[DatasetGroup]) -> Plot | None:
     """Draw mIoU against the measure of cost that differs most, with the Pareto front of each dataset.
 
+    The time is used only where the others do not differ by `MIN_COST_RANGE`.
+
     Args:
         scored: frame of the finished cells.
         styles: styles of the cells.
         groups: the cells by dataset.
 
     Returns:
-        The chart, or None where no cost is known.
+        The chart, or None where costs are not known or hardly differ.
     """
-    ranges = {name: _relative_range(scored[name]) for name in ("gmacs", "params")}
-    name = max(ranges, key=lambda name: ranges[name]) if any(ranges.values()) else "train_seconds"
+    name = _select_cost(scored)
+    if name is None:
+        return None
     heading, factor = COST_AXES[name]
     shown = scored.dropna(subset=[name, "miou"]).reset_index(drop=True)
-    if shown.empty:
-        return None
     cost, miou = [factor * value for value in shown[name]], [100 * value for value in shown["miou"]]
     rows = []
     for index, (_, row) in enumerate(shown.iterrows()):
@@ -182,7 +186,8 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles, groups: Sequence[Dataset
         own = np.flatnonzero(shown["cell"].isin(group.cells)).tolist()
         fronts.append([own[i] for i in pareto_front([cost[i] for i in own], [miou[i] for i in own])])
     log = min(cost) > 0 and max(cost) > LOG_RANGE * min(cost)
-    x = alt.X("cost:Q", title=heading, scale=alt.Scale(type="log" if log else "linear", zero=False, padding=16))
+    scale = alt.Scale(type="log" if log else "linear", zero=False, padding=16)
+    x = alt.X("cost:Q", title=heading, scale=scale, axis=alt.Axis(labelFlush=True))  # a long last label is not clipped
     y = alt.Y("miou:Q", title="mIoU (%)", scale=alt.Scale(zero=False, padding=12))
     chosen, color = select_in_legend(), styles.color()
     tips = [("cell:N", "cell"), ("text:N", "mIoU"), ("delta:N", "difference to the baseline")]
@@ -207,6 +212,15 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles, groups: Sequence[Dataset
         front_note = "the line is the Pareto front" if len(fronts[0]) > 1 else "one cell is the best and the cheapest"
     caption = f"mIoU against {heading}, mean and standard deviation over seeds; {front_note}."
     return Plot("cost", "mIoU against cost", caption, arrange(*layers, height=280))
+
+
+def _select_cost(scored: pd.DataFrame) -> str | None:
+    """Return the measure of cost that differs most between cells, or None if none differs enough."""
+    ranges = {name: _relative_range(scored[name].dropna()) for name in COST_AXES}
+    clear = [name for name, found in ranges.items() if found >= MIN_COST_RANGE[name]]
+    return max(
+        [name for name in clear if name != "train_seconds"] or clear, key=lambda name: ranges[name], default=None
+    )
 
 
 def _draw_spread(rows: Sequence[dict[str, Any]], x: alt.X, color: alt.Color, chosen: alt.Parameter) -> alt.Chart:

@@ -13,6 +13,9 @@ from fcnlab.report.footnotes import name_baselines
 from fcnlab.report.report import Report
 from fcnlab.report.tables.names import quote_name
 
+NAMES = ("seeds", "differences", "cost", "curves", "loss", "classes")
+"""Names of all charts, of which a report has those with data."""
+
 
 def draw_plots(report: Report) -> list[Plot]:
     """Draw all charts of a report that have data.
