@@ -1,4 +1,4 @@
-// Tables: sorting by the values in data-sort, filtering of rows, frozen first columns.
+// Tables: sorting by the values in data-sort, filtering of rows, frozen first columns, a hint of hidden columns.
 
 // Return the sort key of a cell: a number, a text, or null for a missing value, which is sorted last.
 function sortKey(cell) {
@@ -77,10 +77,21 @@ function freezeColumns(table) {
   }
 }
 
+// Show that a table has columns to the right of the visible ones.
+function showMore(box) {
+  const hint = document.querySelector(`input[data-table="${CSS.escape(box.id)}"]`)?.closest(".filter").querySelector(".more");
+  if (hint) hint.hidden = box.scrollLeft + box.clientWidth >= box.scrollWidth - 1;
+}
+
 const tables = [...document.querySelectorAll("table")];
 tables.forEach(makeSortable);
 document.querySelectorAll("input[data-table]").forEach(makeFilter);
-const freezeAll = () => tables.forEach(freezeColumns);
+const boxes = [...document.querySelectorAll(".scroll")];
+boxes.forEach((box) => box.addEventListener("scroll", () => showMore(box), { passive: true }));
+const freezeAll = () => {
+  tables.forEach(freezeColumns);
+  boxes.forEach(showMore);
+};
 addEventListener("resize", freezeAll);
 document.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", freezeAll));
 freezeAll();
