@@ -162,7 +162,7 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metri
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last":
         varies = any(recipe.stop_on_plateau is not None for recipe in grid.recipes)
-        epoch = "the last trained epoch" if varies else f"{epoch}, fixed before training"
+        epoch = "the last trained epoch" if varies else f"{epoch}, whose number was fixed before training"
     elif "val" in splits:
         epoch += ", which is optimistic on val itself"
     return [

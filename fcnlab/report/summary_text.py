@@ -97,7 +97,10 @@ def _describe_comparisons(significance: Significance, name: Naming, baselines: M
         return _describe_comparison(name(cell), name(baselines[cell]), comparisons[cell], claims)
 
     if len(comparisons) <= MAX_COMPARISONS:
-        lines = [*map(describe, comparisons)]
+        lines = [
+            describe(cells[0]) if len(cells) == 1 else _describe_insignificant(cells, comparisons, name, baseline)
+            for baseline, cells in _group_insignificant(comparisons, baselines)
+        ]
         untested = sum(one.difference.seeds < MIN_SEEDS for one in comparisons.values())
         if untested == len(comparisons) > 0:
             these = "this difference" if untested == 1 else "these differences"
@@ -116,6 +119,48 @@ def _describe_comparisons(significance: Significance, name: Naming, baselines: M
     if few:
         lines.append(f"No claim is made about {few} of {len(comparisons)} cells: fewer than {MIN_SEEDS} common seeds.")
     return [*lines, *map(describe, ranked)]
+
+
+def _group_insignificant(
+    comparisons: Mapping[str, Comparison], baselines: Mapping[str, str]
+) -> list[tuple[str, list[str]]]:
+    """Group the cells without a significant difference to the same baseline; each other cell is a group of its own.
+
+    Returns:
+        Baseline and cells of each group, in the order of the first cells.
+    """
+    groups: list[tuple[str, list[str]]] = []
+    open_groups: dict[str, list[str]] = {}
+    for cell, one in comparisons.items():
+        plain = one.significant is False and not math.isnan(one.difference.low) and not _is_unlikely(one)
+        if plain and baselines[cell] in open_groups:
+            open_groups[baselines[cell]].append(cell)
+            continue
+        groups.append((baselines[cell], [cell]))
+        if plain:
+            open_groups[baselines[cell]] = groups[-1][1]
+    return groups
+
+
+def _is_unlikely(comparison: Comparison) -> bool:
+    """Return whether the interval of a comparison excludes zero."""
+    return comparison.difference.p_value < 1 - CONFIDENCE
+
+
+def _describe_insignificant(
+    cells: Sequence[str], comparisons: Mapping[str, Comparison], name: Naming, baseline: str
+) -> str:
+    """Describe several cells without a significant difference to the baseline in a sentence."""
+    texts = []
+    for cell in cells:
+        one = comparisons[cell].difference
+        points, way = f"{abs(100 * one.value):.1f} points", "more" if one.value >= 0 else "less"
+        interval = f"{format_points(one.low)} to {format_points(one.high)}"
+        texts.append(f"{name(cell)} ({points} {way}, 95 % interval {interval}, {one.seeds} seeds)")
+    return (
+        f"There is no significant difference to {name(baseline)} for {', '.join(texts[:-1])} and {texts[-1]}. This "
+        "does not show that they are equal: all differences within the intervals remain possible."
+    )
 
 
 def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claims: int) -> str:
@@ -143,7 +188,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claim
     if comparison.significant is None:
         return f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)})."
     finding = f"There is no significant difference between {cell} and {baseline}: {points} {way}"
-    if one.p_value < 1 - CONFIDENCE:
+    if _is_unlikely(comparison):
         return (
             f"{finding} ({interval}, {one.seeds} seeds). The interval of this comparison excludes zero, but over "
             f"{claims} comparisons that is no longer unlikely by chance ({format_p_value(comparison.adjusted_p)}"
@@ -160,7 +205,7 @@ def _format_seeds(number: int) -> str:
 
 
 def _describe_order(trials: pd.DataFrame, name: Naming, among: str) -> list[str]:
-    """Describe how often the cell with the highest mean is the best of a seed, and how stable the order of cells is."""
+    """Describe in how many seeds the cell with the highest mean is the best one, and the stability of the order."""
     finished = trials[trials["status"] == "finished"].dropna(subset="miou")
     by_cell = {
         str(cell): dict(zip(map(int, group["seed"]), map(float, group["miou"]), strict=True))

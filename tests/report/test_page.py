@@ -169,6 +169,10 @@ def test_the_page_is_readable_on_a_phone(tab: Any) -> None:
     tab.set_viewport_size({"width": 420, "height": 800})
     tab.evaluate("() => { document.querySelector('.note p').textContent += ' ' + 'runs/'.repeat(60); }")
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 420
+    hint = tab.locator(".filter:has(input[data-table=question-cells]) .more")
+    assert hint.is_visible()
+    tab.locator("#question-cells").evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    hint.wait_for(state="hidden")
     tab.locator("#question-cells").evaluate("box => { box.scrollLeft = 200; }")
     frozen = tab.locator("#question-cells td.frozen").first.bounding_box()
     assert frozen["x"] == pytest.approx(tab.locator("#question-cells").bounding_box()["x"], abs=2)
@@ -177,6 +181,7 @@ def test_the_page_is_readable_on_a_phone(tab: Any) -> None:
     entries = tab.locator("[data-name=question-cost] .role-legend-label text").all()
     assert len({round(entry.bounding_box()["x"]) for entry in entries}) == 1 < len(entries), "one column of entries"
     tab.set_viewport_size({"width": 1500, "height": 1000})
+    hint.wait_for(state="hidden")
 
 
 def test_the_page_can_be_printed(tab: Any) -> None:
@@ -322,6 +327,8 @@ def test_without_weights_the_gallery_has_only_the_samples_and_a_note(tmp_path: P
     assert made is not None
     assert "samples" in made.note and "weights are missing" in made.note
     assert str(tmp_path) not in made.note
+    other = gallery.select_gallery(report, lab, predict=False)
+    assert other is not None and other.note.endswith("of each trial. Run `fcnlab report` to select from all images")
     samples = {f"scene_{index:03}" for index in range(4)}
     assert {*made.disagreements, *(id_ for pair in made.extremes.values() for id_ in pair)} <= samples
 

@@ -303,7 +303,10 @@ def test_the_evaluation_and_the_spread_of_all_metrics_are_described(
     made: tuple[Report, Lab], columns: tuple[str, ...], metrics: str
 ) -> None:
     footnotes = made[0].write_footnotes(columns)
-    assert f"fixed before training; {metrics} from the summed counts of the split" in footnotes[0]
+    assert (
+        f"at the last epoch, whose number was fixed before training; {metrics} from the summed counts of the split"
+        in footnotes[0]
+    )
     has_spread = "Mean ± standard deviation over n = 3 seeds." in footnotes
     assert has_spread == (columns != ("miou_range",))
 
@@ -387,6 +390,23 @@ def test_an_interval_without_zero_that_is_not_significant_after_the_correction_i
     alone = replace(report.significance, comparisons={"fcn8s": replace(one, adjusted_p=0.0)})
     text = " ".join(summarize(grid, report.trials, report.cells, alone, report.groups))
     assert "3 seeds): significant, p < 0.0001." in text, "one comparison needs no correction"
+
+
+def test_cells_without_a_significant_difference_are_named_in_one_sentence(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    comparisons = report.significance.comparisons
+    equal = comparisons["fcn16s"]
+    assert equal.significant is False
+    several = replace(report.significance, comparisons=comparisons | {"fcn4s": equal})
+    groups = [replace(report.groups[0], cells=(*report.groups[0].cells, "fcn4s"))]
+    sentences = summarize(report.grid, report.trials, report.cells, several, groups)
+    (merged,) = (text for text in sentences if "no significant difference" in text)
+    found = r"0\.\d points more, 95 % interval -0\.\d to \+\d\.\d, 3 seeds"
+    start = (
+        rf"There is no significant difference to fcn32s for fcn16s \({found}\) and fcn4s \({found}\)\. This does not"
+    )
+    assert re.match(start, merged)
+    assert any(text.startswith("fcn8s reaches") for text in sentences)
 
 
 def test_a_split_with_labels_in_one_image_has_no_interval(tmp_path: Path) -> None:

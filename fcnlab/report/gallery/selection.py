@@ -104,7 +104,7 @@ def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None
     why = (
         _predict_missing(candidates, report.plan, records, lab)
         if predict
-        else f"{SAMPLES_ONLY}; the command fcnlab report predicts other images"
+        else f"{SAMPLES_ONLY}. Run `fcnlab report` to select from all images"
     )
     ids = list(candidates[0].miou)
     if all(shown.has_prediction(id_) for id_ in _wanted_ids(candidates) for shown in candidates):
