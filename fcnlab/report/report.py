@@ -92,6 +92,11 @@ class Report:
         return self.plan.grid
 
     @property
+    def caption(self) -> str:
+        """Caption of the table: that of the grid file, else the question."""
+        return self.grid.file.labels.caption or self.grid.file.question
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes of the first group, by label; empty where no trial has finished."""
         by_seed = self.records.by_cell.get(self.groups[0].reference, {})
@@ -185,7 +190,8 @@ class Report:
             decimals: number of decimals of percentages; CSV and JSON have raw values.
             bold: cells in bold: `tied` for the cell with the highest mean mIoU and those that do not differ
                 significantly from it, `max` for the highest mean only, or `none`.
-            format: format of a text; None for a pandas Styler, which a notebook shows.
+            format: format of a text; None for a pandas Styler, which a notebook shows. `format="latex"` compiles;
+                `Styler.to_latex` does not, since it takes the styles of HTML for commands.
 
         Returns:
             The Styler, or the text.
@@ -203,7 +209,7 @@ class Report:
         shown, view = add_class_columns(self.mark(bold), view)
         if format is not None:
             return format_report(shown, view, format)
-        return to_styler(view.make_table(shown.cells, shown.names), self.grid.file.question)
+        return to_styler(view.make_table(shown.cells, shown.names), self.caption)
 
     def plot(self, name: str = "", *, x: str = "", y: str = "") -> LayerChart:
         """Return a chart of the report, or of two columns of `cells`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
-from fcnlab.report.report import Report
+from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.styled import to_styler
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.plan import make_plan
 from tests.builders import epoch_records
-from tests.report.finished_grid import CLASSES, IMAGES, finished_lab
+from tests.report.finished_grid import CLASSES, IMAGES, THREE, finished_lab
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,14 @@ def test_the_table_of_a_report_is_a_styler_or_a_text(report: Report) -> None:
         report.table(columns=["mious"])
     with pytest.raises(ConfigError, match="there is no 'markdwn'; did you mean 'markdown'"):
         report.table(format="markdwn")  # type: ignore[call-overload]
+
+
+def test_a_styler_has_the_caption_of_the_grid_file(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, f"{THREE}labels: {{caption: 'Skips & more.'}}\n")
+    report = make_report(make_plan(grid, lab), lab, None)
+    shown = report.table().to_html()
+    assert "Skips &amp; more." in shown and "Does it run?" not in shown
+    assert r"\caption{Skips \& more.}" in report.table(format="latex")
 
 
 def test_texts_of_a_styler_are_escaped() -> None:

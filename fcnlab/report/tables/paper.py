@@ -44,7 +44,6 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     view = view or View()
     table, layout, wide = _choose(report, view, wide)
     columns = set(table.columns)
-    labels = report.grid.file.labels
     comments = [report.grid.file.question, *report.write_footnotes_of(table)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
     if left_out and not view.columns and not view.pivot:
@@ -59,7 +58,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         )
     return to_latex(
         table,
-        labels.caption or report.grid.file.question,
+        report.caption,
         label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
         comments=comments,
         notes=[
