@@ -47,7 +47,7 @@ class Best:
 
     @property
     def marks_equal_cells(self) -> bool:
-        """Whether cells are in bold because they do not differ significantly from the best one."""
+        """True if cells may be in bold because they do not differ significantly from the best one."""
         return self.bold == "tied" and self.compared > 0
 
     @property

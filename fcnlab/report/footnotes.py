@@ -10,6 +10,7 @@ import pandas as pd
 
 from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, select_folds
 from fcnlab.config.dataset import CrossValidation, FolderDataset
+from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
@@ -69,15 +70,18 @@ def write_footnotes(report: Report, columns: Collection[str], pivoted: Table | N
     """
     grid, trials, records, significance = report.grid, report.trials, report.records, report.significance
     finished = trials[trials["status"] == "finished"]
-    miou, metrics = any(name.startswith("miou") or name in TESTED for name in columns), list_metrics(columns)
+    miou, metrics = (
+        any(name.startswith("miou") or name in TESTED for name in columns),
+        list_metrics(columns, report.names),
+    )
     unchanged = [grid.file.labels.describe_unchanged(grid.unchanged) + "."] if grid.unchanged is not None else []
     if finished.empty:
         return [*unchanged, "No trial has finished yet.", *_early(trials), *_damaged(trials)]
     lines = [
         *unchanged,
         *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
-        *_describe_class_columns(columns, pivoted),
-        *_describe_means(records, columns, miou=miou),
+        *_describe_class_columns(report.names, columns, pivoted),
+        *_describe_means(report, columns, miou=miou),
         *_describe_repeated_images(grid, report.repeated),
         *_describe_missing_images(report.not_compared),
         *_describe_folds(grid, report.groups, finished),
@@ -96,14 +100,21 @@ def write_footnotes(report: Report, columns: Collection[str], pivoted: Table | N
     return lines + _flags(grid, significance)
 
 
-def list_metrics(columns: Collection[str]) -> list[str]:
+def list_metrics(columns: Collection[str], names: Names) -> list[str]:
     """Return the descriptions of the metrics of which columns have the mean and standard deviation; mIoU is the first.
 
     Args:
         columns: names of the columns.
+        names: display names, whose headings are behind the descriptions.
     """
-    metrics = [metric for name in columns if (metric := find_column(name).metric)]
+    metrics = [metric for name in columns if (metric := _name_metric(name, names))]
     return list(dict.fromkeys(["mIoU"] * (not TESTED.isdisjoint(columns)) + sorted(metrics, key=lambda m: m != "mIoU")))
+
+
+def _name_metric(column: str, names: Names) -> str:
+    """Return the description of a column's metric with the column's heading of the grid file instead of the default."""
+    metric, heading = find_column(column).metric, names.columns.get(column)
+    return f"{metric.partition(' (')[0]} ({heading.removesuffix(' %')})" if heading and " (" in metric else metric
 
 
 def _flags(grid: Grid, significance: Significance) -> list[str]:
@@ -171,14 +182,15 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metri
     ]
 
 
-def _describe_class_columns(columns: Collection[str], pivoted: Table | None) -> list[str]:
+def _describe_class_columns(names: Names, columns: Collection[str], pivoted: Table | None) -> list[str]:
     """Name the metric and the unit of columns that are headed by the name of a class."""
-    names = [split_class_column(name) for name in columns]
-    metrics = [name for metric, name in (("iou", "IoU"), ("dice", "Dice")) if any(metric == one for one, _ in names)]
+    pairs = [split_class_column(name) for name in columns]
+    metrics = [name for metric, name in (("iou", "IoU"), ("dice", "Dice")) if any(metric == one for one, _ in pairs)]
     if not metrics:
         return []
     if pivoted is not None:
-        return [f"Values: {metrics[0]} of the class {quote_name(names[0][1])} in %."]
+        class_name = names.classes.get(pairs[0][1], pairs[0][1])
+        return [f"Values: {metrics[0]} of the class {quote_name(class_name)} in %."]
     return [f"Columns of classes: {' and '.join(metrics)} in %."]
 
 
@@ -209,28 +221,30 @@ def _describe_images(grid: Grid, records: TrialRecords) -> str:
     return f" ({number}{held_out_in})"
 
 
-def _describe_means(records: TrialRecords, columns: Collection[str], *, miou: bool) -> list[str]:
+def _describe_means(report: Report, columns: Collection[str], *, miou: bool) -> list[str]:
     """Name the classes without a labeled pixel if a column is a mean over classes."""
     if miou:
-        return describe_class_sets(records)
-    return [] if CLASS_MEANS.isdisjoint(columns) else describe_class_sets(records, "Means of classes are")
+        return describe_class_sets(report)
+    return [] if CLASS_MEANS.isdisjoint(columns) else describe_class_sets(report, "Means of classes are")
 
 
-def describe_class_sets(records: TrialRecords, subject: str = "mIoU is the mean") -> list[str]:
+def describe_class_sets(report: Report, subject: str = "mIoU is the mean") -> list[str]:
     """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes.
 
     Args:
-        records: records of the trials.
+        report: report of the grid.
         subject: the beginning of the sentence.
 
     Returns:
         One sentence per set of classes and evaluated split; none if all classes have labeled pixels.
     """
+    records, shown = report.records, report.names.classes
     lines, name_split = [], _find_names_of_splits([record for record, _ in _reported_metrics(records)])
     for record, metrics in _reported_metrics(records):
         if metrics.miou is None or None not in metrics.class_iou:
             continue
-        absent = [name for name, iou in zip(record.classes, metrics.class_iou, strict=True) if iou is None]
+        classes = zip(record.classes, metrics.class_iou, strict=True)
+        absent = [shown.get(name, name) for name, iou in classes if iou is None]
         names = (
             absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
         )
@@ -535,16 +549,16 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
     text = "".join(text for row in table.rows for text in row)
     seeds = len(grid.seeds)
     notes: list[str] = []
-    if list_metrics(columns) or DELTAS & set(columns):
+    if list_metrics(columns, report.names) or DELTAS & set(columns):
         complete = report.cells["n"].isin([0, seeds]).all()
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
         folds = [f"{one.folds.folds}-fold cross-validation." for one in report.groups if one.folds is not None]
         notes += dict.fromkeys(folds)
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
-    notes += _describe_class_columns(columns, table if table.is_pivoted else None)
+    notes += _describe_class_columns(report.names, columns, table if table.is_pivoted else None)
     baseline = name_baselines(grid, report.groups)
     if TESTED & set(columns):
-        interval = ", with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
+        interval = ", with 95 % interval" if "delta" in columns and "[" in text else ""
         notes.append(f"Δ: difference in mIoU to {baseline} in points{interval}.")
     if table.marks:
         highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")

@@ -98,9 +98,14 @@ class Report:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of the first group, by label; empty where no trial has finished."""
+        """Names of the classes of the first group in the dataset, by label; empty where no trial has finished."""
         by_seed = self.records.by_cell.get(self.groups[0].reference, {})
         return next((record.classes for record in by_seed.values()), ())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Display names of these classes."""
+        return tuple(self.names.classes.get(name, name) for name in self.classes)
 
     def select_cells(self, most: int) -> list[str]:
         """Return the labels of the baseline and the best of the other cells that were evaluated on the same images.

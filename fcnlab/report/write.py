@@ -284,7 +284,7 @@ def _write_samples(report: Report, folder: Path) -> bool:
     """Write the samples of the first finished seed of the cells with the same images; return whether there are any."""
     by_cell = {cell: found for cell, found in report.records.folders.items() if cell in report.groups[0].same}
     first = {report.grid.display_name(cell): by_seed[min(by_seed)].samples for cell, by_seed in by_cell.items()}
-    sheet = draw_sample_sheet(first, report.classes)
+    sheet = draw_sample_sheet(first, report.class_names)
     if sheet is None:
         return False
     file = BytesIO()

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from fcnlab.cli.report import split_columns
+from fcnlab.config.grid.labels import COLUMNS as LABELED_COLUMNS
 from fcnlab.constants import CheckpointChoice
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
@@ -24,9 +25,11 @@ from fcnlab.report.frame import cells_frame, trials_frame
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.class_columns import add_class_columns
+from fcnlab.report.tables.columns import COLUMNS
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.styled import to_styler
 from fcnlab.report.tables.table import Table
+from fcnlab.report.write import write_report
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.tracker import MlflowTracker
@@ -42,6 +45,8 @@ from tests.report.finished_grid import (
     finished_lab,
     make_report_of_repeated_class,
 )
+from tests.report.test_cross_validation import GRID
+from tests.report.test_cross_validation import make_lab as make_lab_of_folds
 from tests.report.test_datasets import make_two
 
 METRICS = ("mean_acc", "fw_iou", "boundary_iou", "dice")
@@ -263,6 +268,58 @@ def test_axes_and_columns_are_selected_by_short_and_display_names(tmp_path: Path
     assert made.table(columns=["acc. %", "IoU:disc"], sort="-mIoU") is not None
     with pytest.raises(ConfigError, match=r"--pivot: the table has no 'recipe\.epochs'"):
         made.table(pivot=("head", "recipe.epochs"))
+
+
+NAMED = f"""{THREE}
+labels:
+  classes: {{disc: Scheibe, box: Kiste}}
+  columns: {{miou: "mean IoU [%]", pixel_acc: PA %, gmacs: GMAC, delta: Gain}}
+"""
+
+
+def test_classes_and_columns_have_the_names_of_the_grid_file_in_all_formats(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, NAMED)
+    report = make_report(make_plan(grid, lab), lab, None)
+    headings = ("head", "n", "mean IoU [%]", "Gain", "PA %", "params M", "GMAC")
+    assert report.cell_table.headings[:7] == headings
+    assert "mIoU and pixel accuracy (PA) from the summed counts" in report.footnotes[0]
+    table = make_table(report, "miou", "iou:*", "dice:disc")
+    assert table.headings == ("head", "mean IoU [%]", "background", "Scheibe", "Kiste", "Dice Scheibe")
+    for columns in (["iou:Scheibe", "mean IoU [%]"], ["iou:disc", "miou"]):
+        assert report.table(columns=columns, sort="iou:Scheibe", format="csv").splitlines()[0] == (
+            "cell,head,iou:disc,iou_std:disc,miou,miou_std,baseline"
+        )
+    for text_format in ("text", "markdown", "html", "latex"):
+        text = report.table(columns=["miou", "iou:disc", "pixel_acc"], format=text_format)
+        assert "Scheibe" in text and "disc" not in text and "PA" in text and "mean IoU" in text
+    assert "Gain" in report.table(format="latex")
+    write_report(report, lab, predict=False)
+    page = (report.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("Scheibe") >= 3, "in the table of classes, the chart and the legend of the gallery"
+    assert not re.search(r"\bdisc\b", page)
+    plain = make_plan(lab.load_grid(write_grid(lab.root, THREE, "plain")), lab)
+    assert [one.trial.key for one in plain.trials] == [one.trial.key for one in report.plan.trials]
+
+
+def test_a_label_of_a_class_that_a_dataset_of_folders_does_not_have_is_an_error(tmp_path: Path) -> None:
+    _, lab = make_lab_of_folds(tmp_path, lambda _head, _seed: False)
+    path = write_grid(tmp_path, f"{GRID}labels: {{classes: {{dics: Scheibe}}}}\n", "labeled")
+    with pytest.raises(ConfigError, match="no dataset of this grid has the class dics; did you mean 'disc'"):
+        lab.load_grid(path)
+
+
+def test_a_class_without_pixels_has_its_display_name_in_footnotes(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, NAMED)
+    for planned in make_plan(grid, lab).trials:
+        counts = counted(0.7, planned.trial.seed)
+        counts[:, 2] = 0
+        finish(planned, 0.7, counts)
+    footnotes = make_report(make_plan(grid, lab), lab, None).footnotes
+    assert "mIoU is the mean over 2 of 3 classes: Kiste has no pixel in test." in footnotes
+
+
+def test_the_grid_file_knows_all_columns() -> None:
+    assert tuple(COLUMNS) == LABELED_COLUMNS
 
 
 def test_cells_with_other_classes_have_no_value(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fcnlab.config.grid.axes import full_name, short_names
 from fcnlab.config.grid.grid import Grid
@@ -11,17 +11,21 @@ from fcnlab.config.grid.grid import Grid
 
 @dataclass(frozen=True)
 class Names:
-    """Display names of the axes of a grid and of their values in each cell.
+    """Display names of the axes of a grid, of their values in each cell, and of classes and columns.
 
     Attributes:
         axes: display name of each axis, in the order of the table.
         values: label of a cell -> axis -> display name of the value.
         cells: label of a cell -> display name, for the cells that the grid file names and those of an ablation.
+        classes: name of a class -> display name, for the classes that the grid file names.
+        columns: name of a column -> heading, for the columns that the grid file names.
     """
 
     axes: Mapping[str, str]
     values: Mapping[str, Mapping[str, str]]
     cells: Mapping[str, str]
+    classes: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_grid(cls, grid: Grid) -> Names:
@@ -36,6 +40,8 @@ class Names:
             labels.name_axes(grid.axes),
             {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
             {label: name for label, name in named.items() if name is not None},
+            labels.classes,
+            labels.columns,
         )
 
     @property

@@ -1,14 +1,15 @@
-"""Labels: the names under which axes, their values and cells are shown in tables, charts and texts."""
+"""Labels: the names of axes, values, cells, classes and columns that tables, charts and texts show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fcnlab.config.base import Config
+from fcnlab.config.dataset import FolderDataset
 from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_name, short_names
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import list_some, nearest
@@ -21,6 +22,23 @@ ValueText = Annotated[str, BeforeValidator(format_name)]
 """The text of a value: YAML reads 0.1 and true as a number and a boolean."""
 
 
+COLUMNS = (
+    "n", "miou", "delta", "delta_mean", "pixel_acc", "mean_acc", "fw_iou", "boundary_iou", "dice", "params", "gmacs",
+    "images_per_s", "peak_memory", "device_hours", "train_seconds", "miou_median", "miou_range", "miou_last",
+    "miou_best", "delta_std", "p_value", "p_holm", "flags",
+)  # fmt: skip
+"""Names of the columns of a report's table, which `fcnlab.report` defines; a test compares them."""
+
+
+def _check_column(name: str) -> str:
+    if name not in COLUMNS:
+        raise ValueError(f"the table has no such column; {nearest(name, COLUMNS)}")
+    return name
+
+
+ColumnName = Annotated[str, AfterValidator(_check_column)]
+
+
 class Labels(Config):
     """Display names of a grid. They change no trial; commands find a cell by its label and by its display name.
 
@@ -29,12 +47,18 @@ class Labels(Config):
         axes: display names by axis.
         values: display names by axis and value.
         cells: display names by the labels of cells, such as `fcn8s, random`; spaces after commas are optional.
+        classes: display names of classes by their names in the dataset.
+        columns: headings by the names of columns, such as `miou`.
     """
 
     caption: str = ""
     axes: Annotated[dict[Axis, Text], ByAxis] = Field(default_factory=dict)
     values: Annotated[dict[Axis, dict[ValueText, Text]], ByAxis] = Field(default_factory=dict)
     cells: dict[ValueText, Text] = Field(default_factory=dict)
+    classes: dict[ValueText, Text] = Field(default_factory=dict)
+    columns: dict[ColumnName, Text] = Field(
+        default_factory=dict, json_schema_extra={"propertyNames": {"enum": list(COLUMNS)}}
+    )
 
     def name_axes(self, axes: Iterable[str]) -> dict[str, str]:
         """Return the display name of each axis: that of the grid file, else the end of its path that no other has.
@@ -138,7 +162,25 @@ class Labels(Config):
         labels = {_fold(cell.label): cell.label for cell in cells}
         unknown = [key for key in self.cells if _fold(key) not in labels]
         errors += [f"labels: cells: no cell '{key}'; {suggest_labels(key, list(labels.values()))}" for key in unknown]
-        return errors or [*self._find_equal_axes(axes), *self._find_duplicates(cells)]
+        errors += self._find_unknown_classes(cells)
+        return errors or [
+            *self._find_equal_axes(axes),
+            *self._find_duplicates(cells),
+            *_find_equal("classes", self.classes),
+            *_find_equal("columns", self.columns),
+        ]
+
+    def _find_unknown_classes(self, cells: Sequence[Cell]) -> list[str]:
+        """List the classes that no dataset has, if the classes of all datasets are in the configuration."""
+        specs = [cell.dataset for cell in cells]
+        classes = [name for spec in specs if isinstance(spec, FolderDataset) for name, _ in spec.classes]
+        if not all(isinstance(spec, FolderDataset) for spec in specs):
+            return []
+        return [
+            f"labels: classes: no dataset of this grid has the class {name}; {nearest(name, dict.fromkeys(classes))}"
+            for name in self.classes
+            if name not in classes
+        ]
 
     def _find_equal_axes(self, axes: Sequence[str]) -> list[str]:
         """List the pairs of axes with equal display names, which would be the headings of two columns."""
@@ -159,6 +201,16 @@ class Labels(Config):
                 errors.append(f"labels: the cells '{first[name]}' and '{cell.label}' are both shown as '{name}'")
             first.setdefault(name, cell.label)
         return errors[:MAX_LISTED]
+
+
+def _find_equal(key: str, names: Mapping[str, str]) -> list[str]:
+    """List the pairs of equal display names, which would be the headings of two columns."""
+    first: dict[str, str] = {}
+    return [
+        f"labels: {key}: {first[shown]} and {name} are both shown as '{shown}'; give one of them another name"
+        for name, shown in names.items()
+        if first.setdefault(shown, name) != name
+    ]
 
 
 def quote_labels(labels: Sequence[str]) -> str:

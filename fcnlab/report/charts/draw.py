@@ -38,7 +38,7 @@ def draw_plots(report: Report) -> list[Plot]:
             draw_cost(scored, styles, groups) if len(scored) > 1 else None,
             *draw_curves(scored, records, styles),
             draw_classes(
-                scored, report.classes, on_same_images, styles, quote_name(grid.display_name(groups[0].baseline))
+                scored, report.class_names, on_same_images, styles, quote_name(grid.display_name(groups[0].baseline))
             )
             if on_same_images
             else None,

@@ -94,7 +94,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         "plots": [_make_plot_context(plot) for plot in section.plots],
         "classes": make_sortable_classes(report, name_colors(palette, len(classes))),
         "other_images": describe_other_images(report),
-        "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget),
+        "gallery": None if gallery is None else make_gallery(gallery, report.class_names, palette, budget),
         "trials": make_trial_rows(report),
         "trial_headings": [(heading, heading not in TEXTS) for heading in HEADINGS],
         "command": rerun_command(grid),

@@ -63,7 +63,7 @@ def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTabl
         return None
     keys = tuple(
         (
-            report.classes[index],
+            report.class_names[index],
             sort_key(results.images.get(index)),
             *(sort_key(frame[index].mean()) for frame in results.iou.values()),
         )

@@ -17,6 +17,7 @@ from fcnlab.report.tables.columns import (
     MAX_DECIMALS,
     default_columns,
     find_column,
+    make_heading,
     match_column,
     significance_marker,
     split_class_column,
@@ -60,11 +61,11 @@ class View:
         """
         sign, sort = ("-", self.sort[1:]) if self.sort.startswith("-") else ("", self.sort)
         if sort not in COLUMNS:
-            sort = names.find_axis(sort) or match_column(sort)
+            sort = names.find_axis(sort) or match_column(sort, names)
         down, across = self.pivot or ("", "")
         return replace(
             self,
-            columns=tuple(map(match_column, self.columns)),
+            columns=tuple(match_column(name, names) for name in self.columns),
             sort=f"{sign}{sort}",
             group_by=names.find_axis(self.group_by) or self.group_by,
             pivot=(names.find_axis(down) or down, names.find_axis(across) or across) if self.pivot else None,
@@ -169,7 +170,7 @@ def make_cell_table(
     first = len(names.headings)
     marked = first + selected.index(MARKED) if MARKED in selected else -1
     return Table(
-        headings=(*names.headings, *(column.heading for column in shown)),
+        headings=(*names.headings, *(make_heading(name, names) for name in selected)),
         rows=tuple(
             (*_name_texts(row, names), *(column.text(row, decimals) for column in shown)) for _, row in cells.iterrows()
         ),
@@ -214,7 +215,7 @@ def _make_pivot_table(cells: pd.DataFrame, names: Names, pivot: tuple[str, str],
     return Table(
         headings=(
             *(names.axes[axis] for axis in left),
-            *(f"{names.axes[across]} {value}, {find_column(column).heading}" for value in values),
+            *(f"{names.axes[across]} {value}, {make_heading(column, names)}" for value in values),
         ),
         rows=tuple((*key, *(texts.get(value, "") for value in values)) for key, texts in texts_by_row.items()),
         text_columns=len(left),

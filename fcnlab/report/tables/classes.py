@@ -54,7 +54,7 @@ def make_class_table(report: Report, results: ClassResults) -> Table:
     """
     rows = tuple(
         (
-            report.classes[index],
+            report.class_names[index],
             str(results.images.get(index, "")),
             *(format_mean_std(frame[index].mean(), frame[index].std()) for frame in results.iou.values()),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS
+from fcnlab.config.grid.display_names import Names
 
 MISSING = "–"
 SIGNIFICANT = "*"
@@ -219,20 +220,35 @@ def find_column(name: str) -> Column:
     return _metric_column(f"{heading}{class_name}", description, name, f"{metric}_std:{class_name}")
 
 
-def match_column(name: str) -> str:
+def make_heading(name: str, names: Names) -> str:
+    """Return the heading of a column: that of the grid file, or the default one, with the display name of a class.
+
+    Args:
+        name: a name that `find_column` takes.
+        names: display names.
+    """
+    metric, class_name = split_class_column(name)
+    if metric and class_name in names.classes:
+        return find_column(f"{metric}:{names.classes[class_name]}").heading
+    return names.columns.get(name, find_column(name).heading)
+
+
+def match_column(name: str, names: Names) -> str:
     """Return the name of the column with a heading or a name in other capitals; an unknown name is returned as it is.
 
     Args:
-        name: name or heading of a column, such as `mIoU`, `mIoU %` or `iou:car`.
+        name: name or heading of a column, such as `mIoU` or `mIoU %`, or metric and display name of a class.
+        names: display names.
 
     Example:
-        >>> match_column("mIoU"), match_column("acc. %"), match_column("IoU:car"), match_column("moiu")
-        ('miou', 'pixel_acc', 'iou:car', 'moiu')
+        >>> [match_column(name, Names({}, {}, {})) for name in ("mIoU", "acc. %", "IoU:car", "moiu")]
+        ['miou', 'pixel_acc', 'iou:car', 'moiu']
     """
     metric, colon, class_name = name.partition(":")
     if colon and metric.lower() in CLASS_METRICS:
-        return f"{metric.lower()}:{class_name}"
-    headings = {column.heading.lower(): column_name for column_name, column in COLUMNS.items()}
+        own = {shown: key for key, shown in names.classes.items()}
+        return f"{metric.lower()}:{own.get(class_name, class_name)}"
+    headings = {names.columns.get(key, column.heading).lower(): key for key, column in COLUMNS.items()}
     folded = name.lower()
     return folded if folded in COLUMNS else headings.get(folded, name)
 

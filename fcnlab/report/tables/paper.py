@@ -11,7 +11,7 @@ import pandas as pd
 from fcnlab.report.footnotes import describe_class_sets, write_short_notes
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
-from fcnlab.report.tables.columns import COLUMNS, default_columns, find_column
+from fcnlab.report.tables.columns import default_columns, make_heading
 from fcnlab.report.tables.latex import Layout, find_layout, to_latex
 from fcnlab.report.tables.table import Table
 
@@ -24,7 +24,7 @@ MAX_ROWS = 45
 
 SHORT = {"delta": "Δ [95 %]", "delta_mean": "Δ", "images_per_s": "im./s", "peak_memory": "mem. GB",
          "device_hours": "dev.-h"}  # fmt: skip
-"""Headings that are shorter than those of `COLUMNS`."""
+"""Headings that are shorter than the default ones of `columns.COLUMNS`."""
 
 
 def report_to_latex(report: Report, view: View | None = None, *, wide: bool = False) -> str:
@@ -45,7 +45,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     table, layout, wide = _choose(report, view, wide)
     columns = set(table.columns)
     comments = [report.grid.file.question, *report.write_footnotes_of(table)]
-    left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
+    left_out = [make_heading(name, report.names) for name in default_columns(report.cells) if name not in columns]
     if left_out and not view.columns and not view.pivot:
         room = "the page" if wide else "a column; --wide has all"
         comments.append(f"Left out, since the table would be wider than {room}: {', '.join(left_out)}.")
@@ -63,7 +63,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         comments=comments,
         notes=[
             *write_short_notes(report, table, columns),
-            *(describe_class_sets(report.records) if "miou" in columns else ()),
+            *(describe_class_sets(report) if "miou" in columns else ()),
         ],
         wide=wide,
         layout=layout,
@@ -106,5 +106,8 @@ def _make_table(report: Report, view: View) -> Table:
     table = view.make_table(report.cells, report.names)
     if view.pivot is not None:
         return table
-    numbers = [SHORT.get(name, find_column(name).heading) for name in table.columns]
+    own = report.names
+    numbers = [
+        SHORT[name] if name in SHORT and name not in own.columns else make_heading(name, own) for name in table.columns
+    ]
     return replace(table, headings=(*table.headings[: table.text_columns], *numbers))

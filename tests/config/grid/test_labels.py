@@ -71,6 +71,12 @@ def test_labels_are_checked_once_the_cells_are_valid(tmp_path: Path) -> None:
             {"axes": {"head": "lr", "recipe.lr": "lr"}},
             "labels: axes: head and recipe.optimizer.lr are both shown as 'lr'; give one of them another name",
         ),
+        ({"columns": {"moiu": "a"}}, "labels.columns.moiu: the table has no such column; did you mean 'miou'?"),
+        (
+            {"columns": {"miou": "a", "dice": "a"}},
+            "labels: columns: miou and dice are both shown as 'a'; give one of them another name",
+        ),
+        ({"classes": {"car": "a", "bus": "a"}}, "labels: classes: car and bus are both shown as 'a'"),
         ({"values": {"head": {"fcn_8s": "a"}}}, "labels: values: head: no cell has fcn_8s; did you mean 'fcn8s'?"),
         ({"values": {"recipe.lr": {2: "a"}}}, "labels: values: recipe.optimizer.lr: no cell has 2; valid: 0.01, 1"),
         ({"cells": {"fcn8, 1": "ours"}}, "labels: cells: no cell 'fcn8, 1'; the closest cells are 'fcn8s, 1'"),
