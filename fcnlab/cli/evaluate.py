@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fcnlab.constants import CheckpointChoice
     from fcnlab.lab import Lab
     from fcnlab.training.protocol import Protocol
-    from fcnlab.trial.evaluation.evaluate import Evaluation
+    from fcnlab.trial.evaluation.evaluate import Evaluation, EvaluationTarget
     from fcnlab.trial.find import FinishedTrial
     from fcnlab.trial.record import SplitMetrics
 
@@ -134,6 +134,8 @@ def _evaluate_trial(
         seen, every = evaluation.training_images, evaluation.metrics.images
         typer.echo(f"warning: {seen} of the {every} images were trained on, so the metrics are too high", err=True)
     matrix = read_confusion(file.with_suffix(".npz")) if confusion else None
+    if target is not None:
+        _print_value_scaling(lab, target)
     if as_json:
         added = {} if matrix is None else {"confusion": matrix.tolist()}
         print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json"), **added})
@@ -160,6 +162,24 @@ def _print_confusion(matrix: NDArray[np.int64], classes: tuple[str, ...], file: 
     with convert_write_errors(file):
         write_atomically(file, lambda to: to.write(to_csv_text(confusion_frame(matrix, classes)).encode()))
     typer.echo(f"confusion matrix: {file}")
+
+
+def _print_value_scaling(lab: Lab, target: EvaluationTarget) -> None:
+    """Print one line per kind of image of more than 8 bits of a split that is not the reported one."""
+    from fcnlab.data.datasets.base import FileSplit
+    from fcnlab.data.datasets.image_file import WIDE_MODES, open_header, open_image
+    from fcnlab.data.inspection.value_scaling import ValueScaling
+
+    dataset = lab.open_dataset(target.config)
+    split = dataset.split(target.split)
+    if not isinstance(split, FileSplit):
+        return
+    scaling = ValueScaling(dataset.image_format, f"set value_range: [0, {{high}}] of dataset {target.dataset}")
+    for pair in split.pairs:
+        with open_header(pair.image) as image:
+            scaling.add(open_image(pair.image) if image.mode in WIDE_MODES else image)
+    for line in scaling.lines():
+        typer.echo(line, err=True)
 
 
 def _evaluate_grid(

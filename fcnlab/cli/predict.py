@@ -30,6 +30,15 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the class probabilities, as .npz")
     ] = False,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--value-range",
+            metavar="LOW HIGH",
+            help="Values of images of more than 8 bits that become 0 and 255",
+            show_default="those of the model's dataset, or 0 65535 for 16 bits",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite existing files")] = False,
     flip: Flip = False,
     scales: Scales = None,
@@ -44,7 +53,8 @@ def predict(
 
     Images are predicted at native size; the pixel values of the masks are the labels. Files are written to OUT/masks,
     OUT/overlays and OUT/probabilities, with the names and subfolders of the images. Images that cannot be read are
-    skipped and listed at the end; the exit code is then 1.
+    skipped and listed at the end; the exit code is then 1. Images of more than 8 bits are converted as those of the
+    model's dataset; one line per kind of file reports their range of values.
     """
     from fcnlab.inference.inputs import choose_output_names, find_images
 
@@ -54,6 +64,7 @@ def predict(
     model = load_named(trial, checkpoint, lab, data_root)  # imports torch, which takes seconds
 
     from fcnlab.data.datasets.image_file import open_image
+    from fcnlab.data.inspection.value_scaling import ValueScaling
     from fcnlab.errors import DataError
     from fcnlab.inference.outputs import check_not_existing, check_not_inputs, output_paths, write_prediction
     from fcnlab.training import hardware
@@ -63,17 +74,22 @@ def predict(
     if not overwrite:
         check_not_existing(path for paths in outputs for path in paths.values())
     hardware.retain_freed_memory()
+    scaling = ValueScaling(model.select_format(value_range), "pass --value-range 0 {high}")
     errors: list[str] = []
     with sample_bars() as bars:
         advance = bars(model.description.names.get("variant", "images"), len(files))
         for file, paths in zip(files, outputs, strict=True):
             try:
-                write_prediction(paths, open_image(file.path), model, protocol)
+                image = open_image(file.path)
+                scaling.add(image)
+                write_prediction(paths, image, model, protocol, value_range)
             except DataError as error:
                 message = str(error)
                 errors.append(message if message.startswith(f"{file.path}: ") else f"{file.path}: {message}")
             advance()
     typer.echo(f"{len(files) - len(errors)} of {len(files)} images predicted: {out / 'masks'}")
+    for line in scaling.lines():
+        typer.echo(line, err=True)
     for message in errors:
         typer.echo(f"fcnlab: not predicted: {message}", err=True)
     if errors:

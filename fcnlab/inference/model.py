@@ -14,7 +14,7 @@ from fcnlab.config.recipe import Precision
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.image_file import ImageFormat, Pixels
-from fcnlab.errors import ModelError
+from fcnlab.errors import DataError, ModelError
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.images import ImageSource, ImageSources, make_batches, read_pixels
 from fcnlab.models import FCN
@@ -22,6 +22,9 @@ from fcnlab.notebook import render_html
 from fcnlab.training import hardware
 from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
 from fcnlab.training.protocol import Protocol
+
+ValueRange = tuple[float, float]
+"""Lowest and highest value of images of more than 8 bits, which become 0 and 255."""
 
 SINGLE_VIEW = Protocol()
 """The default protocol: each image once, as a whole."""
@@ -91,10 +94,20 @@ class TrainedModel:
         return render_html(about.names.get("variant", "network"), rows=[row for row in rows if row[1]])
 
     @overload
-    def predict(self, images: ImageSource, protocol: Protocol = ...) -> Pixels: ...
+    def predict(
+        self, images: ImageSource, protocol: Protocol = ..., *, value_range: ValueRange | None = ...
+    ) -> Pixels: ...
     @overload
-    def predict(self, images: ImageSources, protocol: Protocol = ...) -> list[Pixels]: ...
-    def predict(self, images: ImageSource | ImageSources, protocol: Protocol = SINGLE_VIEW) -> Pixels | list[Pixels]:
+    def predict(
+        self, images: ImageSources, protocol: Protocol = ..., *, value_range: ValueRange | None = ...
+    ) -> list[Pixels]: ...
+    def predict(
+        self,
+        images: ImageSource | ImageSources,
+        protocol: Protocol = SINGLE_VIEW,
+        *,
+        value_range: ValueRange | None = None,
+    ) -> Pixels | list[Pixels]:
         """Return the label of each pixel.
 
         Args:
@@ -102,29 +115,40 @@ class TrainedModel:
                 path of an image file, or a list of them. Neighbors of one size in a list are predicted in one batch,
                 whose scores may differ in the last bits from those of single images.
             protocol: windows, flips and scales.
+            value_range: values of images of more than 8 bits that become 0 and 255; by default those of the model's
+                dataset, or 0 and 65535 for 16 bits.
 
         Returns:
             Labels at native size, uint8 [H, W]; a list of them for a list.
 
         Raises:
             DataError: a file cannot be read, an array has another shape or type of values, or an image has no fixed
-                range of values or another number of bands.
+                range of values or another number of bands; or `value_range` does not increase.
             ModelError: a score is not a number.
         """
-        return self._predict(images, protocol, lambda scores, _: _to_labels(scores))
+        return self._predict(images, protocol, value_range, lambda scores, _: _to_labels(scores))
 
     @overload
-    def predict_probabilities(self, images: ImageSource, protocol: Protocol = ...) -> NDArray[np.float32]: ...
-    @overload
-    def predict_probabilities(self, images: ImageSources, protocol: Protocol = ...) -> list[NDArray[np.float32]]: ...
     def predict_probabilities(
-        self, images: ImageSource | ImageSources, protocol: Protocol = SINGLE_VIEW
+        self, images: ImageSource, protocol: Protocol = ..., *, value_range: ValueRange | None = ...
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def predict_probabilities(
+        self, images: ImageSources, protocol: Protocol = ..., *, value_range: ValueRange | None = ...
+    ) -> list[NDArray[np.float32]]: ...
+    def predict_probabilities(
+        self,
+        images: ImageSource | ImageSources,
+        protocol: Protocol = SINGLE_VIEW,
+        *,
+        value_range: ValueRange | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Return the probability of each class at each pixel.
 
         Args:
             images: an image or a list of images, as in `predict`.
             protocol: windows, flips and scales.
+            value_range: values of images of more than 8 bits that become 0 and 255, as in `predict`.
 
         Returns:
             Probabilities at native size, float32 [num_classes, H, W]; a list of them for a list.
@@ -133,14 +157,17 @@ class TrainedModel:
             DataError: an image cannot be read or converted, as in `predict`.
             ModelError: a probability is not a number.
         """
-        return self._predict(images, protocol, _to_probabilities)
+        return self._predict(images, protocol, value_range, _to_probabilities)
 
-    def predict_both(self, image: ImageSource, protocol: Protocol = SINGLE_VIEW) -> tuple[Pixels, NDArray[np.float32]]:
+    def predict_both(
+        self, image: ImageSource, protocol: Protocol = SINGLE_VIEW, *, value_range: ValueRange | None = None
+    ) -> tuple[Pixels, NDArray[np.float32]]:
         """Return the results of `predict` and `predict_probabilities` from one forward pass.
 
         Args:
             image: an image, as in `predict`.
             protocol: windows, flips and scales.
+            value_range: values of images of more than 8 bits that become 0 and 255, as in `predict`.
 
         Returns:
             Labels, uint8 [H, W], and probabilities, float32 [num_classes, H, W].
@@ -149,13 +176,31 @@ class TrainedModel:
             DataError: the image cannot be read or converted, as in `predict`.
             ModelError: a score or a probability is not a number.
         """
-        scores, normalized = self._compute_scores(read_pixels(image, self.image_format)[None], protocol)
+        pixels = read_pixels(image, self.select_format(value_range))
+        scores, normalized = self._compute_scores(pixels[None], protocol)
         return _to_labels(scores)[0], _to_probabilities(scores, normalized)[0]
+
+    def select_format(self, value_range: ValueRange | None) -> ImageFormat:
+        """Return the conversion of images with a range of values.
+
+        Args:
+            value_range: values of images of more than 8 bits that become 0 and 255; None for those of the model.
+
+        Raises:
+            DataError: the range does not increase.
+        """
+        if value_range is None:
+            return self.image_format
+        low, high = value_range
+        if not low < high or not np.isfinite([low, high]).all():
+            raise DataError(f"the range of values must increase and be finite, not {low:g} to {high:g}")
+        return ImageFormat(self.image_format.channels, (low, high))
 
     def _predict(
         self,
         images: ImageSource | ImageSources,
         protocol: Protocol,
+        value_range: ValueRange | None,
         convert: Callable[[Tensor, bool], NDArray[Any]],
     ) -> Any:
         """Predict an image or a list of images.
@@ -163,11 +208,13 @@ class TrainedModel:
         Args:
             images: an image or a list of images.
             protocol: windows, flips and scales.
+            value_range: values of images of more than 8 bits that become 0 and 255; None for those of the model.
             convert: function from scores of a batch, and whether they are probabilities, to one result per image.
         """
+        image_format = self.select_format(value_range)
         if not isinstance(images, list | tuple):
-            return convert(*self._compute_scores(read_pixels(images, self.image_format)[None], protocol))[0]
-        batches = make_batches(images, self.image_format)
+            return convert(*self._compute_scores(read_pixels(images, image_format)[None], protocol))[0]
+        batches = make_batches(images, image_format)
         return [result for batch in batches for result in convert(*self._compute_scores(batch, protocol))]
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ from fcnlab.data.datasets.image_file import Pixels, to_display, to_pixels
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.data.inspection.preview import blend_label_colors, blend_with_gray, draw_legend
 from fcnlab.errors import RunError
-from fcnlab.inference.model import TrainedModel
+from fcnlab.inference.model import TrainedModel, ValueRange
 from fcnlab.paths import exists, resolve_path
 from fcnlab.storage_errors import convert_write_errors
 from fcnlab.training.protocol import Protocol
@@ -91,7 +91,13 @@ def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str], pal
     return page
 
 
-def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: TrainedModel, protocol: Protocol) -> None:
+def write_prediction(
+    paths: Mapping[str, Path],
+    image: Image.Image,
+    model: TrainedModel,
+    protocol: Protocol,
+    value_range: ValueRange | None = None,
+) -> None:
     """Predict an image and write the files of the prediction.
 
     `mask` is a palette PNG whose indices are the labels, `overlay` a PNG, and `probabilities` an .npz with the arrays
@@ -102,20 +108,22 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
         image: the image.
         model: the model.
         protocol: windows, flips and scales.
+        value_range: values of images of more than 8 bits that become 0 and 255; None for those of the model.
 
     Raises:
         DataError: the image cannot be predicted.
         RunError: a file cannot be written.
     """
     if "probabilities" in paths:
-        labels, probabilities = model.predict_both(image, protocol)
+        labels, probabilities = model.predict_both(image, protocol, value_range=value_range)
         rounded, classes = probabilities.astype(np.float16), np.array(model.classes)
         _write(paths["probabilities"], lambda file: np.savez_compressed(file, probabilities=rounded, classes=classes))
     else:
-        labels = model.predict(image, protocol)
+        labels = model.predict(image, protocol, value_range=value_range)
     _write(paths["mask"], lambda file: to_palette_image(labels, model.palette).save(file, format="PNG"))
     if "overlay" in paths:
-        picture = draw_overlay(to_display(to_pixels(image, model.image_format)), labels, model.classes, model.palette)
+        shown = to_display(to_pixels(image, model.select_format(value_range)))
+        picture = draw_overlay(shown, labels, model.classes, model.palette)
         _write(paths["overlay"], lambda file: picture.save(file, format="PNG"))
 
 

@@ -314,6 +314,60 @@ def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     assert (tmp_path / "made/masks/one.png").read_bytes() == before
 
 
+def test_a_prediction_reports_the_range_of_values_of_images_of_more_than_8_bits(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path
+) -> None:
+    photos, gray = tmp_path / "photos", random_image(0)[..., 0]
+    for name, image in (
+        ("a.png", gray.astype(np.uint16) * 16),
+        ("b.png", gray.astype(np.uint16)),
+        ("c.tif", gray / np.float32(255)),
+        ("d.png", gray),
+    ):
+        save_image(image, photos / name)
+    ask = ("predict", ran[1][0].key, photos, "--overwrite", "--out", tmp_path / "made")
+    code, out, err = fcnlab(*ask)
+    assert (code, out.startswith("3 of 4 images predicted")) == (1, True)
+    line, error = err.splitlines()
+    assert line == (
+        f"2 images have 16 bits and values up to {16 * int(gray.max())}, which are scaled as 0..65535; if their range is "
+        "0..4095, pass --value-range 0 4095"
+    )
+    assert "c.tif: mode F: the values have no fixed range; set 'value_range: [LOW, HIGH]' of the dataset" in error
+    assert "for a prediction, pass --value-range LOW HIGH" in error
+    code, out, err = fcnlab(*ask, "--value-range", "0", "4080")
+    assert (code, out.startswith("4 of 4 images predicted")) == (0, True)
+    assert f"2 images have 16 bits and values up to {16 * int(gray.max())}, which are scaled as 0..4080\n" in err
+    assert "1 image has floating-point numbers and values up to" in err
+    masks = [np.asarray(Image.open(tmp_path / "made/masks" / f"{name}.png")) for name in "ad"]
+    assert np.array_equal(*masks)
+    code, _, err = fcnlab(*ask, "--value-range", "9", "0")
+    assert code == 2 and err == "fcnlab: error: the range of values must increase and be finite, not 9 to 0\n"
+
+
+def test_an_evaluation_on_other_data_reports_their_range_of_values(fcnlab: Call, tmp_path: Path) -> None:
+    registry = {}
+    for name, factor in (("mine", np.uint8(1)), ("wide", np.uint16(16))):
+        for number in range(6):
+            save_image(random_image(number)[..., 0] * factor, tmp_path / f"{name}/images/{number}.png")
+            save_image(random_mask(number, (0, 1)), tmp_path / f"{name}/masks/{number}.png")
+        registry[name] = {"type": "folder", "images": str(tmp_path / name / "images"), "classes": ["a", "b"],
+                          "masks": str(tmp_path / name / "masks"), "nominal": {"height": 6, "width": 8},
+                          "fractions": {"val": 0.5}}  # fmt: skip
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/datasets.yaml").write_text(json.dumps(registry), encoding="utf-8")
+    grid = write_grid(tmp_path, SMOKE.replace("shapes-mini", "mine").replace("smoke}", "smoke, recipe.batch_size: 2}"))
+    lab = Lab.find(grid)
+    _, trial = next(iter(lab.load_grid(grid).trials(lab.fingerprints)))
+    assert run_trial(trial, lab).status == "finished"
+    code, _, err = fcnlab("evaluate", trial.key, "--split", "train", "--json")
+    assert code == 0 and "scaled as" not in err
+    code, _, err = fcnlab("evaluate", trial.key, "--dataset", "wide", "--json")
+    assert code == 0
+    assert "3 images have 16 bits and values up to 4" in err
+    assert "scaled as 0..65535; if their range is 0..4095, set value_range: [0, 4095] of dataset wide\n" in err
+
+
 def test_weights_of_another_network_are_one_error_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
     image = file.with_name("image.png")

@@ -137,6 +137,22 @@ def test_16_bit_images_are_scaled_as_in_training(model: TrainedModel, sample: Sa
     assert np.array_equal(model.predict(wide), model.predict(Image.fromarray(gray)))
 
 
+def test_a_range_of_values_is_scaled_to_8_bits(model: TrainedModel, sample: Sample) -> None:
+    gray = sample.image[..., 0]
+    expected = model.predict_probabilities(Image.fromarray(gray))
+    wide = Image.fromarray(gray.astype(np.uint16) * 16)
+    dark = model.predict_probabilities(wide)
+    assert np.abs(dark - expected).max() > 0.01, "values up to 4080 are almost black on 0..65535"
+    for image in (wide, Image.fromarray(gray.astype(np.float32) * 16)):
+        assert np.array_equal(model.predict_probabilities(image, value_range=(0, 4080)), expected)
+        assert np.array_equal(model.predict_probabilities([image], value_range=(0, 4080))[0], expected)
+        labels, probabilities = model.predict_both(image, value_range=(0, 4080))
+        assert np.array_equal(probabilities, expected)
+        assert np.array_equal(model.predict(image, value_range=(0, 4080)), labels)
+    with pytest.raises(DataError, match="must increase and be finite, not 5 to 5"):
+        model.predict(wide, value_range=(5, 5))
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_values_without_a_range_are_an_error(model: TrainedModel, dtype: type) -> None:
     with pytest.raises(DataError, match="the values have no fixed range"):

@@ -271,7 +271,7 @@ def _scale(image: Image.Image, image_format: ImageFormat) -> Pixels:
         if not _has_16_bits(image):
             raise DataError(
                 f"mode {image.mode}: the values have no fixed range; set 'value_range: [LOW, HIGH]' of the dataset, "
-                "the values that become 0 and 255"
+                "the values that become 0 and 255; for a prediction, pass --value-range LOW HIGH"
             )
         bounds = SIXTEEN_BITS
     low, high = bounds
@@ -303,6 +303,21 @@ def read_values(image: Image.Image) -> NDArray[np.generic]:
     return values
 
 
+def find_range(image: Image.Image, image_format: ImageFormat) -> tuple[float, float] | None:
+    """Return the values of an image of one band of more than 8 bits that `to_pixels` converts to 0 and 255.
+
+    Args:
+        image: an image of one of `WIDE_MODES`.
+        image_format: the range of values of the dataset.
+
+    Returns:
+        The lowest and the highest value of the range; None if the image has no fixed one.
+    """
+    if image_format.value_range is not None:
+        return image_format.value_range
+    return (0, read_maxval(image) or SIXTEEN_BITS[1]) if _has_16_bits(image) else None
+
+
 def _has_16_bits(image: Image.Image) -> bool:
     # Pillow reads 16-bit gray of these two formats as 32-bit integers.
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
@@ -332,7 +347,7 @@ def describe_conversion(image: Image.Image, image_format: ImageFormat) -> str | 
         >>> describe_conversion(Image.new("LA", (2, 2)), RGB)
         'have 2 bands (LA); the second is not used'
     """
-    parts = [text for text in (_describe_depth(image, image_format), _describe_bands(image, image_format)) if text]
+    parts = [text for text in (describe_depth(image, image_format), _describe_bands(image, image_format)) if text]
     return "; they ".join(parts) or None
 
 
@@ -352,7 +367,16 @@ def count_conversions(count: int, conversion: str) -> str:
     return f"1 image {conversion.replace('have ', 'has ', 1).replace('and are', 'and is', 1)}"
 
 
-def _describe_depth(image: Image.Image, image_format: ImageFormat) -> str | None:
+def describe_depth(image: Image.Image, image_format: ImageFormat) -> str | None:
+    """Describe how `to_pixels` scales bands of more than 8 bits; None if the image has none.
+
+    Args:
+        image: an image that was opened.
+        image_format: the range of values of the dataset.
+
+    Returns:
+        The end of a sentence about several images, such as "have 16 bits per band (RGB); the upper 8 bits are used".
+    """
     if image.mode in WIDE_MODES:
         low, high = image_format.value_range or (0, read_maxval(image) or SIXTEEN_BITS[1])
         return f"have values of more than 8 bits (mode {image.mode}); {low:g}..{high:g} becomes 0..255"
