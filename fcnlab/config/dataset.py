@@ -251,7 +251,7 @@ class FolderDataset(Dataset):
 
     Attributes:
         images: folder, absolute or in the lab or below the data root; `{split}` is replaced by the name of a split.
-        masks: folder of 8-bit, palette or RGB masks.
+        masks: folder of masks: numbers, RGB, or palettes, of which the numbers or the colors are the classes.
         image_suffix: suffix after the id in the file name of an image, without or with the extension.
         mask_suffix: suffix after the id in the file name of a mask. With one of the two suffixes, images and masks may
             be in one folder.
@@ -265,6 +265,8 @@ class FolderDataset(Dataset):
         cross_validation: folds, of which each trial holds out another one.
         colors: colors of classes in pictures, such as '#804080'. Other classes have the colors of their color masks, or
             generated ones.
+        palettes: `same` refuses palette masks with the same colors under other numbers; `any` does not compare
+            palettes, because the numbers are the classes.
         channels: number of channels of the images: 3 (RGB), 1 (gray), or 4, the bands of the files. Images are
             converted to 1 or 3.
         value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.
@@ -272,7 +274,7 @@ class FolderDataset(Dataset):
     """
 
     not_in_key: ClassVar[frozenset[str]] = Dataset.not_in_key | {
-        "images", "masks", "image_suffix", "mask_suffix", "unpaired", "lists", "colors"
+        "images", "masks", "image_suffix", "mask_suffix", "unpaired", "lists", "colors", "palettes"
     }  # fmt: skip
 
     type: Literal["folder"]
@@ -287,6 +289,7 @@ class FolderDataset(Dataset):
     fractions: Fractions | None = None
     cross_validation: CrossValidation | None = None
     colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 - pydantic copies defaults
+    palettes: Literal["same", "any"] = "same"
     channels: Annotated[Literal[1, 3, 4], SameType] = 3
     value_range: tuple[Finite, Finite] | None = None
 

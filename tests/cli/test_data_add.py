@@ -735,6 +735,49 @@ def test_palettes_that_differ_between_masks_are_a_warning(call: Call, mine: Path
     assert "warning: 1 palette masks assign another color to a number than earlier masks: 2 is (0, 90, 0)" in output.err
 
 
+@pytest.fixture
+def quantized(mine: Path) -> Path:
+    """The masks as palette images, whose palettes contain the colors in the order in which they occur in each mask."""
+    color_of = {0: (0, 0, 0), 1: (200, 0, 0), 2: (0, 90, 0), 255: (255, 255, 255)}
+    for number, file in enumerate(sorted((mine / "masks").iterdir())):
+        rgb = [color_of[int(value)] for value in np.roll(np.asarray(Image.open(file)), number).flat]
+        occurring = list(dict.fromkeys(rgb))
+        mask = Image.fromarray(np.array([occurring.index(color) for color in rgb], np.uint8).reshape(SHAPE))
+        mask.putpalette([channel for color in occurring for channel in color])
+        mask.save(file)
+    return mine
+
+
+def test_colors_with_other_numbers_in_each_palette_mask_are_an_error(call: Call, quantized: Path) -> None:
+    output = add(call)
+    refused(output, "4 of 4 colors of the palette masks have several numbers", "pass them: --classes 'color_000000=#0")
+    option = "ground=#000000,road=#c80000,tree=#005a00"
+    assert add(call, "--classes", option, "--ignore", "#ffffff").code == 0
+    entry = entries()["mine"]
+    assert entry["classes"] == {"ground": "#000000", "road": "#c80000", "tree": "#005a00"}
+    assert entry["ignore"] == ["#ffffff"] and "palettes" not in entry
+    checked = call("data", "check", "mine")
+    assert (checked.code, "palette" in checked.out) == (0, False)
+    split = Lab(Path.cwd()).open_dataset(Lab(Path.cwd()).registry.get("dataset", "mine")).split("train")
+    for index, id_ in enumerate(split.ids):
+        colors = np.asarray(Image.open(quantized / f"masks/{id_}_mask.png").convert("RGB"))
+        assert np.array_equal(split[index].label == 1, (colors == (200, 0, 0)).all(-1))
+        assert np.array_equal(split[index].label == 255, (colors == 255).all(-1))
+
+
+def test_the_numbers_of_differing_palettes_can_be_the_classes(call: Call, quantized: Path) -> None:
+    assert add(call, "--any-palette").code == 0
+    assert entries()["mine"]["palettes"] == "any"
+    assert call("data", "check", "mine").code == 0
+    file = Path("registry/datasets.yaml")
+    file.write_text(file.read_text().replace("palettes: any", "palettes: same"))
+    checked = call("data", "check", "mine", "--json")
+    assert checked.code == 2 and "write `palettes: any`" in checked.out
+    lab = Lab(Path.cwd())
+    spec = lab.registry.get("dataset", "mine")
+    assert spec.content() == spec.model_copy(update={"palettes": "any"}).content(), "the key of a trial is the same"
+
+
 def test_images_in_two_splits_or_in_none_are_a_warning(call: Call, mine: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()

@@ -330,8 +330,8 @@ def test_a_prediction_reports_the_range_of_values_of_images_of_more_than_8_bits(
     assert (code, out.startswith("3 of 4 images predicted")) == (1, True)
     line, error = err.splitlines()
     assert line == (
-        f"2 images have 16 bits and values up to {16 * int(gray.max())}, which are scaled as 0..65535; if their range is "
-        "0..4095, pass --value-range 0 4095"
+        f"2 images have 16 bits and values up to {16 * int(gray.max())}, which are scaled as 0..65535; if their range "
+        "is 0..4095, pass --value-range 0 4095"
     )
     assert "c.tif: mode F: the values have no fixed range; set 'value_range: [LOW, HIGH]' of the dataset" in error
     assert "for a prediction, pass --value-range LOW HIGH" in error

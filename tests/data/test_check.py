@@ -430,6 +430,19 @@ def test_palettes_are_compared_by_the_numbers_of_masks_over_all_splits(tmp_path:
     assert "10 is (0, 0, 1) in train and (0, 0, 2) in val" in val.notes[0].what
 
 
+def test_colors_under_other_numbers_are_one_problem(voc: Voc2012) -> None:
+    colors = np.random.default_rng(0).permutation(255)[:, None].repeat(3, 1)
+    for number, shift in ((1, 0), (2, 3)):
+        palette = np.roll(colors[:21], shift, 0).flatten().tolist()
+        palette_mask(voc.root / f"SegmentationClass/{number}.png", every_class(number), palette)
+    train, val = check_splits(voc, ["train", "val"])
+    (problem,) = train.problems
+    assert (problem.kind, train.notes, val.problems, val.notes) == ("palettes differ", [], [], [])
+    assert "colors of the palette masks have several numbers: #" in problem.what
+    assert problem.remedy.endswith("if the numbers are the classes, write `palettes: any`")
+    assert check_splits(voc, ["train"], any_palette=True)[0].problems == []
+
+
 def test_palette_colors_of_absent_labels_are_ignored(voc: Voc2012) -> None:
     palette_mask(voc.root / "SegmentationClass/2.png", mask_of(2), (list(range(256)) * 3)[:36] + [9] * 732)
     assert check_splits(voc, ["train"])[0].notes == []

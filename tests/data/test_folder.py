@@ -92,12 +92,13 @@ def test_colors_map_to_classes_exactly(colors: list[int], seed: int) -> None:
         labels.decode(Image.fromarray(rgb), WHERE)
 
 
-def test_palette_masks_use_the_index() -> None:
+def test_palette_masks_use_the_index_or_the_color() -> None:
     mask = Image.fromarray(np.array([[3, 7]], np.uint8))
     mask.putpalette([9] * 768)
     assert IdDecoder([[7], [3]]).decode(mask, WHERE).tolist() == [[1, 0]]
-    with pytest.raises(DataError, match="mode P; its classes are defined by colors"):
-        ColorDecoder([[0], [1]]).decode(mask, WHERE)
+    assert ColorDecoder([[0], [0x090909]]).decode(mask, WHERE).tolist() == [[1, 1]]
+    with pytest.raises(DataError, match="mode L; its classes are defined by colors, so an RGB or palette image"):
+        ColorDecoder([[0], [1]]).decode(Image.new("L", (2, 1)), WHERE)
 
 
 @given(st.lists(st.integers(0, 300), unique=True).map(sorted))
@@ -507,6 +508,7 @@ PLACES: list[dict[str, Any]] = [
     {"image_suffix": "_rgb", "mask_suffix": "_mask"},
     {"unpaired": "skip"},
     {"colors": {"road": "#804080"}},
+    {"palettes": "any"},
     {"description": "another word"},
 ]
 CONTENT: list[dict[str, Any]] = [

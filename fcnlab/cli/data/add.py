@@ -99,6 +99,12 @@ def add(
         int, typer.Option(metavar="N", help="Channels of the images: 3 (RGB), 1 (gray) or 4 (all four bands)")
     ] = 3,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave out images without a mask")] = False,
+    any_palette: Annotated[
+        bool,
+        typer.Option(
+            "--any-palette", help="The numbers of palette masks are the classes, though palettes differ between files"
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an entry of this name in the lab")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the entry without writing it")] = False,
     lab: LabOption = None,
@@ -108,7 +114,7 @@ def add(
 
     All masks are read first, and their values are listed. A first grid of the dataset is written, too.
     """
-    from fcnlab.cli.data.class_option import decide_classes
+    from fcnlab.cli.data.class_option import decide_classes, lists_colors
     from fcnlab.cli.data.proposal import (
         build_entry,
         choose_splits,
@@ -122,7 +128,11 @@ def add(
     from fcnlab.config.validation import validate
     from fcnlab.data.datasets.splits import SPLIT
     from fcnlab.data.inspection.pairing import find_splits
-    from fcnlab.data.inspection.split_warnings import warn_of_other_splits
+    from fcnlab.data.inspection.split_warnings import (
+        refuse_permuted_palettes,
+        use_palette_colors,
+        warn_of_other_splits,
+    )
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
@@ -147,6 +157,10 @@ def add(
         raise
     if len(contents.values) > MAX_SWAPPED_VALUES:
         _refuse_swapped(folders, files.values(), channels, f"the masks contain {len(contents.values)} values")
+    if classes is not None and lists_colors(classes):
+        contents = use_palette_colors(contents)
+    if not any_palette:
+        refuse_permuted_palettes(contents)
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
     mixture = describe_mixture(contents, choice) if ignore is None else None
@@ -157,6 +171,7 @@ def add(
             "add the masks, or pass --skip-unpaired to leave these images out"
         )
     entry = build_entry(lab_, folders, pairing, contents, choice, splits, skip_unpaired=skip_unpaired)
+    entry |= {"palettes": "any"} if any_palette else {}
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
     of_fold = f" of fold 0 of {folds}" if folds is not None else ""

@@ -34,6 +34,7 @@ def check(
     data_root: DataRoot = None,
 ) -> None:
     """Read every image and mask, and report all problems at once. Exit code 2 if there are any."""
+    from fcnlab.config.dataset import FolderDataset
     from fcnlab.data.datasets.base import FileDataset
     from fcnlab.data.inspection.check import check_splits
     from fcnlab.lab import Lab
@@ -44,7 +45,8 @@ def check(
     used = spec.used_splits
     extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
     with sample_bars() as bars:
-        checked = check_splits(dataset, used, extra=extra, progress=bars)
+        any_palette = isinstance(spec, FolderDataset) and spec.palettes == "any"
+        checked = check_splits(dataset, used, extra=extra, progress=bars, any_palette=any_palette)
     root = dataset.root if isinstance(dataset, FileDataset) else None
     problems = sum(len(split.problems) for split in checked)
     if as_json:

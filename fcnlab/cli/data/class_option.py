@@ -48,6 +48,24 @@ def decide_classes(contents: Contents, option: str | None, ignore: str | None) -
     return _ignore_classes(choice, [part for part in parts if part not in values])
 
 
+def lists_colors(option: str) -> bool:
+    """Return whether `--classes` gives the colors of classes, and no numbers.
+
+    Args:
+        option: value of the option.
+
+    Raises:
+        ConfigError: the option is invalid.
+    """
+    try:
+        listed = _read_classes(option)
+        if not isinstance(listed, Mapping):
+            return bool(listed) and all(one.color is not None and one.number is None for one in listed)
+        return all(isinstance(value, str) for _, values in parse_classes(listed) for value in values)
+    except ValueError as error:
+        raise ConfigError(f"--classes {option}: {error}") from None
+
+
 def _ignore_classes(choice: ClassChoice, names: Sequence[str]) -> ClassChoice:
     """Ignore the values of classes, which `--ignore` gives by name.
 

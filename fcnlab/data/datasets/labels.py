@@ -182,7 +182,7 @@ class IdDecoder(LabelDecoder):
 
 
 class ColorDecoder(LabelDecoder):
-    """Decodes the colors of an RGB image, which are given as numbers 0xrrggbb."""
+    """Decodes the colors of an RGB or palette image, which are given as numbers 0xrrggbb."""
 
     def __init__(self, classes: Sequence[Iterable[int]], ignored: Iterable[int] = ()) -> None:
         """Create a decoder.
@@ -197,10 +197,11 @@ class ColorDecoder(LabelDecoder):
         self._labels = np.array([label_of[color] for color in sorted(label_of)], dtype=np.uint8)
 
     def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
-        mask = simplify_mode(mask, file)
+        mask = simplify_mode(mask.convert("RGB") if mask.mode == "P" else mask, file)
         if mask.mode != "RGB":
             raise MaskModeError(
-                f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB image is expected"
+                f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB or palette image "
+                "is expected"
             )
         raw = pack_rgb(np.asarray(mask))
         index = np.searchsorted(self._colors, raw).clip(max=len(self._colors) - 1)

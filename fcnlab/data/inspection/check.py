@@ -31,6 +31,7 @@ from fcnlab.data.datasets.base import (
 )
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, describe_conversion, open_header
+from fcnlab.data.datasets.labels import ColorDecoder
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.inspection.absent_classes import CONSEQUENCE, REMEDY, describe_absence, find_absent_classes
 from fcnlab.data.inspection.diagnosis import (
@@ -44,7 +45,8 @@ from fcnlab.data.inspection.diagnosis import (
 )
 from fcnlab.data.inspection.image_contents import count_non_finite
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
-from fcnlab.data.inspection.sample_facts import EarlierSplits, LabelColors, SampleFacts, compare_samples
+from fcnlab.data.inspection.palettes import LabelColors
+from fcnlab.data.inspection.sample_facts import EarlierSplits, SampleFacts, compare_samples
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
 
@@ -70,7 +72,12 @@ class CheckedSplit:
 
 
 def check_splits(
-    dataset: Dataset, splits: Iterable[str], *, extra: Iterable[str] = (), progress: StartProgress | None = None
+    dataset: Dataset,
+    splits: Iterable[str],
+    *,
+    extra: Iterable[str] = (),
+    progress: StartProgress | None = None,
+    any_palette: bool = False,
 ) -> list[CheckedSplit]:
     """Check splits one after the other.
 
@@ -80,14 +87,16 @@ def check_splits(
             of the later split.
         extra: other splits, which may share images, as trainval of VOC does; a missing one is a note.
         progress: called when a split starts.
+        any_palette: do not compare the palettes of masks, whose numbers are the classes.
     """
+    compare = not any_palette and not _has_color_classes(dataset)
     earlier = EarlierSplits()
     pairs: dict[str, Sequence[Pair]] = {}
-    used = [_check_split(dataset, name, progress, earlier, pairs) for name in splits]
+    used = [_check_split(dataset, name, progress, earlier, pairs, compare) for name in splits]
     shared = _find_shared_folders(dataset, pairs)
     _add_absent_classes(dataset, used, earlier.counts)
     _add_mixed_masks(dataset, used, earlier.label_sets)
-    others = [_check_split(dataset, name, progress, EarlierSplits(), pairs) for name in extra]
+    others = [_check_split(dataset, name, progress, EarlierSplits(), pairs, compare) for name in extra]
     _add_unpaired_masks([*used, *others], pairs, shared)
     for checked in others:
         if not checked.images:  # missing
@@ -101,6 +110,7 @@ def _check_split(
     progress: StartProgress | None,
     earlier: EarlierSplits,
     pairs: dict[str, Sequence[Pair]],
+    compare_palettes: bool,
 ) -> CheckedSplit:
     """Check one split, and add its pairs of files to those of other splits."""
     checked = CheckedSplit(name)
@@ -120,6 +130,8 @@ def _check_split(
     facts = list(map_on_all_cores(lambda index: _examine_sample(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
         pairs[name] = split.pairs
+    if not compare_palettes:
+        facts = [replace(sample, colors={}) for sample in facts]
     for sample in facts:
         checked.problems += sample.problems
         checked.notes += sample.notes
@@ -128,6 +140,11 @@ def _check_split(
     checked.notes += notes
     _keep_label_counts(dataset, name, facts, earlier)
     return checked
+
+
+def _has_color_classes(dataset: Dataset) -> bool:
+    """Return whether the classes of a dataset are the colors of its masks."""
+    return isinstance(dataset, FileDataset) and isinstance(dataset.label_decoder(), ColorDecoder)
 
 
 def _keep_label_counts(dataset: Dataset, name: str, facts: list[SampleFacts], earlier: EarlierSplits) -> None:

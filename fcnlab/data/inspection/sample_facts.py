@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,12 +13,14 @@ from fcnlab.data.cache.label_counts import LabelCounts
 from fcnlab.data.datasets.image_file import count_conversions
 from fcnlab.data.inspection.diagnosis import Problem
 from fcnlab.data.inspection.image_contents import NON_FINITE
-
-LabelColors = dict[int, bytes]
-"""Colors of the numbers that occur in a palette mask, three bytes each."""
-
-FirstColors = dict[int, tuple[bytes, str]]
-"""The color of each number in the first palette mask that contains it, and the id of that mask."""
+from fcnlab.data.inspection.palettes import (
+    PALETTES_REMEDY,
+    PERMUTATION_REMEDY,
+    FirstColors,
+    LabelColors,
+    PaletteNumbers,
+    compare_palettes,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class EarlierSplits:
         counts: number of pixels of each label by split, of splits whose samples could all be decoded.
         label_sets: number of masks by the set of their labels.
         colors: first color of each number in palette masks.
+        numbers: numbers of each color in palette masks.
+        is_permuted: True if colors with several numbers were reported.
     """
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
@@ -65,6 +69,8 @@ class EarlierSplits:
     counts: dict[str, LabelCounts] = field(default_factory=dict)
     label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
     colors: FirstColors = field(default_factory=dict)
+    numbers: PaletteNumbers = field(default_factory=PaletteNumbers)
+    is_permuted: bool = False
 
 
 def compare_samples(
@@ -96,7 +102,11 @@ def compare_samples(
     same, twice = _find_equal_pictures(name, facts, earlier)
     shared = [_describe_shared_ids(name, others)] if others else []
     palettes = compare_palettes(((sample.id, sample.colors) for sample in facts), earlier.colors)
-    if palettes is not None:
+    earlier.numbers.add((sample.id, sample.colors) for sample in facts)
+    if not earlier.is_permuted and (permutation := earlier.numbers.find_permutation()) is not None:
+        earlier.is_permuted = True
+        same.append(Problem(name, permutation[0], "palettes differ", permutation[1], PERMUTATION_REMEDY))
+    elif palettes is not None and not earlier.is_permuted:
         id_, what = palettes
         twice.append(Problem(name, id_, "palettes differ", what, PALETTES_REMEDY))
     return [*problems, *same], [*shared, *twice, *_list_conversions(name, facts), *_list_non_finite(name, facts)]
@@ -136,36 +146,6 @@ def _find_equal_pictures(
         else:
             twice.append(Problem(name, sample.where, "picture twice", what, "keep both only if that is intended"))
     return in_two, twice
-
-
-PALETTES_REMEDY = "if the classes are colors, convert them to class numbers"
-
-
-def compare_palettes(masks: Iterable[tuple[str, LabelColors]], first: FirstColors) -> tuple[str, str] | None:
-    """Describe palette masks that assign different colors to one number.
-
-    Drawing programs renumber the colors in each file, so the classes may be the colors and not the numbers.
-
-    Args:
-        masks: id and colors of each mask.
-        first: colors of earlier masks, to which those of these masks are added.
-
-    Returns:
-        The id of the first mask that differs from earlier ones, and the description; None if no mask differs.
-    """
-    different: dict[str, tuple[int, bytes]] = {}
-    for id_, colors in masks:
-        for number, color in colors.items():
-            if color != first.setdefault(number, (color, id_))[0]:
-                different.setdefault(id_, (number, color))
-    if not different:
-        return None
-    id_, (number, color) = next(iter(different.items()))
-    before, first_id = first[number]
-    return id_, (
-        f"{len(different)} palette masks assign another color to a number than earlier masks: {number} is "
-        f"{tuple(before)} in {first_id} and {tuple(color)} in {id_}"
-    )
 
 
 def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
