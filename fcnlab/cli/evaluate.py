@@ -10,12 +10,14 @@ import typer
 from fcnlab.cli.inference_options import (
     CheckpointOption,
     Flip,
+    InferenceThreads,
     Scales,
     Stride,
     Tta,
     Window,
     create_progress,
     parse_protocol,
+    set_threads,
 )
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json, report_damage
@@ -74,6 +76,7 @@ def evaluate(
         typer.Option("--confusion", help="Show which classes of a trial are confused, and write the confusion matrix"),
     ] = False,
     as_json: AsJson = False,
+    threads: InferenceThreads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -93,14 +96,17 @@ def evaluate(
         lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
         reference = find_named_trial(name, lab_)
         used = checkpoint or reference.checkpoint
-        _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, confusion, as_json)
+        finished = reference.read_finished()
+        _evaluate_trial(
+            finished, lab_, protocol, used, dataset, split, out, threads, confusion=confusion, as_json=as_json
+        )
         return
     given = {"--dataset": dataset, "--split": split, "--out": out, "--confusion": confusion or None}
     refused = [option for option, value in given.items() if value is not None]
     if refused:
         raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; name a trial, such as FILE:CELL")
     lab_ = Lab.find(Path(name), root=lab, data_root=data_root)
-    _evaluate_grid(Path(name), lab_, protocol, checkpoint, as_json)
+    _evaluate_grid(Path(name), lab_, protocol, checkpoint, threads, as_json)
 
 
 def _evaluate_trial(
@@ -111,6 +117,8 @@ def _evaluate_trial(
     dataset: str | None,
     split: str | None,
     out: Path | None,
+    threads: int | None,
+    *,
     confusion: bool,
     as_json: bool,
 ) -> None:
@@ -123,6 +131,7 @@ def _evaluate_trial(
         resolve_target,
     )
 
+    set_threads(threads)
     target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
     evaluation = evaluate_trial(
@@ -183,7 +192,12 @@ def _print_value_scaling(lab: Lab, target: EvaluationTarget) -> None:
 
 
 def _evaluate_grid(
-    file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None, as_json: bool
+    file: Path,
+    lab: Lab,
+    protocol: Protocol,
+    checkpoint: CheckpointChoice | None,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     from fcnlab.errors import RunError
     from fcnlab.runner.commands import format_grid_command
@@ -209,6 +223,7 @@ def _evaluate_grid(
     from fcnlab.trial.evaluation.evaluate import evaluate_trial
     from fcnlab.trial.find import FinishedTrial
 
+    set_threads(threads)
     hardware.retain_freed_memory()
     evaluated = []
     for planned in finished_trials:

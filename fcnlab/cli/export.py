@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.inference_options import CheckpointOption
+from fcnlab.cli.inference_options import CheckpointOption, InferenceThreads, set_threads
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
 
@@ -32,6 +32,7 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file")] = False,
     checkpoint: CheckpointOption = None,
+    threads: InferenceThreads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -50,6 +51,7 @@ def export(
     from fcnlab.inference.export import export as write
     from fcnlab.inference.outputs import check_not_existing
 
+    set_threads(threads)
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if not overwrite:
         check_not_existing([path])

@@ -26,6 +26,16 @@ CheckpointOption = Annotated[
         show_default="that of the grid file, else last",
     ),
 ]
+InferenceThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Number of CPU threads; 1 where other programs use the cores",
+        show_default="all cores",
+    ),
+]
 Flip = Annotated[bool, typer.Option("--flip", help="Average the predictions of each image and its mirror image")]
 Scales = Annotated[
     str | None,
@@ -66,6 +76,18 @@ def parse_protocol(flip: bool, scales: str | None, tta: bool, window: str | None
         parse_size("--window", window) if window else None,
         parse_size("--stride", stride) if stride else None,
     )
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the number of CPU threads of this process.
+
+    Args:
+        threads: the value of `--threads`; None keeps the number that torch has chosen.
+    """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def create_progress(label: str) -> OnProgress:

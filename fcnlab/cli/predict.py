@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.inference_options import CheckpointOption, Flip, Scales, Stride, Tta, Window, parse_protocol
+from fcnlab.cli.inference_options import (
+    CheckpointOption,
+    Flip,
+    InferenceThreads,
+    Scales,
+    Stride,
+    Tta,
+    Window,
+    parse_protocol,
+    set_threads,
+)
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import sample_bars
 from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
@@ -46,6 +56,7 @@ def predict(
     window: Window = None,
     stride: Stride = None,
     checkpoint: CheckpointOption = None,
+    threads: InferenceThreads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -73,6 +84,7 @@ def predict(
     check_not_inputs((path for paths in outputs for path in paths.values()), (file.path for file in files))
     if not overwrite:
         check_not_existing(path for paths in outputs for path in paths.values())
+    set_threads(threads)
     hardware.retain_freed_memory()
     scaling = ValueScaling(model.select_format(value_range), "pass --value-range 0 {high}")
     errors: list[str] = []

@@ -176,7 +176,9 @@ def _write_onnx(model: TrainedModel, path: Path) -> Predictor | None:
         return None
     import onnxruntime
 
-    session: Any = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options: Any = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def predict(image: Image.Image) -> NDArray[np.float32]:
         (probabilities,) = session.run(["probabilities"], {"images": _to_batch(image)})

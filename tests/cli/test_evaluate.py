@@ -199,6 +199,21 @@ def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tup
     assert "images" in fcnlab(*ask)[2] and file.read_bytes() != first
 
 
+def test_the_number_of_threads_can_be_set(fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path) -> None:
+    file, (folder, _) = ran
+    save_image(random_image(0), image := tmp_path / "image.png")
+    calls = (
+        ("evaluate", folder.key),
+        ("evaluate", file),
+        ("predict", folder.key, image, "--out", tmp_path / "made"),
+        ("export", folder.key, "--to", "safetensors", "--out", tmp_path / "x.safetensors"),
+    )
+    for threads, words in enumerate(calls, start=2):
+        code, _, err = fcnlab(*words, "--threads", threads)
+        assert (code, torch.get_num_threads()) == (0, threads), err
+    assert json.loads((folder.evaluations / "plain.json").read_text())["threads"] == 2
+
+
 def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
     folder.weights.unlink()
