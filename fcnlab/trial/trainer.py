@@ -17,6 +17,7 @@ from fcnlab.models import FCN
 from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.fcn import load_matching_weights
 from fcnlab.paths import exists
+from fcnlab.redaction import get_logger
 from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
@@ -80,6 +81,8 @@ class Trainer:
         self._heartbeat.enter("building the network")
         self._device = hardware.select_device(group.rank)
         self._precision = hardware.resolve_precision(recipe.precision, self._device)
+        if recipe.precision == "auto" and self._precision != "fp32" and group.is_main:
+            get_logger("fcnlab").warning(f"precision {self._precision}, selected by precision: auto")
         self._execution = Execution(
             hardware.create_autocast(self._device, self._precision),
             hardware.create_grad_scaler(self._device, self._precision),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
 from fcnlab.runner.progress.jsonl import JsonlReporter
 from fcnlab.runner.progress.notebook import MAX_MESSAGES, NotebookReporter
-from fcnlab.runner.progress.plain import PlainReporter
+from fcnlab.runner.progress.plain import PlainReporter, describe_result
 from fcnlab.runner.progress.rich import RichReporter, format_clock
 from fcnlab.trial.record import Attempt, Failure, Record
 from tests.builders import epoch_records, failed_record, finished_record
@@ -222,6 +223,19 @@ def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     for planned in plan.trials:
         reporter.on_trial_end(planned, finished_record(planned.trial))
     assert reporter.idle == "all trials have ended; publishing"
+
+
+@pytest.mark.parametrize(
+    ("setting", "used", "expected"),
+    [("auto", "bf16", " of training in bf16"), ("auto", "fp32", " of training"), ("bf16", "bf16", " of training")],
+)
+def test_the_result_names_a_precision_that_auto_has_selected(
+    plan: Plan, setting: str, used: str, expected: str
+) -> None:
+    planned = plan.trials[0]
+    recipe = planned.trial.recipe.model_copy(update={"precision": setting})
+    planned = replace(planned, trial=planned.trial.model_copy(update={"recipe": recipe}))
+    assert describe_result(planned, finished_record(planned.trial, precision=used)).endswith(expected)
 
 
 @pytest.mark.parametrize("kind", [PlainReporter, RichReporter])

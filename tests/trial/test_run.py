@@ -21,6 +21,7 @@ from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.tracking.fields import extract_columns
+from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.optim import create_schedule
 from fcnlab.training.protocol import Protocol
@@ -71,6 +72,16 @@ def test_activation_checkpointing_does_not_change_the_metrics(lab: Lab) -> None:
     )
     assert timeless_content(kept) == timeless_content(again)
     assert kept.key != again.key
+
+
+@pytest.mark.parametrize("setting", ["auto", "bf16"])
+def test_a_precision_that_auto_has_selected_is_logged(
+    lab: Lab, setting: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hardware, "is_bf16_faster", lambda: True)
+    record = run_trial(build_trial(lab=lab, precision=setting, epochs=1), lab)
+    assert record.environment is not None and record.environment.precision == "bf16"
+    assert ("precision bf16, selected by precision: auto" in caplog.messages) == (setting == "auto")
 
 
 def test_another_seed_gives_other_metrics(lab: Lab) -> None:

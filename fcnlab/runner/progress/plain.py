@@ -101,10 +101,18 @@ def describe_result(planned: PlannedTrial, record: Record) -> str:
     metrics = record.find_metrics(record.report_split, "last")
     miou = f"{100 * metrics.miou:.1f}" if metrics is not None and metrics.miou is not None else "–"
     seconds = record.cost.train_seconds if record.cost is not None else 0.0
-    training = f"{format_duration(seconds)} of training"
+    training = f"{format_duration(seconds)} of training{_describe_precision(planned, record)}"
     if record.plateau is not None:
         training += f", stopped on a plateau at epoch {record.plateau.epoch}/{planned.trial.recipe.epochs}"
     return f"done   {planned.description}: {record.report_split} mIoU {miou}, {training}"
+
+
+def _describe_precision(planned: PlannedTrial, record: Record) -> str:
+    """Return the precision that `precision: auto` has selected; empty for fp32 and for one that the recipe sets."""
+    environment = record.environment
+    if planned.trial.recipe.precision != "auto" or environment is None or environment.precision == "fp32":
+        return ""
+    return f" in {environment.precision}"
 
 
 def _format_epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:
