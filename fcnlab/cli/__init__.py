@@ -6,9 +6,10 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from fcnlab.cli import (
     compare,
@@ -35,8 +36,26 @@ from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.storage_errors import OF_A_FILE, describe_storage_error, ensure_open_files, find_storage_error
 from fcnlab.version import __version__
 
+
+class Commands(TyperGroup):
+    """The commands of `fcnlab`; the error of an unknown one names the group that has a command of this name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the words begin with, or exit with an error."""
+        groups = [
+            f"fcnlab {group.name} {args[0]}"
+            for group in app.registered_groups
+            if group.typer_instance is not None
+            and any(command.name == args[0] for command in group.typer_instance.registered_commands)
+        ]
+        if groups and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command '{args[0]}'; did you mean `{'` or `'.join(groups)}`?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="fcnlab",
+    cls=Commands,
     help="Comparison experiments on Fully Convolutional Networks: from a grid file in YAML to an ablation table.",
     epilog="Example: fcnlab grid run experiments/quickstart.yaml",
     no_args_is_help=True,

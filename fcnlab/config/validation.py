@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -175,6 +176,13 @@ class _Problem:
                 return f"input should be true or false, not {_show(item['input'])}" + (
                     f"; write {word}" if word else ""
                 )
+            case "float_type" | "int_type" if (decimal := _find_decimal_comma(item["input"])) is not None:
+                return f"input should be a valid number, not {_show(item['input'])}; use a decimal point: {decimal}"
+            case "string_type" if item["loc"][-1] == "[key]" and isinstance(item["input"], int | float):
+                return (
+                    f"the key {item['input']} is a number; use a decimal point in numbers, such as 0.001, and write a "
+                    "key that is a number in quotes"
+                )
             case "float_type" | "int_type" if isinstance(item["input"], str) and _is_number(item["input"]):
                 kind = "integer" if item["type"] == "int_type" and not self._is_of_numbers else "number"
                 return f"input should be a valid {kind}, not the text {_show(item['input'])}; write it without quotes"
@@ -215,6 +223,13 @@ def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]
     if any(problem.key == "type" for problem in problems) or not get_close_matches(str(given), builtin):
         return None
     return f"type: {_show(given)} is not valid; {nearest(str(given), builtin)}"
+
+
+def _find_decimal_comma(value: Any) -> str | None:
+    """Return a text that is a number with a decimal comma, with a decimal point; None for another value."""
+    if not isinstance(value, str) or re.fullmatch(r"[-+]?\d+,\d+([eE][-+]?\d+)?", value) is None:
+        return None
+    return value.replace(",", ".")
 
 
 def _is_number(text: str) -> bool:

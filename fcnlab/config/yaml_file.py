@@ -203,6 +203,9 @@ def _suggest_files(path: Path) -> str:
     files = (sorted(folder.glob("*.yaml")) or sorted(folder.glob("experiments/*.yaml"))) if is_folder(folder) else []
     if not files:
         return f", and no YAML file in {folder.absolute()}"
+    same = [file for file in files if file.stem == path.name]
+    if same:
+        return f"; write {same[0]}"
     return f"; {nearest(path.name, [file.relative_to(folder).as_posix() for file in files])}"
 
 

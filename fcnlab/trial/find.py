@@ -15,7 +15,7 @@ from fcnlab.constants import KEY_DIGITS, CheckpointChoice
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
-from fcnlab.paths import is_file, resolve_path
+from fcnlab.paths import is_file, relative_to_cwd, resolve_path
 from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
@@ -136,6 +136,9 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     if path.suffix:  # not a key
         problem = "is neither a grid file nor a run folder" if is_file(path) else "no such file or run folder"
         raise RunError(f"{name}: {problem}")
+    grid = _find_grid_file(path, lab)
+    if grid is not None:
+        raise RunError(f"{name}: is the name of a grid, not a trial; add a cell to its file, such as {grid}:best")
     keys = list_keys(lab.runs)
     if not keys:
         raise RunError(
@@ -149,6 +152,15 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
         raise RunError(f"{lab.runs}: {len(matches)} keys begin with '{name}': {_join_keys(matches)}; give more digits")
     nearest = get_close_matches(name[:KEY_DIGITS], [key[:KEY_DIGITS] for key in keys], n=3, cutoff=0.0)
     raise RunError(f"{lab.runs}: no key of a trial begins with '{name}'; nearest: {_join_keys(nearest)}")
+
+
+def _find_grid_file(path: Path, lab: Lab) -> Path | None:
+    """Return the grid file whose name or folder of results is given; None if there is none."""
+    results = resolve_path(lab.root / "results")
+    target = resolve_path(path)
+    name = target.relative_to(results) if target.is_relative_to(results) else path
+    files = [lab.root / "experiments" / f"{name}{suffix}" for suffix in (".yaml", ".yml")]
+    return next((relative_to_cwd(file) for file in files if is_file(file)), None)
 
 
 def read_finished_trial(folder: RunFolder) -> FinishedTrial:

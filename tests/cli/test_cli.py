@@ -19,6 +19,7 @@ import pytest
 import torch
 import typer.main
 import yaml
+from PIL import Image
 from torch import nn
 
 from fcnlab import cli, load_grid
@@ -149,6 +150,29 @@ def test_each_error_of_a_file_is_printed_on_one_line(fcnlab: Call, tmp_path: Pat
     lines = output.err.splitlines()
     assert output.code == 2 and len(lines) == 2
     assert all(line.startswith(f"fcnlab: error: {file}: ") for line in lines)
+
+
+def test_a_command_without_its_group_is_an_error_that_names_the_group(fcnlab: Call) -> None:
+    for words, hint in (
+        (("run", "experiments/a.yaml"), "No such command 'run'; did you mean `fcnlab grid run`?"),
+        (("plan",), "No such command 'plan'; did you mean `fcnlab grid plan`?"),
+        (("check",), "No such command 'check'; did you mean `fcnlab data check` or `fcnlab lab check`?"),
+        (("frobnicate",), "No such command 'frobnicate'."),
+    ):
+        code, _, err = fcnlab(*words)
+        assert code == 2 and hint in err
+
+
+def test_the_name_of_a_grid_is_an_error_that_names_its_file(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_grid(tmp_path, SMOKE)
+    monkeypatch.chdir(tmp_path)
+    refused(fcnlab("grid", "plan", "question"), "question: no such file; write experiments/question.yaml")
+    Image.new("RGB", (8, 8)).save("a.png")
+    for name in ("question", "results/question"):
+        hint = f"{name}: is the name of a grid, not a trial; add a cell to its file, such as experiments/question.yaml:"
+        refused(fcnlab("predict", name, "a.png"), hint)
 
 
 def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tmp_path: Path) -> None:

@@ -145,7 +145,20 @@ def test_the_discriminator_of_a_union_is_reported_like_a_key(model: Any, value: 
         (GridFile, {"question": "q", "seeds": [2, "x"]}, 'seeds.1: input should be a valid integer, not "x"'),
         (GridFile, {"question": "q", "seeds": [[2]]}, "seeds.0: input should be a valid integer, not [2]"),
         (GridFile, {"question": "q", "seeds": []}, "seeds: list should have at least 1 item"),
-        (GridFile, {"question": "q", "seeds": "x"}, 'seeds: input should be a valid integer, not "x"'),
+        (GridFile, {"question": "q", "seeds": "2, 3"}, "seeds: give an integer, or a list such as [2, 3], not 2, 3"),
+        (GridFile, {"question": "q", "seeds": True}, "seeds: give an integer, or a list such as [2, 3], not true"),
+        (GridFile, {"question": "q", "seeds": 2.0}, "seeds: give an integer, or a list such as [2, 3], not 2.0"),
+        (
+            Recipe,
+            {**RECIPE, "ema": "0,99"},
+            'ema: input should be a valid number, not "0,99"; use a decimal point: 0.99',
+        ),
+        (
+            GridFile,
+            {"question": "q", "base": {"recipe.ema": 0, 1: None}},
+            "base.1: the key 1 is a number; use a decimal point in numbers, such as 0.001, and write a key that is a "
+            "number in quotes",
+        ),
         (
             GridFile,
             {"question": "q", "early_stopping": {"after": [1, 0], "keep": 0.5}},

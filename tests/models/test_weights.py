@@ -77,6 +77,9 @@ def test_changes_to_a_weights_file_are_described_in_one_line(published: State) -
     backbone = TimmBackbone("test_resnet")
     own = dict(backbone.body.state_dict())
     assert match_backbone(backbone, own, "f").note == ""
+    assert "fc.weight" in published and match_backbone(backbone, published, "f").note == "", "a classifier is usual"
+    inside = {**published, "layer1.0.se.fc.weight": torch.zeros(1)}
+    assert match_backbone(backbone, inside, "f").note == "not used: fc.weight, fc.bias, layer1.0.se.fc.weight"
     moco = {
         **under("state_dict.module.encoder_q.", published),
         **under("state_dict.module.encoder_k.", other(published)),

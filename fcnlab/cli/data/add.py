@@ -199,7 +199,8 @@ def _registry(lab: Lab, name: str, force: bool) -> Path:
 
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name) is None:
         raise ConfigError(
-            f"'{name}' is not a valid dataset name; use letters, digits, '-', '_' and '.', starting with a letter"
+            f"'{name}' is not a valid dataset name; use the letters a-z and A-Z, digits, '-', '_' and '.', starting "
+            "with a letter"
         )
     folder = lab.root / "registry"
     if not is_folder(folder):

@@ -25,6 +25,9 @@ COMPONENTS = ("backbone", "head", "upsampler", "dataset", "recipe")
 
 INIT_FROM = "init_from"
 
+SYNONYMS = {"learning_rate": "lr", "wd": "weight_decay", "batchsize": "batch_size"}
+"""Names of fields in other programs."""
+
 ABSENT = "–"
 """Value of an axis in a cell without this field, such as the momentum of AdamW."""
 
@@ -89,6 +92,8 @@ def full_name(axis: str) -> str:
     if axis == "start":
         raise ValueError(f"renamed to {INIT_FROM}")
     if kind not in COMPONENTS or not path:
+        if suggested := _suggest_fields(axis):
+            raise ValueError(f"unknown axis; write {' or '.join(suggested)}")
         valid = [*KINDS, INIT_FROM, *(f"{component}.<field>" for component in COMPONENTS)]
         raise ValueError(f"unknown axis; {nearest(axis, valid)}")
     known = fields(kind)
@@ -104,8 +109,22 @@ def full_name(axis: str) -> str:
     renamed = {old: new for model in models_in(KINDS[kind]) for old, new in getattr(model, "renamed", {}).items()}
     if first in renamed:
         raise ValueError(f"renamed to {kind}.{renamed[first]}")
+    if first in SYNONYMS:
+        raise ValueError(f"a {kind} has no field '{first}'; write {kind}.{SYNONYMS[first]}")
     own = [field for field in known if "." not in field]
     raise ValueError(f"a {kind} has no field '{first}'; {nearest(first, own)}")
+
+
+def _suggest_fields(axis: str) -> list[str]:
+    """Return the axes whose field is a name without a component, or a synonym of it: `recipe.lr` for `lr`."""
+    name = SYNONYMS.get(axis, axis)
+    suggested = []
+    for component in COMPONENTS:
+        known = fields(component)
+        ends = [field for field in known if field.endswith(f".{name}")]
+        if "." not in axis and (name in known or len(ends) == 1):
+            suggested.append(f"{component}.{name}")
+    return suggested
 
 
 def _check_path(kind: str, path: str) -> None:

@@ -9,7 +9,17 @@ from typing import Any, cast
 
 from fcnlab.config.base import Config, find_member, models_in
 from fcnlab.config.dataset import AnyDataset
-from fcnlab.config.grid.axes import ABSENT, COMPONENTS, INIT_FROM, Overrides, Value, full_names, merge, value_at
+from fcnlab.config.grid.axes import (
+    ABSENT,
+    COMPONENTS,
+    INIT_FROM,
+    Overrides,
+    Value,
+    format_value,
+    full_names,
+    merge,
+    value_at,
+)
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
@@ -80,6 +90,13 @@ class Candidate:
                 default.
         """
         given = {component: self.overrides[component] for component in COMPONENTS if component in self.overrides}
+        unnamed = [
+            f"{self._where}: {kind}: {_explain_name(kind, self.overrides[kind])}"
+            for kind in (*COMPONENTS, "variant")
+            if isinstance(self.overrides.get(kind), dict | list)
+        ]
+        if unnamed:
+            raise ConfigError("\n".join(unnamed))
         names: dict[str, Any] = {"upsampler": DEFAULT_UPSAMPLER} | given
         if "variant" in self.overrides:
             entry = self._registry.get("variant", self.overrides["variant"], f"{self._where}: variant")
@@ -265,6 +282,18 @@ class Candidate:
             )
         others = {axis: other for axis, other in self.overrides.items() if axis != INIT_FROM}
         return Candidate(others, value, self._registry, where).cell()
+
+
+def _explain_name(kind: str, value: Value) -> str:
+    """Return the error of a mapping or list in place of the name of an entry."""
+    if isinstance(value, list):
+        names = ", ".join(map(format_value, value))
+        return f"give one name, or the list under product: `product: {{{kind}: [{names}]}}`"
+    assert isinstance(value, dict)
+    name = value.get("name", "NAME")
+    fields = [f"`{kind}.{field}: {format_value(item)}`" for field, item in value.items() if field != "name"]
+    lines = " and ".join([f"`{kind}: {format_value(name)}`", *fields])
+    return f"give the name of an entry, not a mapping; write {lines}"
 
 
 def are_equal(one: Value, other: Value) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from itertools import combinations
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Whole
-from fcnlab.config.grid.axes import Axis, ByAxis, Value
+from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value
 from fcnlab.config.grid.labels import Labels
 from fcnlab.config.grid.sample import Sample
 from fcnlab.constants import CheckpointChoice
@@ -220,6 +220,13 @@ class GridFile(Block):
     checkpoint: CheckpointChoice = "last"
     early_stopping: EarlyStopping | None = None
     labels: Labels = Field(default_factory=Labels)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _check_seeds(cls, seeds: Any) -> Any:
+        if isinstance(seeds, list) or type(seeds) is int:
+            return seeds
+        raise ValueError(f"give an integer, or a list such as [2, 3], not {format_value(seeds)}")
 
     @property
     def sets(self) -> list[Block]:

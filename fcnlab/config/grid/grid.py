@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -174,7 +175,7 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
     """
     name = name_grid(path)
     check_name(name, where)
-    file = validate(GridFile, content, where)
+    file, invalid_keys = _validate_file(content, where)
     excess = file.find_excess()
     if excess is not None:
         raise ConfigError(f"{where}: {excess}")
@@ -197,12 +198,35 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
     ]
     if not (errors or invalid):  # labels refer to the cells, which an error may have changed
         errors += file.labels.find_errors(axes, made)
-    lines = [*(f"{where}: {error}" for error in errors), *invalid]
+    lines = [*invalid_keys, *(f"{where}: {error}" for error in errors), *invalid]
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     assert baseline is not None, "otherwise there is an error"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
     return Grid(name, path, file, tuple(made), cells[baseline], seeds, axes, source=source)
+
+
+_WITHOUT_CELLS = ("question", "description", "conclusion", "seeds", "checkpoint", "early_stopping", "labels")
+"""Keys of a grid file that do not select its cells."""
+
+
+def _validate_file(content: Mapping[str, Any], where: str) -> tuple[GridFile, list[str]]:
+    """Validate a grid file.
+
+    Returns:
+        The file, and its errors if they are in keys that do not select the cells, which can then be checked, too; these
+        keys have valid values in the result.
+
+    Raises:
+        ConfigError: a key that selects the cells is invalid.
+    """
+    try:
+        return validate(GridFile, content, where), []
+    except ConfigError as error:
+        rest = {key: value for key, value in content.items() if key not in _WITHOUT_CELLS}
+        with suppress(ConfigError):  # the first error is reported
+            return validate(GridFile, {"question": "?", **rest}, where), str(error).splitlines()
+        raise
 
 
 def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class MatchedWeights:
         counters: number of `num_batches_tracked` that the file lacks and that are 0 in `state`.
         unused: names after the prefix for which the network has no key.
         outside: number of tensors whose names do not begin with the prefix.
+        is_other: True if an unused name is inside a module of the network, as in weights of another network.
     """
 
     state: dict[str, Tensor]
@@ -45,10 +46,16 @@ class MatchedWeights:
     counters: int
     unused: tuple[str, ...]
     outside: int
+    is_other: bool
 
     @property
     def note(self) -> str:
-        """The changes and the unused names in one line; empty if the file has exactly the network's keys."""
+        """The changes and the unused names in one line; empty if the file has all of the network's keys.
+
+        Unused layers that follow those of the network, such as a classifier, are only listed beside changes.
+        """
+        if not (self.prefix or self.counters or self.outside or self.is_other):
+            return ""
         named = list_some(self.unused, MAX_NAMES)
         outside = f"{self.outside} tensors without the prefix" if self.outside else ""
         unused = ", ".join(filter(None, (named, outside)))
@@ -101,7 +108,9 @@ def match_weights(tensors: State, own: State, rename: Rename, source: str, prefi
     below = [name for name in tensors if name.startswith(chosen)]
     used = set(names.values())
     unused = tuple(name.removeprefix(chosen) for name in below if name not in used)
-    return MatchedWeights(state, chosen, len(counters), unused, len(tensors) - len(below))
+    modules = {name.removeprefix(chosen).partition(".")[0] for name in used}
+    is_other = any(name.partition(".")[0] in modules for name in unused)
+    return MatchedWeights(state, chosen, len(counters), unused, len(tensors) - len(below), is_other)
 
 
 def _find_prefixes(tensors: State, own: State, rename: Rename) -> dict[str, dict[str, str]]:

@@ -204,6 +204,21 @@ def test_a_condition_on_a_variant_applies_to_the_resolved_components(tmp_path: P
     [
         ({"product": {"haed": HEADS}}, "haed: unknown axis; did you mean 'head'?"),
         ({"product": {"variant.head": HEADS}}, "variant.head: unknown axis"),
+        ({"base": {**BASE, "lr": 0.1}}, "base.lr: unknown axis; write recipe.lr"),
+        ({"base": {**BASE, "learning_rate": 0.1}}, "base.learning_rate: unknown axis; write recipe.lr"),
+        ({"base": {**BASE, "stride": 8}}, "base.stride: unknown axis; write head.stride"),
+        (
+            {"base": {**BASE, "recipe.learning_rate": 0.1}},
+            "base.recipe.learning_rate: a recipe has no field 'learning_rate'; write recipe.lr",
+        ),
+        (
+            {"base": {**BASE, "recipe": {"name": "quick", "epochs": 2}}},
+            "recipe: give the name of an entry, not a mapping; write `recipe: quick` and `recipe.epochs: 2`",
+        ),
+        (
+            {"base": {**BASE, "recipe": ["quick", "smoke"]}},
+            "recipe: give one name, or the list under product: `product: {recipe: [quick, smoke]}`",
+        ),
         ({"product": {"recipe.epoch": [1]}}, "recipe.epoch: a recipe has no field 'epoch'; did you mean 'epochs'?"),
         ({"product": {"head": ["fcn_8s"]}}, "head: no head 'fcn_8s'; did you mean 'fcn8s'?"),
         ({"base": {**BASE, "dataset": "shapez"}}, "dataset: no dataset 'shapez'; did you mean 'shapes'?"),
@@ -261,6 +276,20 @@ def test_a_condition_on_a_variant_applies_to_the_resolved_components(tmp_path: P
 )
 def test_an_invalid_grid_is_an_error_with_the_reason(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
     assert expected in error_of(tmp_path, **keys)
+
+
+def test_errors_of_keys_without_cells_do_not_hide_those_of_cells(tmp_path: Path) -> None:
+    keys = {"question": None, "seeds": "2, 3", "early_stopping": {"after": 1}, "labels": {"axes": {"hed": "Head"}}}
+    lines = error_of(tmp_path, **keys, product={"head": ["fcn9s"]}, baseline=None).splitlines()
+    starts = (
+        "question: missing",
+        "seeds: give an integer",
+        "early_stopping: give one rule",
+        "labels.axes.hed: unknown",
+        "head: no head 'fcn9s'",
+    )
+    assert sorted(line.split(":")[0] for line in lines) == sorted(start.split(":")[0] for start in starts)
+    assert all(any(line.startswith(start) for line in lines) for start in starts)
 
 
 def test_cells_with_different_names_and_equal_content_are_duplicates(tmp_path: Path) -> None:
