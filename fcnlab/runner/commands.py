@@ -20,7 +20,7 @@ from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.paths import relative_to_cwd, resolve_path
 from fcnlab.redaction import redact
-from fcnlab.settings import TRACKER_VARIABLE
+from fcnlab.settings import DEFAULT_OPTIONS, TRACKER_VARIABLE, RunOptions
 
 _OPTIONS = {
     "grid run": ("--lab", "--data-root", "--tracking-uri", "--tracker"),
@@ -101,6 +101,29 @@ def list_options(lab: Lab, file: Path | None, options: tuple[str, ...]) -> list[
     if trackers != (os.environ.get(TRACKER_VARIABLE) or "mlflow"):
         values["--tracker"] = trackers
     return [word for option in options if option in values for word in (option, values[option])]
+
+
+def list_run_options(options: RunOptions) -> list[str]:
+    """Return the words of the options of `grid run` that are not at their default, without `--retry-failed`.
+
+    Args:
+        options: options of a run.
+    """
+    timeout = "off" if options.hang_timeout is None else f"{options.hang_timeout:g}"
+    values = {
+        "--executor": (options.executor, DEFAULT_OPTIONS.executor),
+        "--workers": (options.workers, DEFAULT_OPTIONS.workers),
+        "--threads": (options.threads, DEFAULT_OPTIONS.threads),
+        "--device": (options.device, DEFAULT_OPTIONS.device),
+        "--per-gpu": (options.per_gpu, DEFAULT_OPTIONS.per_gpu),
+        "--devices-per-trial": (options.devices_per_trial, DEFAULT_OPTIONS.devices_per_trial),
+        "--address": (options.address, DEFAULT_OPTIONS.address),
+        "--checkpoint-every": (f"{options.checkpoint_every:g}", f"{DEFAULT_OPTIONS.checkpoint_every:g}"),
+        "--log-every": (options.log_every, DEFAULT_OPTIONS.log_every),
+        "--hang-timeout": (timeout, f"{DEFAULT_OPTIONS.hang_timeout:g}"),
+    }
+    words = [word for option, (value, usual) in values.items() if value != usual for word in (option, str(value))]
+    return [*words, *(["--fail-fast"] if options.fail_fast else [])]
 
 
 def _find_usual_root(file: Path | None) -> Path | None:

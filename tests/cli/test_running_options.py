@@ -54,6 +54,33 @@ def test_a_signal_during_the_report_names_the_command_that_writes_it(
     assert "all trials have ended. Write the report with: fcnlab report experiments/question.yaml" in result.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--workers", "1", "--threads", "1"),
+        ("--executor", "serial", "--device", "cpu", "--checkpoint-every", "0.5", "--log-every", "2", "--hang-timeout",
+         "off", "--fail-fast", "--strict"),
+        ("--per-gpu", "2", "--hang-timeout", "60"),
+        ("--devices-per-trial", "2"),
+        ("--executor", "ray", "--address", "auto"),
+    ],
+)  # fmt: skip
+def test_the_command_that_resumes_has_the_options_of_the_run(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    write_grid(tmp_path, SMOKE)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{run_grid.__module__}.run_grid", interrupt)
+    result = fcnlab("grid", "run", "experiments/question.yaml", *words)
+    assert result.code == 130
+    command = shlex.join(("fcnlab", "grid", "run", "experiments/question.yaml", *words))
+    assert result.err.endswith(f"Resume with: {command}\n")
+
+
 def make_failed_grid(lab: Path, file: Path) -> None:
     """Write a grid file whose trials have failed in a lab."""
     lab.mkdir()

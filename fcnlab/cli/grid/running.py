@@ -11,6 +11,7 @@ import typer
 
 from fcnlab.cli.output import print_json
 from fcnlab.console import create_console
+from fcnlab.settings import DEFAULT_OPTIONS
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 
 def run_and_conclude(grid: Grid, lab: Lab, options: RunOptions, *, strict: bool, as_json: bool) -> None:
     """Run the remaining trials of a grid and print the summary."""
+    from fcnlab.runner.commands import list_run_options
+
+    flags = [flag for flag, given in (("--strict", strict), ("--json", as_json)) if given]
     run_interruptibly(
         grid,
         lab,
         options,
         lambda: _make_reporter(as_json),
-        partial(conclude, grid=grid, lab=lab, strict=strict, as_json=as_json),
-        partial(_describe_resuming, grid, lab),
+        partial(conclude, grid=grid, lab=lab, strict=strict, as_json=as_json, options=options),
+        partial(_describe_resuming, grid, lab, [*list_run_options(options), *flags]),
     )
 
 
@@ -70,11 +74,11 @@ def run_interruptibly(
         raise typer.Exit(130)
 
 
-def _describe_resuming(grid: Grid, lab: Lab, outcome: Outcome | None) -> str:
+def _describe_resuming(grid: Grid, lab: Lab, words: list[str], outcome: Outcome | None) -> str:
     from fcnlab.runner.commands import format_grid_command
 
     if outcome is None or outcome.interrupted:
-        return f"finished epochs are kept. Resume with: {format_grid_command('grid run', grid, lab)}"
+        return f"finished epochs are kept. Resume with: {format_grid_command('grid run', grid, lab, *words)}"
     return f"all trials have ended. Write the report with: {format_grid_command('report', grid, lab)}"
 
 
@@ -85,8 +89,24 @@ def _make_reporter(as_json: bool) -> ProgressReporter:
     return JsonlReporter(partial(print_json, indent=None)) if as_json else create_reporter(create_console())
 
 
-def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:
+def conclude(
+    outcome: Outcome,
+    grid: Grid,
+    lab: Lab,
+    *,
+    strict: bool = False,
+    as_json: bool = False,
+    options: RunOptions = DEFAULT_OPTIONS,
+) -> None:
     """Print the table and the locations of the results.
+
+    Args:
+        outcome: the outcome of the run.
+        grid: the grid.
+        lab: the lab.
+        strict: refuse cells that are not comparable.
+        as_json: print a JSON object.
+        options: options of the run, for the command that runs failed trials again.
 
     Raises:
         RunError: with `strict`, cells are not comparable.
@@ -106,15 +126,15 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
         written = str(report.folder) if describe_kept_report(report) is None else None
         print_json({"event": "done", **dataclasses.asdict(outcome), "report": written}, indent=None)
     else:
-        _print_summary(outcome, report, grid, lab)
+        _print_summary(outcome, report, grid, lab, options)
     if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):
         raise typer.Exit(1)
 
 
-def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> None:
+def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab, options: RunOptions) -> None:
     from fcnlab.cli.report import show_not_published, show_table
     from fcnlab.report.write import describe_kept_report
-    from fcnlab.runner.commands import format_grid_command, format_path
+    from fcnlab.runner.commands import format_grid_command, format_path, list_run_options
 
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
@@ -129,5 +149,5 @@ def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab) -> No
         show_not_published(outcome.deferred.values(), grid, lab)
     if not outcome.ok:
         typer.echo(f"show the errors: {format_grid_command('grid status', grid, lab)}", err=True)
-        again = format_grid_command("grid run", grid, lab, "--retry-failed")
+        again = format_grid_command("grid run", grid, lab, *list_run_options(options), "--retry-failed")
         typer.echo(f"run the failed trials again: {again}", err=True)
