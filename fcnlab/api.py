@@ -20,6 +20,7 @@ from fcnlab.settings import Device, RunOptions
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fcnlab.config.recipe import Precision
     from fcnlab.constants import CheckpointChoice
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
@@ -197,7 +198,11 @@ def run_grid(
 
 
 def load(
-    trial: str | os.PathLike[str], *, checkpoint: CheckpointChoice | None = None, lab: LabOrFolder | None = None
+    trial: str | os.PathLike[str],
+    *,
+    checkpoint: CheckpointChoice | None = None,
+    precision: Precision | None = None,
+    lab: LabOrFolder | None = None,
 ) -> TrainedModel:
     """Load the model of a finished trial or of an exported file.
 
@@ -206,6 +211,7 @@ def load(
             reported split, key of a trial or its first characters, its run folder, or a file of `fcnlab export`.
         checkpoint: load the weights of the last epoch, or of the epoch with the best mIoU on val; by default the
             checkpoint of the grid file, and `last` for a trial that is not named by a grid file.
+        precision: precision of prediction; by default that of the training on the same type of device.
         lab: lab of the trial, or its folder; by default that of the grid file or of the current folder.
 
     Returns:
@@ -221,7 +227,8 @@ def load(
 
     name = os.fspath(trial)
     found = _find_lab(lab, find_grid_file(name))
-    return load_model(name, checkpoint, found, lambda name, lab: _find_references(name, lab=lab, stacklevel=6)[0])
+    model = load_model(name, checkpoint, found, lambda name, lab: _find_references(name, lab=lab, stacklevel=6)[0])
+    return model if precision is None else model.with_precision(precision)
 
 
 def load_model(

@@ -28,7 +28,12 @@ def export(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Output file", show_default="KEY.onnx, .pt2 or .safetensors"),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Output file, which ends in .onnx, .pt2 (torch) or .safetensors",
+            show_default="KEY.onnx, .pt2 or .safetensors",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file")] = False,
     checkpoint: CheckpointOption = None,
@@ -38,7 +43,8 @@ def export(
 ) -> None:
     """Export a trained model to a file.
 
-    The file includes classes, palette and normalization. Its predictions are compared with those of the model. ONNX and
+    The file includes classes, palette and normalization. Its predictions are compared with those of the model, both in
+    float32 on the CPU. ONNX and
     torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, num_classes, H, W].
     """
     from fcnlab.errors import RunError
@@ -56,13 +62,19 @@ def export(
     if not overwrite:
         check_not_existing([path])
     comparison = write(model, to, path)
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {_format_comparison(comparison)}")
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {_format_comparison(comparison, model.precision)}")
+    if model.precision != "fp32":
+        typer.echo(
+            f"`fcnlab predict` uses {model.precision} on this device, as the training, so a few labels differ from "
+            "those of this file in float32; `--precision fp32` gives the same"
+        )
 
 
-def _format_comparison(comparison: ExportComparison | None) -> str:
+def _format_comparison(comparison: ExportComparison | None, precision: str) -> str:
     if comparison is None:
         return "not compared with the model: onnxruntime is not installed"
+    both = "" if precision == "fp32" else ", both in float32"
     return (
-        f"compared with the model: probabilities differ by at most {comparison.max_difference:.2g}, "
+        f"compared with the model{both}: probabilities differ by at most {comparison.max_difference:.2g}, "
         f"labels of {comparison.changed_labels} of {comparison.pixels:,} pixels differ"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -56,6 +56,10 @@ def predict(
     window: Window = None,
     stride: Stride = None,
     checkpoint: CheckpointOption = None,
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16", "fp16"] | None,
+        typer.Option("--precision", help="Precision of prediction", show_default="that of the training, as evaluated"),
+    ] = None,
     threads: InferenceThreads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -73,6 +77,7 @@ def predict(
     files = find_images(images, out)
     names = choose_output_names(files)
     model = load_named(trial, checkpoint, lab, data_root)  # imports torch, which takes seconds
+    model = model if precision is None else model.with_precision(precision)
 
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.data.inspection.value_scaling import ValueScaling

@@ -76,7 +76,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
         RunError: the file cannot be written, or a required package is not installed.
     """
     on_cpu = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
-    reference = _with_fp32(on_cpu)
+    reference = on_cpu.with_precision("fp32")
     with convert_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -91,12 +91,6 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
                 )
             temporary.replace(path)
     return comparison
-
-
-def _with_fp32(model: TrainedModel) -> TrainedModel:
-    """Return the same network with prediction in float32 on the CPU."""
-    in_fp32 = {"precision": "fp32", "recorded_precision": {}}
-    return TrainedModel(model.network, model.description.model_copy(update=in_fp32), torch.device("cpu"))
 
 
 @contextmanager
@@ -148,7 +142,9 @@ def _generate_images(channels: int) -> Iterator[Image.Image]:
 
 def _write_safetensors(model: TrainedModel, path: Path) -> Predictor:
     write_safetensors(model, path)
-    return _with_fp32(read_safetensors(path)).predict_probabilities
+    stored = read_safetensors(path)
+    on_cpu = TrainedModel(stored.network, stored.description, torch.device("cpu"))
+    return on_cpu.with_precision("fp32").predict_probabilities
 
 
 def _write_torch(model: TrainedModel, path: Path) -> Predictor:

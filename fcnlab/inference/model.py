@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from fcnlab.config.recipe import Precision
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.image_file import ImageFormat, Pixels
-from fcnlab.errors import DataError, ModelError
+from fcnlab.errors import DataError, ModelError, nearest
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.images import ImageSource, ImageSources, make_batches, read_pixels
 from fcnlab.models import FCN
@@ -72,6 +72,20 @@ class TrainedModel:
         """Precision of prediction: that of the training on the same type of device, else that of the recipe."""
         about = self.description
         return hardware.resolve_recorded_precision(about.precision, about.recorded_precision, self.device)
+
+    def with_precision(self, precision: Precision) -> TrainedModel:
+        """Return a model with the same network that predicts in another precision.
+
+        Args:
+            precision: `fp32`, `tf32`, `bf16` or `fp16`; TF32 is fp32 if the hardware has none.
+
+        Raises:
+            ModelError: it is none of these.
+        """
+        if precision not in get_args(Precision):
+            raise ModelError(f"precision '{precision}': {nearest(precision, get_args(Precision))}")
+        changes = {"precision": precision, "recorded_precision": {}}
+        return TrainedModel(self.network, self.description.model_copy(update=changes), self.device)
 
     def __repr__(self) -> str:
         about = self.description

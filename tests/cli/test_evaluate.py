@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from fcnlab import load
 from fcnlab.cli import inference_options
+from fcnlab.config.recipe import Precision
 from fcnlab.inference.load import write_safetensors
+from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
 from fcnlab.training import hardware
@@ -197,6 +199,31 @@ def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tup
     folder.weights.write_bytes(other.weights.read_bytes())
     seal(folder)
     assert "images" in fcnlab(*ask)[2] and file.read_bytes() != first
+
+
+def test_an_export_of_a_trial_in_bf16_names_the_compared_precision(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ran[1][0].key
+    ask = ("export", key, "--to", "safetensors", "--overwrite", "--out", tmp_path / "x.safetensors")
+    code, out, _ = fcnlab(*ask)
+    assert code == 0 and "compared with the model: probabilities" in out and "float32" not in out
+    monkeypatch.setattr(TrainedModel, "precision", property(lambda _: "bf16"))
+    code, out, _ = fcnlab(*ask)
+    assert code == 0 and "compared with the model, both in float32: probabilities" in out
+    assert "`fcnlab predict` uses bf16 on this device" in out and "`--precision fp32` gives the same" in out
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_of_a_prediction_can_be_set(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path, precision: Precision
+) -> None:
+    save_image(random_image(0), image := tmp_path / "image.png")
+    code, _, err = fcnlab("predict", ran[1][0].key, image, "--probabilities", "--precision", precision, "--out", "made")
+    assert code == 0, err
+    probabilities = arrays_of(Path("made/probabilities/image.npz"))["probabilities"]
+    expected = load(ran[1][0].path, precision=precision).predict_probabilities(image)
+    assert np.array_equal(probabilities, expected.astype(np.float16))
 
 
 def test_the_number_of_threads_can_be_set(fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path) -> None:

@@ -153,6 +153,19 @@ def test_a_range_of_values_is_scaled_to_8_bits(model: TrainedModel, sample: Samp
         model.predict(wide, value_range=(5, 5))
 
 
+def test_a_model_predicts_in_another_precision(model: TrainedModel, full_scale: FinishedTrial, sample: Sample) -> None:
+    image = Image.fromarray(sample.image)
+    reduced = model.with_precision("bf16")
+    assert (model.precision, reduced.precision, load(full_scale.folder.path, precision="bf16").precision) == (
+        "fp32", "bf16", "bf16",
+    )  # fmt: skip
+    expected = model.predict_probabilities(image)
+    assert 0 < np.abs(reduced.predict_probabilities(image) - expected).max() < 0.1
+    assert np.array_equal(reduced.with_precision("fp32").predict_probabilities(image), expected)
+    with pytest.raises(ModelError, match="precision 'fp8': valid: bf16, fp16, fp32, tf32"):
+        model.with_precision("fp8")
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_values_without_a_range_are_an_error(model: TrainedModel, dtype: type) -> None:
     with pytest.raises(DataError, match="the values have no fixed range"):
