@@ -140,8 +140,11 @@ def test_dry_run_prints_the_entry_and_writes_nothing(call: Call, mine: Path) -> 
 
 
 def test_folders_below_the_data_root_are_written_relative_to_it(call: Call, mine: Path) -> None:
+    hint = "the paths are absolute; with --data-root DIR, a folder above the images and masks, the entry is valid on"
+    assert hint in add(call, "--dry-run").out
     output = add(call, "--data-root", "..")
     assert output.code == 0 and f"fcnlab data check mine --data-root {mine.parent}" in output.out
+    assert hint not in output.out
     assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("mine/images", "mine/masks")
 
 

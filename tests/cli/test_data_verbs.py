@@ -138,12 +138,14 @@ def test_statistics_agree_in_table_csv_and_json(fcnlab: Call, camvid: Path, tmp_
     row = {cell[0]: cell[1:] for cell in cells(output)}
     assert row["train"] == ["1", "4", "6", "1", "0.0000 0.0000 0.0000", "0.0000 0.0000 0.0000"]
     assert row["val"][4] == "0.2000 0.2000 0.2000"
-    assert row["sky"] == ["75.00", "1", "1.00", "0.00", "0", "1.00", "0.00", "0", "1.00"]
+    assert row["sky"] == ["75.00", "1", "1.00", "0.00", "0", "0.00", "0"], "only the training split has weights"
     assert row["(ignored)"] == ["25.00"] * 3
     found = json.loads(fcnlab("stats", "camvid", "--json").out)["splits"]
     with (tmp_path / "classes.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert len(written) == 3 * 12
+    assert {row["split"] for row in written if row["weight"]} == {"train"}
+    assert [split["classes"][0]["weight"] for split in found] == [1.0, None, None]
     for split in found:
         assert split["ignored_per_cent"] == 25 and split["distinct_sizes"] == 1
         rows = [row for row in written if row["split"] == split["split"] and row["class"] != "(ignored)"]

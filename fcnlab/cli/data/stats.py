@@ -33,7 +33,7 @@ def stats(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show sizes, colors, class frequencies and weights of each split."""
+    """Show sizes, colors and class frequencies of each split, and the class weights of the training split."""
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
     from fcnlab.runner.commands import format_command
@@ -50,9 +50,11 @@ def stats(
     except DataError as error:
         raise DataError(f"{error}; `{format_command('data check', lab_, name)}` lists all problems") from None
     if csv_file is not None:
-        write_csv(csv_file, [row for split in found for row in _rows(split, dataset.classes)])
+        rows = [row for split in found for row in _rows(split, dataset.classes, trained=split is found[0])]
+        write_csv(csv_file, rows)
     if as_json:
-        print_json({"dataset": name, "splits": [_plain(split, dataset.classes) for split in found]})
+        plain = [_plain(split, dataset.classes, trained=split is found[0]) for split in found]
+        print_json({"dataset": name, "splits": plain})
     else:
         _show(name, found, dataset.classes)
 
@@ -68,22 +70,27 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
         rows.append((split.split, str(split.images), *sizes, mean, std))
     title = f"{name}: images; height and width as min / median / max"
     terminal.print(format_table(headings, rows, terminal.width, numbers=range(1, 7), optional=[4], title=title))
-    columns = [f"{split.split} {what}" for split in found for what in ("%", "images", "weight")]
-    title = f"\n{name}: per cent of all pixels, images with it, median-frequency weight"
+    training, *others = found
+    columns = [f"{training.split} {what}" for what in ("%", "images", "weight")]
+    columns += [f"{split.split} {what}" for split in others for what in ("%", "images")]
+    title = f"\n{name}: per cent of all pixels, images with it, median-frequency weight in training"
     shares: list[tuple[str, ...]] = []
     for label, class_ in enumerate(classes):
-        shares.append((class_, *chain.from_iterable(_format_class(split, label) for split in found)))
-    shares.append((IGNORED, *(cell for split in found for cell in (f"{100 * split.ignored:.2f}", "", ""))))
+        weight = f"{training.weights[label]:.2f}"
+        counts = chain.from_iterable(_format_class(split, label) for split in others)
+        shares.append((class_, *_format_class(training, label), weight, *counts))
+    ignored = chain.from_iterable((f"{100 * split.ignored:.2f}", "") for split in others)
+    shares.append((IGNORED, f"{100 * training.ignored:.2f}", "", "", *ignored))
     numbers = range(1, 1 + len(columns))
-    later = range(len(found) - 1, 0, -1)
-    optional = [3 * split + kind for kind in (3, 2, 1) for split in later]  # weights, images, shares of later splits
+    later = range(len(others) - 1, -1, -1)
+    optional = [4 + 2 * split + kind for kind in (1, 0) for split in later]  # images, then shares of later splits
     headings = ("class", *columns)
     width = terminal.width
     terminal.print(format_table(headings, shares, width, numbers=numbers, optional=optional, title=title))
 
 
-def _format_class(split: SplitStats, label: int) -> tuple[str, str, str]:
-    return f"{100 * split.share[label]:.2f}", str(split.image_counts[label]), f"{split.weights[label]:.2f}"
+def _format_class(split: SplitStats, label: int) -> tuple[str, str]:
+    return f"{100 * split.share[label]:.2f}", str(split.image_counts[label])
 
 
 def _spread(spread: Spread) -> str:
@@ -92,7 +99,7 @@ def _spread(spread: Spread) -> str:
     return f"{spread.min} / {spread.median:g} / {spread.max}"
 
 
-def _plain(split: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
+def _plain(split: SplitStats, classes: tuple[str, ...], *, trained: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -104,12 +111,12 @@ def _plain(split: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
         "mean": split.mean.tolist(),
         "std": split.std.tolist(),
         "ignored_per_cent": 100 * split.ignored,
-        "classes": [row for row in _rows(split, classes) if row["class"] != IGNORED],
+        "classes": [row for row in _rows(split, classes, trained=trained) if row["class"] != IGNORED],
     }
 
 
-def _rows(split: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return one row per class, and one for the ignored pixels."""
+def _rows(split: SplitStats, classes: tuple[str, ...], *, trained: bool) -> list[dict[str, Any]]:
+    """Return one row per class, and one for the ignored pixels; the weights only of the training split."""
     from fcnlab.constants import IGNORE_INDEX
 
     pixels = split.pixels.sum(0)
@@ -121,7 +128,7 @@ def _rows(split: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
             "pixels": int(pixels[label]),
             "per_cent": 100 * float(split.share[label]),
             "images": int(split.image_counts[label]),
-            "weight": float(split.weights[label]),
+            "weight": float(split.weights[label]) if trained else None,
         }
         for label, title in enumerate(classes)
     ]

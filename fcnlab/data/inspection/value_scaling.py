@@ -24,7 +24,7 @@ class ValueScaling:
 
     Attributes:
         image_format: conversion of the images.
-        remedy: how to set another range, such as `pass --value-range 0 {high}`.
+        remedy: instruction that sets another range, such as `pass --value-range 0 {high}`.
         bands: number of images by the description of their bands, if these have 16 bits.
         kinds: number of images of one band by depth and range.
         greatest: greatest value of each of these kinds.
