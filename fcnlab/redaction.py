@@ -35,7 +35,12 @@ _URI_VARIABLE = re.compile(r"(?:^|_)(?:URI|URL|PROXY|ADDRESS|DSN)(?:_|$)")
 _OPEN = r"\\*['\"]"
 _BEFORE_QUOTE = r"(?!\\+['\"])"
 
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+LOGIN = "USER:PASSWORD"
+"""Text in a recommended command in place of the user and password of a URI."""
+
+_USER = re.compile(r"(?<=://)([^\s/?#'\"<>]*)@")
+_DATABASE = re.compile(r"(?:postgresql|mysql|mssql)(?:\+\w+)?://$", re.IGNORECASE)
+_DATABASE_USER = re.compile(r"[\w.%-]+")
 _QUERY = re.compile(
     r"([?&;](?:[\w.%-]*(?:token|secret|password|passwd|signature)|(?:[\w.%-]*[_.-])?(?:api_?key|access_?key|credential"
     rf"|key|pwd|sig|auth))=)(?:{_BEFORE_QUOTE}[^&;\s'\"<>#])+",
@@ -94,7 +99,8 @@ def redact(text: str) -> str:
         text: any text.
 
     Returns:
-        The text without the users and passwords of URIs, and with `***` in place of other secrets.
+        The text without the users and passwords of URIs, and with `***` in place of other secrets. The user of a
+        database is kept if there is no password: servers of databases take no token as a user.
 
     >>> redact("http://alice:s3cr3t@host/api?token=abc was refused")
     'http://host/api?token=*** was refused'
@@ -102,11 +108,32 @@ def redact(text: str) -> str:
     known = {*_remembered, *_list_environment_secrets()}
     for secret in sorted(filter(_is_distinct, known), key=len, reverse=True):
         text = text.replace(secret, "" if secret.endswith("@") else HIDDEN)
-    text = _USER.sub("", text)
+    text = _USER.sub(_remove_user, text)
     text = _ITEM.sub(rf"\g<start>{HIDDEN}", text)
     for pattern in (_QUERY, _PASSWORD, _HEADER):
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return _TOKEN.sub(HIDDEN, text)
+
+
+def _remove_user(found: re.Match[str]) -> str:
+    is_database = _DATABASE.search(found.string[max(0, found.start() - 40) : found.start()]) is not None
+    is_kept = found[1] == LOGIN or (is_database and _DATABASE_USER.fullmatch(found[1]) is not None)
+    return found[0] if is_kept else ""
+
+
+def mask_login(uri: str) -> str:
+    """Return a URI for a recommended command, without secrets: `USER:PASSWORD` shows where they have to be added.
+
+    Args:
+        uri: a URI that may contain `user:password@`.
+
+    >>> mask_login("http://alice:s3cr3t@host/mlflow")
+    'http://USER:PASSWORD@host/mlflow'
+    """
+    shown = redact(uri)
+    scheme, separator, rest = shown.partition("://")
+    has_login = "@" in re.split("[/?#]", rest, maxsplit=1)[0] or shown.count("@") == uri.count("@")
+    return shown if has_login or not separator else f"{scheme}://{LOGIN}@{rest}"
 
 
 def redact_values(value: Any) -> Any:

@@ -26,7 +26,17 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.validation import validate
 from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.lab import Lab
-from fcnlab.redaction import RedactedStream, clean_text, escape_line, get_logger, redact, redact_values, remember_uri
+from fcnlab.redaction import (
+    RedactedStream,
+    clean_text,
+    escape_line,
+    get_logger,
+    mask_login,
+    redact,
+    redact_values,
+    remember_uri,
+)
+from fcnlab.runner.commands import format_command
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.record import Failure
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
@@ -149,12 +159,36 @@ def test_the_traceback_of_a_process_contains_no_secrets() -> None:
         ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
         ("http://h/#/runs?viewStateShareKey=fcnlab-cells", "http://h/#/runs?viewStateShareKey=fcnlab-cells"),
         ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("postgresql://alice@host:5432/db was refused", "postgresql://alice@host:5432/db was refused"),
+        ("mysql+pymysql://alice%40corp@host/db", "mysql+pymysql://alice%40corp@host/db"),
+        ("postgresql://alice:abc@host/db", "postgresql://host/db"),
+        ("postgresql://alice@abc@host/db", "postgresql://host/db"),
+        ("https://abc@host/db", "https://host/db"),
         ("Basic training, a token of 8x8 pixels", "Basic training, a token of 8x8 pixels"),
     ],
 )
 def test_texts_keep_everything_else(text: str, shown: str) -> None:
     assert redact(text) == shown
     assert redact(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        (f"http://alice:{PASSWORD}@host/ml", "http://USER:PASSWORD@host/ml"),
+        (f"postgresql://alice:{PASSWORD}/@@host/db", "postgresql://USER:PASSWORD@host/db"),
+        (f"http://{TOKEN}@host", "http://USER:PASSWORD@host"),
+        ("postgresql://alice@host/db", "postgresql://alice@host/db"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+    ],
+)
+def test_a_recommended_command_shows_where_user_and_password_have_to_be_added(uri: str, shown: str) -> None:
+    lab = Lab.find(Path(), tracking_uri=uri)
+    assert mask_login(uri) == shown
+    command = format_command("report", lab)
+    assert command.split("--tracking-uri ")[1] == shlex.quote(shown)
+    assert redact(command) == command, "it is printed as it is"
 
 
 def test_secrets_are_removed_from_each_text_of_a_value(monkeypatch: pytest.MonkeyPatch) -> None:

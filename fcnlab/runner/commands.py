@@ -19,7 +19,7 @@ from fcnlab.errors import RunError
 from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.paths import relative_to_cwd, resolve_path
-from fcnlab.redaction import redact
+from fcnlab.redaction import mask_login
 from fcnlab.settings import DEFAULT_OPTIONS, TRACKER_VARIABLE, RunOptions
 
 _OPTIONS = {
@@ -61,7 +61,7 @@ def format_command(command: str, lab: Lab, *words: str, file: Path | None = None
 
     Returns:
         The command, with the options that select the lab, its data root and its trackers unless they are the default in
-        the current folder and environment. A URI has no password.
+        the current folder and environment. A URI has `USER:PASSWORD` in place of the user and the password.
     """
     files = [] if file is None else [format_path(file)]
     options = join(list_options(lab, file, _OPTIONS[command]))
@@ -96,7 +96,7 @@ def list_options(lab: Lab, file: Path | None, options: tuple[str, ...]) -> list[
     if lab.data_root is not None and resolve_path(lab.data_root) != usual.data_root:
         values["--data-root"] = str(relative_to_cwd(lab.data_root))
     if lab.tracking_uri not in ("", usual.tracking_uri):
-        values["--tracking-uri"] = redact(lab.tracking_uri)
+        values["--tracking-uri"] = mask_login(lab.tracking_uri)
     trackers = ",".join(lab.trackers) or "none"
     if trackers != (os.environ.get(TRACKER_VARIABLE) or "mlflow"):
         values["--tracker"] = trackers
