@@ -28,7 +28,7 @@ _ENTRIES = {
     "recipes": "# Added by this lab; `fcnlab registry show recipe standard` shows one to start from.\n",
 }
 
-_IGNORED = "/runs/\n/mlflow.db*\n/mlartifacts/\n/tensorboard/\n/.fcnlab/\n"
+_IGNORED = "/runs/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/tensorboard/\n/.fcnlab/\n"
 
 
 def init(

@@ -37,6 +37,7 @@ def ui(
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.commands import format_command
+    from fcnlab.tracking.database import check_connection
     from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve
     from fcnlab.tracking.store import check_database, find_database, is_installed
 
@@ -54,6 +55,7 @@ def ui(
         raise TrackingError(f"{uri}: nothing is recorded yet; run a grid first: {command}")
     if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
+    check_connection(uri)
     refuse_taken_port(host, port)
     try:
         with serve(uri, host, port, lab_.state / "mlflow-ui.log") as server:

@@ -13,13 +13,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
 from fcnlab.errors import TrackingError
 from fcnlab.paths import exists
-from fcnlab.redaction import redact
+from fcnlab.redaction import mask_login, redact
+from fcnlab.tracking.database import check_connection, is_database
 from fcnlab.tracking.names import shorten_experiment_name
 from fcnlab.tracking.relocate import relocate_artifacts
 
@@ -46,6 +47,8 @@ LONGEST_PATH = 497
 """Bytes of the longest path of a database: SQLite opens 504, and a store is created as `.<name>.draft`."""
 
 _SQLITE = "sqlite:///"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 _ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 
@@ -117,7 +120,7 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
         A client of the store.
 
     Raises:
-        TrackingError: see `check_database`.
+        TrackingError: see `check_database` and `check_connection`.
     """
     check_database(uri)
     for logger in ("mlflow", "alembic"):
@@ -128,6 +131,7 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
 
     file = find_database(uri)
     if file is None:
+        check_connection(uri)
         return MlflowClient(uri)
     # Two processes that create the schema at the same time would corrupt the store.
     with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
@@ -190,7 +194,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
         client: client of the store.
         name: name of the experiment; a database stores a long one shortened.
         uri: tracking URI of the store.
-        artifacts: folder for the files of a SQLite store.
+        artifacts: folder for the files of a store that is a database; a server stores files itself.
 
     Returns:
         The id.
@@ -201,7 +205,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
     experiment = _find_experiment(client, name, uri)
     if experiment is not None:
         return experiment
-    local = (artifacts / name).as_uri() if artifacts is not None and uri.startswith("sqlite:") else None
+    local = (artifacts / name).as_uri() if artifacts is not None and is_database(uri) else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(shorten_experiment_name(name), artifact_location=local, tags=tags))
@@ -223,15 +227,29 @@ def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:
 
 def _describe_deleted(uri: str, name: str, experiment: str) -> str:
     """Return an error with the commands that restore a deleted experiment or free its name, one line per command."""
-    mlflow = f"MLFLOW_TRACKING_URI={quote(uri)} mlflow"
+    shown = mask_login(uri)
+    mlflow = f"MLFLOW_TRACKING_URI={quote(shown)} mlflow"
     lines = [
         f"{uri}: the experiment '{name}' is deleted",
         f"restore it: {mlflow} experiments restore -x {experiment}",
     ]
     if not uri.startswith(("http://", "https://")):  # a server deletes its files where it runs
-        remove = f"{mlflow} gc --backend-store-uri {quote(uri)} --experiment-ids {experiment}"
+        remove = f"{mlflow} gc --backend-store-uri {quote(shown)} --experiment-ids {experiment}"
         lines.append(f"or delete it permanently: {remove}")
     return redact("\n".join(lines))
+
+
+def find_local_folder(location: str) -> Path | None:
+    """Return the folder of an address of artifacts.
+
+    Args:
+        location: address of the artifacts of an experiment or a run.
+
+    Returns:
+        The folder, which need not exist on this machine; None for another kind of address.
+    """
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else Path(location) if parts.scheme == "" else None
 
 
 def check_experiment(uri: str, name: str, artifacts: Path) -> None:
@@ -247,6 +265,32 @@ def check_experiment(uri: str, name: str, artifacts: Path) -> None:
     """
     with convert_errors(uri):
         _find_experiment(open_client(uri, artifacts), name, uri)
+
+
+_REASONS = (
+    (
+        r"error code 401 != 200|\b401 Client Error",
+        "the server refuses the user or the token (error 401); set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    ),
+    (
+        r"error code 403 != 200.*Invalid Host header",
+        "the server does not accept its name in this address (error 403); start it with --allowed-hosts NAME:PORT",
+    ),
+    (
+        r"error code 403 != 200|\b403 Client Error",
+        "this user or token has no permission (error 403); if the experiment belongs to another user, ask for the "
+        "permission EDIT, or rename the grid file to publish to an experiment of its own",
+    ),
+    (
+        r"error code 404 != 200|\b404 Client Error",
+        "nothing of MLflow is at this address (error 404); add the path of the server's pages, such as "
+        "http://HOST:PORT/mlflow",
+    ),
+    (r"timed out", "the server does not answer in time"),
+    (r"Max retries exceeded", "the server cannot be reached"),
+)
+"""Descriptions of errors of a server, by patterns of their messages; the first that matches."""
 
 
 @contextmanager
@@ -266,23 +310,20 @@ def convert_errors(uri: str) -> Iterator[None]:
         raise TrackingError(f"{uri}: MLflow store: another process holds {error.lock_file}; try again") from None
     except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         # Without the cause, whose traceback would print the URI with its password.
-        raise TrackingError(f"{uri}: MLflow store: {_describe(error)}") from None
+        raise TrackingError(f"{uri}: MLflow store: {_describe(error, uri)}") from None
 
 
-def _describe(error: Exception) -> str:
-    """Return the reason of an error of the store in one line."""
+def _describe(error: Exception, uri: str) -> str:
+    """Return the reason of an error of the store, and what helps, in one line."""
     text = redact(str(error)).strip()
     answer = re.search(r"too many (\d+) error responses", text)
     if answer is not None:
         return f"the server answers with error {answer[1]}"
-    refused = re.search(r"error code (401|403) != 200|\b(401|403) Client Error", text)
-    if refused is not None:
-        credentials = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        return f"the server refuses the user or the token (error {refused[1] or refused[2]}); {credentials}"
-    if "timed out" in text:
-        return "the server does not answer in time"
-    if "Max retries exceeded" in text:
-        return "the server cannot be reached"
+    for pattern, reason in _REASONS:
+        if re.search(pattern, text, re.DOTALL):
+            return reason
+    if "unsupported URI" in text or "maintenance mode" in text:
+        return _describe_kind(uri)
     strange = re.search(r"not in a valid JSON format. Response body: '(.{,60})", text)
     if strange is not None:
         return f"the server does not answer as MLflow does, but with '{strange[1]}'; check its address and your login"
@@ -290,3 +331,15 @@ def _describe(error: Exception) -> str:
         return "the server does not answer as MLflow does; check its address and your login"
     lines = [line for line in text.splitlines() if not line.startswith("(raised as a result of")]  # of SQLAlchemy
     return next(iter(lines), type(error).__name__)[:300]
+
+
+def _describe_kind(uri: str) -> str:
+    """Return what to set instead of a URI that MLflow does not accept."""
+    if re.match(r"[\w.-]+(:\d+)?(/|$)", uri) and ":" in uri:
+        return f"this is no URI; write http://{uri}"
+    if _SCHEME.match(uri) and not uri.startswith("file:"):
+        return "MLflow has no such kind of store; valid: http://, https://, sqlite:///, postgresql://, mysql://"
+    return (
+        "MLflow does not write to folders any more; set sqlite:///PATH/mlflow.db, to which `mlflow migrate-filestore` "
+        "copies the runs, or MLFLOW_ALLOW_FILE_STORE=true"
+    )
