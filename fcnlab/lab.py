@@ -100,7 +100,7 @@ class Lab:
 
     @property
     def state(self) -> Path:
-        """State that drivers share; it can be deleted while no driver runs."""
+        """State that drivers share; it can be deleted while no driver runs, but the lab has a new id in MLflow then."""
         return self.root / ".fcnlab"
 
     @property

@@ -126,6 +126,8 @@ def report(
     for folder in folders:
         typer.echo(f"report: {folder / 'report.html'}", err=output != "terminal")
     for grid, tracker in zip(grids, trackers, strict=True):
+        for remark in tracker.remarks:
+            typer.echo(remark, err=True)
         if tracker.error is not None:
             show_not_published([tracker.error], grid, lab_)
     report_damage(*plans)

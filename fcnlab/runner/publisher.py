@@ -22,6 +22,7 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.tracker_thread import Call, OpenTracker, TrackerThread
 from fcnlab.runner.trackers import open_selected_tracker, track_grid
 from fcnlab.tracking.base import TrackedTrial, Tracker
+from fcnlab.tracking.lab_id import read_lab_id
 from fcnlab.tracking.published_report import read_report_digest
 from fcnlab.tracking.store import import_client, is_installed
 from fcnlab.tracking.tracker import MlflowTracker
@@ -79,6 +80,11 @@ class OptionalTracker:
         self.error = error
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """Remarks of the tracker for the user, one line per remark."""
+        return self._tracker.remarks if self._tracker is not None else ()
+
+    @property
     def has_pages(self) -> bool:
         """True if the store is a server with pages of runs, to which a report links."""
         return self._uses_mlflow and format_runs_page(self._lab.tracking_uri, "") != ""
@@ -89,7 +95,9 @@ class OptionalTracker:
         Args:
             digest: digest of the report.
         """
-        return self._uses_mlflow and read_report_digest(self._lab.tracking_uri, self._grid.name) == digest
+        if not self._uses_mlflow:
+            return False
+        return read_report_digest(self._lab.tracking_uri, self._grid.name, read_lab_id(self._lab.state)) == digest
 
     def call(self, function: Callable[[MlflowTracker | None], T]) -> T:
         """Call a function with the tracker; after an error of the store again, and from then on, with None.
@@ -136,6 +144,7 @@ class Publisher:
         self._trackers = [TrackerThread(name, partial(self._open, name), self._list_ended) for name in lab.trackers]
         self._running: dict[str, _Running] = {}
         self._reported: set[str] = set()
+        self._remarks: dict[str, bool] = {}  # remarks of the trackers, and whether they are reported
         self._is_publishing = False
 
     @property
@@ -163,6 +172,12 @@ class Publisher:
         return self._is_publishing
 
     def _open(self, name: str) -> Tracker:
+        tracker = self._start_tracker(name)
+        for remark in tracker.remarks:
+            self._remarks.setdefault(remark, False)
+        return tracker
+
+    def _start_tracker(self, name: str) -> Tracker:
         keys = {planned.key for planned in self._plan.trials}
         if self._grid.name != SINGLE_TRIALS:
             return open_selected_tracker(name, self._grid, self._lab, keys)
@@ -177,7 +192,10 @@ class Publisher:
                 yield partial(self._publish, planned, self._describe(planned))
 
     def report(self) -> None:
-        """Report each tracker for which publishing is deferred now, and each that publishes again."""
+        """Report the trackers for which publishing is deferred now, those that publish again, and their remarks."""
+        for remark in [text for text, is_reported in list(self._remarks.items()) if not is_reported]:
+            self._remarks[remark] = True
+            self._reporter.on_remark(remark)
         deferred = self.deferred
         for name in deferred.keys() - self._reported:
             self._reporter.on_publishing_deferred(deferred[name])

@@ -78,7 +78,12 @@ class Tracker(ABC):
 
     Each method raises `TrackingError` if it cannot write. Publishing then ends for this driver, trials continue, and
     the next `fcnlab grid run` or `fcnlab grid sync` publishes what is missing.
+
+    Attributes:
+        remarks: remarks for the user on what `start_grid` has found, one line per remark.
     """
+
+    remarks: Sequence[str] = ()
 
     @abstractmethod
     def __init__(self, grid: TrackedGrid) -> None:

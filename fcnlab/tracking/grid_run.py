@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fcnlab.tracking.base import TrackedGrid
 from fcnlab.tracking.fields import NOTE, clean_run_name, clean_tag
+from fcnlab.tracking.lab_id import TAG as LAB_TAG
 from fcnlab.tracking.names import MAX_USER
 from fcnlab.trial.commit import find_commit
 
@@ -46,19 +47,25 @@ def describe_origin(grid: TrackedGrid) -> dict[str, str]:
     return tags
 
 
-def create_grid_run(client: MlflowClient, experiment: str, grid: TrackedGrid) -> str:
+def create_grid_run(client: MlflowClient, experiment: str, grid: TrackedGrid, lab: str) -> str:
     """Create the run of a grid.
 
     Args:
         client: client of the store.
         experiment: id of the grid's experiment.
         grid: the grid.
+        lab: id of its lab.
 
     Returns:
         Id of the run.
     """
     note = f"{grid.question}\n\n{NOTE}"
-    tags = {"fcnlab.role": "grid", "mlflow.runName": clean_run_name(grid.name), "mlflow.note.content": clean_tag(note)}
+    tags = {
+        "fcnlab.role": "grid",
+        LAB_TAG: lab,
+        "mlflow.runName": clean_run_name(grid.name),
+        "mlflow.note.content": clean_tag(note),
+    }
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 

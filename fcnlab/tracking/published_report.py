@@ -13,6 +13,7 @@ from pathlib import Path
 from fcnlab.atomic_file import is_temporary
 from fcnlab.paths import is_file
 from fcnlab.tracking.grid_run import BestCell
+from fcnlab.tracking.lab_id import TAG as LAB_TAG
 from fcnlab.tracking.names import shorten_experiment_name
 from fcnlab.tracking.store import find_database
 
@@ -23,7 +24,8 @@ _QUERY = """
 select tags.value from experiments
 join runs on runs.experiment_id = experiments.experiment_id and runs.lifecycle_stage = 'active'
 join tags on tags.run_uuid = runs.run_uuid and tags.key = ?
-where experiments.name = ? and experiments.lifecycle_stage = 'active'
+left join tags as labs on labs.run_uuid = runs.run_uuid and labs.key = ?
+where experiments.name = ? and experiments.lifecycle_stage = 'active' and (labs.value is null or labs.value = ?)
 """
 
 
@@ -57,12 +59,13 @@ def digest_report(folder: Path, text: str, best: BestCell | None) -> str:
     return digest.hexdigest()
 
 
-def read_report_digest(uri: str, grid: str) -> str | None:
-    """Return the digest of the report that the run of a grid has.
+def read_report_digest(uri: str, grid: str, lab: str | None) -> str | None:
+    """Return the digest of the report that a lab's run of a grid has.
 
     Args:
         uri: tracking URI of the store.
         grid: name of the grid.
+        lab: id of the lab; None if it has none.
 
     Returns:
         The digest; None if there is none, or if it cannot be read without MLflow: the store is not a SQLite file, is
@@ -71,9 +74,10 @@ def read_report_digest(uri: str, grid: str) -> str | None:
     file = find_database(uri)
     if file is None:
         return None
+    name = shorten_experiment_name(f"fcnlab/{grid}")
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as store:
-            rows = store.execute(_QUERY, (TAG, shorten_experiment_name(f"fcnlab/{grid}"))).fetchall()
+            rows = store.execute(_QUERY, (TAG, LAB_TAG, name, lab)).fetchall()
     except sqlite3.Error:
         return None
     return str(rows[0][0]) if len(rows) == 1 else None

@@ -1,8 +1,12 @@
 """The MLflow experiment of a grid: one parent run for the grid, one child run per trial.
 
-Only one driver of a grid writes. Each record is published exactly once: the tag `fcnlab.published` of a child run holds
-the time at which its record ended, the status of the run is written last, and data that an interrupted publication has
-already written is not written again.
+Several labs may have a grid of one name in one store. Each lab has a parent run and child runs of its own, which have
+its id as a tag, and writes to these only; runs without the tag, of earlier versions, belong to the first lab that
+publishes.
+
+Only one driver of a grid in a lab writes. Each record is published exactly once: the tag `fcnlab.published` of a child
+run holds the time at which its record ended, the status of the run is written last, and data that an interrupted
+publication has already written is not written again.
 """
 
 from __future__ import annotations
@@ -12,22 +16,27 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnlab.errors import TrackingError
-from fcnlab.paths import is_file
+from fcnlab.console import format_count
+from fcnlab.errors import TrackingError, list_some
+from fcnlab.paths import exists, is_file
 from fcnlab.redaction import clean_text
 from fcnlab.tracking import published_report, view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, clean_run_name, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
+from fcnlab.tracking.lab_id import TAG as LAB_TAG
+from fcnlab.tracking.lab_id import ensure_lab_id, read_lab_id
 from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
-from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
+from fcnlab.tracking.store import convert_errors, find_local_folder, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun, end_run, upload_files
 from fcnlab.trial.record import EpochRecord, Record
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from torch import nn
+
+_GRID_RUNS = "tags.`fcnlab.role` = 'grid'"
 
 MODEL = "model"
 """Name of a trial's model among the artifacts of its run."""
@@ -58,17 +67,39 @@ class MlflowTracker(Tracker):
             artifacts = grid.lab.artifacts
             self._client = open_client(self._uri, artifacts)
             self._experiment = open_experiment(self._client, f"fcnlab/{grid.name}", self._uri, artifacts)
+            self._lab_id = read_lab_id(grid.lab.state)
             runs = [(run.data.tags["fcnlab.key"], TrialRun.restore(run)) for run in reversed(self._search_trials())]
-            self._runs = dict(sorted(runs, key=lambda pair: pair[1].published is not None))
+            runs.sort(key=lambda pair: pair[1].published is not None)
+            self._has_published = any(run.published is not None for _, run in runs)
+            self._runs = {key: run for key, run in runs if self._is_own(run.lab)}
+            self._elsewhere = {key: run for key, run in runs if not self._is_own(run.lab) and run.is_finished}
 
     @property
     def experiment_id(self) -> str:
         """The id of the experiment."""
         return self._experiment
 
+    def _is_own(self, lab: str | None) -> bool:
+        """Return whether a run with this id of a lab is of this lab; runs of earlier versions have none."""
+        return lab is None or lab == self._lab_id
+
+    def _ensure_lab_id(self) -> str:
+        if self._lab_id is None:
+            try:
+                self._lab_id = ensure_lab_id(self._grid.lab.state)
+            except OSError as error:
+                raise TrackingError(f"{self._grid.lab.state}: the id of the lab cannot be written: {error}") from None
+        return self._lab_id
+
     def list_trials(self) -> list[dict[str, Any]]:
-        """Return the runs of all trials, newest first, as dicts with run_id, status, params, metrics and tags."""
+        """Return the runs of all trials as dicts with run_id, status, params, metrics and tags.
+
+        Returns:
+            The finished runs of this lab, those of other labs, then the other runs of this lab and of others: the
+            first one with the key of a trial is the one that a report shows. Each group is sorted, newest first.
+        """
         with convert_errors(self._uri):
+            runs = sorted(self._search_trials(), key=self._rank)
             return [
                 {
                     "run_id": run.info.run_id,
@@ -77,8 +108,12 @@ class MlflowTracker(Tracker):
                     "metrics": dict(run.data.metrics),
                     "tags": dict(run.data.tags),
                 }
-                for run in self._search_trials()
+                for run in runs
             ]
+
+    def _rank(self, run: Run) -> tuple[bool, bool]:
+        restored = TrialRun.restore(run)
+        return not restored.is_finished, not self._is_own(restored.lab)
 
     def start_grid(self, keys: Collection[str]) -> None:
         """Write the grid's run, save the experiment's chart view, mark the trials that it shows, and name their runs.
@@ -88,12 +123,20 @@ class MlflowTracker(Tracker):
         """
         with convert_errors(self._uri):
             parent = self._find_parent()
-            self._origin = describe_origin(self._grid)
+            self._origin = describe_origin(self._grid) | {LAB_TAG: self._ensure_lab_id()}
+            others = self._find_other_labs()
+            if others and self._grid.is_complete:  # single trials of all labs are in one experiment
+                self._add_remark(_describe_other_labs(self._grid, others))
+            if self._has_published:
+                self._check_location(str(self._client.get_experiment(self._experiment).artifact_location))
             update_grid_run(self._client, parent, self._grid, self._origin)
             if is_file(self._grid.file):
                 self._open_repository(self._client.get_run(parent).info.artifact_uri).log_artifact(str(self._grid.file))
-            self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view())
+            self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view(by_lab=bool(others)))
             for key, run in self._runs.items():
+                if run.lab is None:
+                    run.lab = self._ensure_lab_id()
+                    self._client.set_tag(run.run_id, LAB_TAG, run.lab)
                 if run.parent != parent:  # that was deleted
                     run.parent = parent
                     self._client.set_tag(run.run_id, "mlflow.parentRunId", parent)
@@ -102,6 +145,22 @@ class MlflowTracker(Tracker):
                     run.current = is_current
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
                 self._rename_run(run)
+
+    def _add_remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks = (*self.remarks, text)
+
+    def _check_location(self, location: str, *, is_run: bool = False) -> None:
+        """Add a remark if the files of the experiment or of a run are in a folder of another machine."""
+        folder = find_local_folder(location)
+        if folder is None or folder.is_relative_to(self._grid.lab.artifacts) or exists(folder):
+            return
+        shown = folder.parent.parent if is_run else folder  # one remark for all runs: <experiment>/<run>/artifacts
+        self._add_remark(
+            f"files of the MLflow experiment fcnlab/{self._grid.name} are missing here, since {shown} is a folder of "
+            "another machine; their counts and images are not in the report. A server avoids this: "
+            "`mlflow server --serve-artifacts`"
+        )
 
     def _rename_run(self, run: TrialRun) -> None:
         """Name the run of an earlier driver by the present display name of its cell."""
@@ -113,15 +172,25 @@ class MlflowTracker(Tracker):
             self._client.update_run(run.run_id, name=name)
 
     def _find_parent(self) -> str:
-        """Return the id of the grid's run, and create the run if it does not exist."""
+        """Return the id of this lab's run of the grid, and create the run if it does not exist."""
         if self._parent is None:
-            runs = self._search("tags.`fcnlab.role` = 'grid'")
-            run = str(runs[0].info.run_id) if runs else create_grid_run(self._client, self._experiment, self._grid)
-            self._parent = run
+            lab = self._ensure_lab_id()
+            runs = [run for run in self._search(_GRID_RUNS) if self._is_own(run.data.tags.get(LAB_TAG))]
+            runs.sort(key=lambda run: LAB_TAG not in run.data.tags)
+            self._parent = (
+                str(runs[0].info.run_id) if runs else create_grid_run(self._client, self._experiment, self._grid, lab)
+            )
         return self._parent
+
+    def _find_other_labs(self) -> dict[str, str]:
+        """Return the users of the other labs with a run of this grid, by the ids of the labs."""
+        tags = [run.data.tags for run in self._search(_GRID_RUNS)]
+        return {one[LAB_TAG]: one.get("mlflow.user", "") for one in tags if not self._is_own(one.get(LAB_TAG))}
 
     def is_published(self, record: Record) -> bool:
         """Return whether a record is published, or a finished one of the same trial from another lab.
+
+        The one of another lab does not count if this lab has started to publish the trial to a run of its own.
 
         Args:
             record: record of a trial.
@@ -130,10 +199,12 @@ class MlflowTracker(Tracker):
             True if the record need not be published.
         """
         run = self._runs.get(record.key)
-        return run is not None and run.published is not None and (run.published == record.ended or run.finished)
+        if run is None:
+            return record.key in self._elsewhere
+        return run.published is not None and (run.published == record.ended or run.finished)
 
     def start_trial(self, trial: TrackedTrial) -> None:
-        """Create the run of a trial, or continue the run of an interrupted driver.
+        """Create the run of a trial, or continue the run of an interrupted driver of this lab.
 
         A run whose record a retry replaces, or whose epochs a restart has discarded, is kept, but superseded.
         The parameters of the run are written with its first metrics.
@@ -222,7 +293,7 @@ class MlflowTracker(Tracker):
     def _delete_repeated_runs(self, parent: str, started: int) -> None:
         """Delete the empty runs that a client created twice, because it did not receive the answer to its request.
 
-        Both have the start in the request. An empty run with another start can be that of a driver in another lab.
+        Both have the start in the request. An empty run with another start can be that of another driver of the lab.
 
         Args:
             parent: id of the grid's run.
@@ -231,6 +302,8 @@ class MlflowTracker(Tracker):
         kept = {parent, *(run.run_id for run in self._runs.values())}
         for run in self._search("attributes.status = 'RUNNING'"):
             tags, run_id, start = run.data.tags, str(run.info.run_id), int(run.info.start_time)
+            if not self._is_own(tags.get(LAB_TAG)):
+                continue
             if tags.get("fcnlab.role") == "grid":
                 is_repeated = start == started and "mlflow.source.name" not in tags
             else:
@@ -251,7 +324,7 @@ class MlflowTracker(Tracker):
         Returns:
             False if the run already has a model.
         """
-        run = self._runs[key]
+        run = self._find_run(key)
         with convert_errors(self._uri):
             if any(item.path == MODEL for item in self._client.list_artifacts(run.run_id)):
                 return False
@@ -271,9 +344,13 @@ class MlflowTracker(Tracker):
         Returns:
             The number of the version; None if the newest version is this model.
         """
-        run = self._runs[key]
+        run = self._find_run(key)
         with convert_errors(self._uri):
             return register_version(self._client, name, run.run_id, f"{run.artifact_uri}/{MODEL}", tags)
+
+    def _find_run(self, key: str) -> TrialRun:
+        """Return the run to which the record of a trial is published, which can be that of another lab."""
+        return self._runs[key] if key in self._runs else self._elsewhere[key]
 
     def log_report(self, folder: Path, text: str, best: BestCell | None) -> None:
         """Upload the files of a report to the grid's run.
@@ -303,10 +380,13 @@ class MlflowTracker(Tracker):
             into: folder for the download.
 
         Returns:
-            Path of the download; None if the run has no such artifact.
+            Path of the download; None if the run has no such artifact, or its files are on another machine, which is
+            a remark then.
         """
         with convert_errors(self._uri):
-            repository = self._open_repository(self._client.get_run(run_id).info.artifact_uri)
+            location = self._client.get_run(run_id).info.artifact_uri
+            self._check_location(location, is_run=True)
+            repository = self._open_repository(location)
             if not any(item.path == artifact for item in repository.list_artifacts()):
                 return None
             return Path(repository.download_artifacts(artifact, str(into)))
@@ -338,6 +418,7 @@ class MlflowTracker(Tracker):
         parent = self._find_parent()
         tags = {
             **self._origin,
+            LAB_TAG: self._ensure_lab_id(),
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
             "fcnlab.restarts": str(trial.restarts),
@@ -354,4 +435,20 @@ class MlflowTracker(Tracker):
         started = int(trial.started * 1000)
         info = self._client.create_run(self._experiment, started, cleaned).info
         run_id, artifacts = str(info.run_id), str(info.artifact_uri)
-        return TrialRun(run_id, artifacts, started, 0, trial.restarts, current=True, parent=parent)
+        return TrialRun(run_id, artifacts, started, 0, trial.restarts, current=True, parent=parent, lab=self._lab_id)
+
+
+def _describe_other_labs(grid: TrackedGrid, others: Mapping[str, str]) -> str:
+    """Return the remark on the runs of other labs.
+
+    Args:
+        grid: the grid.
+        others: users by the ids of their labs.
+    """
+    users = sorted(set(filter(None, others.values())))
+    labs = format_count(len(others), "other lab")
+    whose = f" (of {list_some(users, 3)})" if users else ""
+    return (
+        f"the MLflow experiment fcnlab/{grid.name} also has runs of {labs}{whose}, which are kept as they are; rename "
+        "the grid file to publish to an experiment of its own"
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcnlab.config.trial import Trial
 from fcnlab.paths import exists, is_folder
 from fcnlab.tracking.fields import clean_tag, extract_params, extract_points
+from fcnlab.tracking.lab_id import TAG as LAB_TAG
 from fcnlab.tracking.names import MAX_DATASET_NAME
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
@@ -50,6 +51,7 @@ class TrialRun:
         pending_params: trial and axes, until its parameters are written.
         published: end of the record that is published.
         finished: whether the published record is of a finished trial.
+        lab: id of the lab that publishes to it; None for a run of an earlier version of fcnlab.
     """
 
     run_id: str
@@ -67,6 +69,12 @@ class TrialRun:
     pending_params: tuple[Trial, Mapping[str, str]] | None = None
     published: str | None = None
     finished: bool = False
+    lab: str | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """True if it has the record of a finished trial."""
+        return self.published is not None and self.finished
 
     @classmethod
     def restore(cls, run: Run) -> TrialRun:
@@ -88,6 +96,7 @@ class TrialRun:
             params=frozenset(run.data.params) if published is None else frozenset(),
             published=published,
             finished=run.info.status == "FINISHED",
+            lab=tags.get(LAB_TAG),
         )
 
     def take_new_epochs(self, client: MlflowClient, epochs: Sequence[EpochRecord]) -> list[EpochRecord]:

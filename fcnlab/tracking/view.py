@@ -13,6 +13,8 @@ import zlib
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from fcnlab.tracking.lab_id import TAG as LAB_TAG
+
 VIEW = "fcnlab-cells"
 """Id of the view. Saving it again replaces it."""
 
@@ -25,8 +27,14 @@ BARS = ("miou", "pixel_acc", "cost/gmacs", "cost/train_seconds")
 LINES = ("val/miou", "train/loss")
 
 
-def encode_view() -> str:
-    """Return the value of the tag: bar charts of metrics and cost per cell, and curves with their spread over seeds."""
+def encode_view(*, by_lab: bool = False) -> str:
+    """Return the value of the tag: bar charts of metrics and cost per cell, and curves with their spread over seeds.
+
+    Args:
+        by_lab: show the cells of each lab separately, for an experiment of several labs: their cells with the same
+            label may differ.
+    """
+    tags = ("fcnlab.cell", LAB_TAG) if by_lab else ("fcnlab.cell",)
     section = "fcnlab-metrics"
     charts = [_bar(metric, section) for metric in BARS] + [_line(metric, section) for metric in LINES]
     page = {
@@ -52,7 +60,10 @@ def encode_view() -> str:
         "isAccordionReordered": True,  # otherwise sections are sorted by their names
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "fcnlab.cell"}]},
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
+        },
         "groupsExpanded": {},
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }

@@ -13,6 +13,7 @@ from fcnlab.runner import publisher
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.runner.run import sync_grid
+from fcnlab.tracking.lab_id import read_lab_id
 from fcnlab.tracking.published_report import read_report_digest
 from fcnlab.tracking.store import open_client
 from fcnlab.tracking.tracker import MlflowTracker
@@ -37,13 +38,13 @@ def test_only_a_changed_report_is_uploaded(tmp_path: Path, monkeypatch: pytest.M
         return tracker
 
     assert report().error is None and len(opened) == 1
-    digest = read_report_digest(lab.tracking_uri, grid.name)
+    digest = read_report_digest(lab.tracking_uri, grid.name, read_lab_id(lab.state))
     assert digest is not None
     assert report().error is None and len(opened) == 1, "the run has it"
 
     grid.path.write_text(grid.path.read_text().replace("Does it run?", "Does it run again?"))
     assert report().error is None and len(opened) == 2
-    assert read_report_digest(lab.tracking_uri, grid.name) not in (None, digest)
+    assert read_report_digest(lab.tracking_uri, grid.name, read_lab_id(lab.state)) not in (None, digest)
     client = open_client(lab.tracking_uri)
     experiment = client.get_experiment_by_name(f"fcnlab/{grid.name}")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`fcnlab.role` = 'grid'")
@@ -59,6 +60,6 @@ def test_a_store_that_cannot_be_read_has_no_report(tmp_path: Path, content: byte
     store = tmp_path / "my store#1.db"
     if content is not None:
         store.write_bytes(content)
-    assert read_report_digest(f"sqlite:///{store}", "question") is None
+    assert read_report_digest(f"sqlite:///{store}", "question", None) is None
     assert store.exists() == (content is not None), "it is not created"
-    assert read_report_digest("http://127.0.0.1:9", "question") is None
+    assert read_report_digest("http://127.0.0.1:9", "question", None) is None
