@@ -493,3 +493,9 @@ def test_a_missing_gpu_is_an_error_where_one_is_requested(
     result = fcnlab(*words, write_grid(tmp_path, SMOKE), "--device", "cuda")
     refused(result, "--device cuda: this machine shows no NVIDIA GPU")
     assert not list(tmp_path.glob("runs/*/record.json")), "no trial has failed"
+
+
+def test_a_new_lab_ignores_the_files_of_mlflow(fcnlab: Call, tmp_path: Path) -> None:
+    assert fcnlab("init", "mylab").code == 0
+    ignored = (tmp_path / "mylab/.gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"/mlflow.db*", "/mlartifacts/", "/mlruns/", "/.fcnlab/"} <= set(ignored)
