@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
 from fcnlab.config.grid.display_names import Names
+from fcnlab.constants import Bold
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
@@ -30,7 +31,7 @@ from fcnlab.report.report import Report, make_report
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.classes import collect_class_results, make_class_table
-from fcnlab.report.tables.export import to_csv, to_values
+from fcnlab.report.tables.export import TextFormat, to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_markdown
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
@@ -181,9 +182,10 @@ def test_decimals_and_bold_cells_are_chosen_in_every_format(made: tuple[Report, 
     report, _ = made
     miou, std = (100 * row(report, "fcn8s")[name] for name in ("miou", "miou_std"))
     columns = ["miou", "delta", "miou_range", "delta_std"]
+    formats: tuple[TextFormat, ...] = ("text", "markdown", "html")
     for decimals in (0, 3):
         spread = f"{miou:.{decimals}f} ± {std:.{decimals}f}"
-        for text_format in ("text", "markdown", "html"):
+        for text_format in formats:
             assert spread in report.table(columns=columns, decimals=decimals, format=text_format)
         latex = report.table(columns=columns, decimals=decimals, format="latex")
         assert spread.replace(" ± ", r"\,$\pm$\,") in latex
@@ -192,7 +194,8 @@ def test_decimals_and_bold_cells_are_chosen_in_every_format(made: tuple[Report, 
         assert digits == {decimals}
     assert report.table(decimals=3, format="csv") == report.table(format="csv")
     mean = f"{miou:.1f} ± {std:.1f}"
-    for bold, marked in (("tied", 1), ("max", 1), ("none", 0)):
+    choices: tuple[tuple[Bold, int], ...] = (("tied", 1), ("max", 1), ("none", 0))
+    for bold, marked in choices:
         assert report.table(bold=bold, format="markdown").count("**") == 2 * marked
         assert report.table(bold=bold, format="html").count("<strong>") == marked
         assert (f"**{mean}**" in report.table(bold=bold, format="markdown")) == bool(marked)
@@ -206,7 +209,8 @@ def test_only_the_highest_mean_is_bold_on_request(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, right={"fcn32s": 0.70, "fcn16s": 0.701, "fcn8s": 0.5})
     report = make_report(make_plan(grid, lab), lab, None)
     assert report.table(format="markdown").count("**") == 4, "fcn32s does not differ significantly from fcn16s"
-    for bold, note in (("max", "Bold: the highest mean mIoU."), ("none", "")):
+    notes: tuple[tuple[Bold, str], ...] = (("max", "Bold: the highest mean mIoU."), ("none", ""))
+    for bold, note in notes:
         marked = report.mark(bold)
         assert marked.table(bold=bold, format="markdown").count("**") == (2 if note else 0)
         assert [line for line in marked.footnotes if line.startswith("Bold")] == ([note] if note else [])
