@@ -40,11 +40,10 @@ def describe_confusions(pixels: NDArray[np.int64], classes: Sequence[str], most:
     """
     labeled = pixels.sum(1).astype(np.float64)
     shares = 100 * divide(pixels.astype(np.float64), np.broadcast_to(labeled[:, None], pixels.shape))
-    rows = []
-    for label in np.flatnonzero(labeled):
-        others = [
-            other for other in np.argsort(-pixels[label], kind="stable") if other != label and pixels[label, other]
-        ]
+    rows: list[tuple[str, ...]] = []
+    for label in np.flatnonzero(labeled).tolist():
+        by_pixels: list[int] = np.argsort(-pixels[label], kind="stable").tolist()
+        others = [other for other in by_pixels if other != label and pixels[label, other]]
         predicted = ", ".join(f"{classes[other]} {shares[label, other]:.1f}" for other in others[:most])
         share = 100 * labeled[label] / labeled.sum()
         rows.append((classes[label], f"{share:.1f}", f"{shares[label, label]:.1f}", predicted or "–"))
