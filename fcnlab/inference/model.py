@@ -84,7 +84,7 @@ class TrainedModel:
         """
         if precision not in get_args(Precision):
             raise ModelError(f"precision '{precision}': {nearest(precision, get_args(Precision))}")
-        changes = {"precision": precision, "recorded_precision": {}}
+        changes: dict[str, Any] = {"precision": precision, "recorded_precision": {}}
         return TrainedModel(self.network, self.description.model_copy(update=changes), self.device)
 
     def __repr__(self) -> str:

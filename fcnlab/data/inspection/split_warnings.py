@@ -80,11 +80,12 @@ def use_palette_colors(contents: Contents) -> Contents:
         with open_header(file) as mask:
             palette = read_mask_palette(mask) or b""
         colors: Counter[int | str] = Counter()
-        for number, pixels in values.items():
+        for number, count in values.items():
             color = palette[3 * int(number) : 3 * int(number) + 3]
-            colors[f"#{color.ljust(3, bytes(1)).hex()}"] += pixels  # a missing color is black, as in Pillow
+            colors[f"#{color.ljust(3, bytes(1)).hex()}"] += count  # a missing color is black, as in Pillow
         by_mask[file] = dict(colors)
-    pixels, masks = Counter[int | str](), Counter[int | str]()
+    pixels: Counter[int | str] = Counter()
+    masks: Counter[int | str] = Counter()
     for found in by_mask.values():
         pixels.update(found)
         masks.update(found.keys())
