@@ -176,12 +176,12 @@ def add(
     dataset = lab_.open_dataset(spec)
     of_fold = f" of fold 0 of {folds}" if folds is not None else ""
     typer.echo(f"splits{of_fold}: " + ", ".join(_count(dataset, split, group_by) for split in spec.used_splits))
-    typer.echo(f"\n{to_yaml(name, entry)}")
     if Path(entry["images"]).is_absolute() or Path(entry["masks"]).is_absolute():
         typer.echo(
             "the paths are absolute; with --data-root DIR, a folder above the images and masks, the entry is valid on "
             "other machines"
         )
+    typer.echo(f"\n{to_yaml(name, entry)}")
     _print_warnings(find_warnings(dataset, spec, contents, choice, given[0] if folders != given else None))
     if lists is None and not random_splits and SPLIT not in folders[0]:
         _print_warnings(warn_of_other_splits(*folders))
