@@ -109,7 +109,7 @@ def test_printed_commands_use_the_lab_and_the_trackers_of_the_command_that_print
     assert result.code == 1
     assert "s3cr3tpw" not in result.err + result.out
     where = f"--lab '{lab}' --data-root {tmp_path}/data"
-    server = "--tracking-uri http://127.0.0.1:9"
+    server = "--tracking-uri http://USER:PASSWORD@127.0.0.1:9"
     sync, status, run = read_commands(result.err)
     assert sync == f"fcnlab grid sync bad.yaml {where} {server} --tracker tensorboard,mlflow"
     assert status == f"fcnlab grid status bad.yaml {where}"
