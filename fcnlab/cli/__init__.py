@@ -43,10 +43,9 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the words begin with, or exit with an error."""
         groups = [
-            f"fcnlab {group.name} {args[0]}"
-            for group in app.registered_groups
-            if group.typer_instance is not None
-            and any(command.name == args[0] for command in group.typer_instance.registered_commands)
+            f"fcnlab {name} {args[0]}"
+            for name, group in self.commands.items()
+            if isinstance(group, TyperGroup) and args[0] in group.commands
         ]
         if groups and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"No such command '{args[0]}'; did you mean `{'` or `'.join(groups)}`?")
