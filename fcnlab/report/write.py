@@ -23,6 +23,7 @@ from fcnlab.console import format_count
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file
 from fcnlab.report.best import select_best
 from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
@@ -249,7 +250,7 @@ def _write_all(section: Section, *, pdf: bool) -> None:
         _write(folder / "plots" / f"{plot.name}.png", plot.to_png())
         _write(folder / "plots" / f"{plot.name}.svg", plot.to_svg())
         file = folder / "plots" / f"{plot.name}.pdf"
-        if pdf or file.exists():
+        if pdf or is_file(file):
             _write(file, plot.to_pdf())
     _remove_other_plots(folder / "plots", {plot.name for plot in section.plots})
     _write(folder / "report.html", render_page([section], f"{grid.name}: {grid.file.question}"))

@@ -248,7 +248,7 @@ def test_resources_that_no_node_has_are_rejected_with_those_of_the_cluster(clust
     for ask, output in cases:
         with pytest.raises(RunError, match=output):
             RayExecutor(lab, ask, cluster.address)
-    assert not any((lab.root / ".fcnlab").iterdir())
+    assert not [file for file in lab.state.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
