@@ -22,6 +22,7 @@ from fcnlab.notebook import render_html
 from fcnlab.paths import is_file
 from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
+from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.commands import format_grid_command
@@ -133,7 +134,7 @@ def _run_grid(
     warnings = check_trials(plan.remaining, lab, grid.path, data)
     remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]
     check_class_presence(plan, lab, data)
-    warnings += check_repeated_images(plan, lab)
+    warnings += [*check_repeated_images(plan, lab), *check_folds(grid)]
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
     with hold_leases(lab) as leases:

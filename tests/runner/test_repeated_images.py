@@ -10,7 +10,6 @@ import pytest
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
-from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.trial.repeated_images import count_training_images
@@ -137,29 +136,3 @@ def test_the_images_of_another_dataset_that_a_trial_was_trained_on_are_counted(l
     assert sum(count_training_images(trial, copies, split, lab) or 0 for split in ("train", "val")) == 3
     shapes = lab.registry.get("dataset", "shapes-mini")
     assert count_training_images(trial, shapes, "test", lab) is None, "generated scenes are not files"
-
-
-@pytest.mark.parametrize(
-    ("seeds", "warning"),
-    [
-        ("5", None),
-        ("[5, 6, 7, 8, 9]", None),
-        ("10", None),
-        ("3", "3 seeds (0, 1, 2) for 5 folds: the images of 2 folds are never held out; use a multiple of 5, such as "
-         "seeds: 5"),
-        ("6", "6 seeds (0, 1, 2, 3, 4 and 1 more) for 5 folds: the images of 1 fold count twice, those of others once; "
-         "use a multiple of 5, such as seeds: 5"),
-        ("12", "12 seeds (0, 1, 2, 3, 4 and 7 more) for 5 folds: the images of 2 folds count 3 times, those of others "
-         "twice; use a multiple of 5, such as seeds: 10"),
-        ("[4, 5]", "2 seeds (4, 5) for 5 folds: some images are held out more often than others; use a multiple of 5, "
-         "such as seeds: 5"),
-    ],
-)  # fmt: skip
-def test_seeds_that_are_no_multiple_of_the_folds_are_a_warning(lab: Lab, seeds: str, warning: str | None) -> None:
-    registry = lab.root / "registry/datasets.yaml"
-    registry.write_text(registry.read_text().replace("folds: 2", "folds: 5"))
-    lab = Lab(lab.root)
-    grid = lab.load_grid(write_grid(lab.root, GRID.replace("DATASET", "folds") + f"seeds: {seeds}\n", "folds"))
-    assert check_folds(grid) == ([] if warning is None else [f"dataset folds: {warning}"])
-    if seeds == "3":
-        assert f"dataset folds: {warning}" in check_repeated_images(make_plan(grid, lab), lab)

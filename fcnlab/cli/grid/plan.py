@@ -53,6 +53,7 @@ def plan(
     from fcnlab.lab import Lab
     from fcnlab.runner.changed_inputs import describe_changed_inputs
     from fcnlab.runner.checks.class_presence import check_class_presence
+    from fcnlab.runner.checks.folds import check_folds
     from fcnlab.runner.checks.repeated_images import check_repeated_images
     from fcnlab.runner.checks.trials import OpenedData, check_trials
     from fcnlab.runner.plan import check_plan_weights, make_plan
@@ -63,7 +64,8 @@ def plan(
     data = OpenedData(lab_)
     warnings = check_trials(grid_plan.remaining, lab_, file, data)
     remarks = [*check_plan_weights(grid_plan, lab_), *describe_changed_inputs(grid_plan, lab_)]
-    warnings += [*check_class_presence(grid_plan, lab_, data), *check_repeated_images(grid_plan, lab_)]
+    warnings += check_class_presence(grid_plan, lab_, data)
+    warnings += [*check_repeated_images(grid_plan, lab_), *check_folds(grid_plan.grid)]
     cost = _estimate(grid_plan, lab_, options, probe) if grid_plan.remaining else None
     if as_json:
         _print_values(grid_plan, cost, warnings, remarks, lab_)

@@ -1,7 +1,4 @@
-"""Check of a plan: no trial is evaluated on images on which it, or a trial it is initialized from, was trained.
-
-The images that a cross-validation holds out more often than others are checked, too.
-"""
+"""Check of a plan: no trial is evaluated on images on which it, or a trial it is initialized from, was trained."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from fcnlab.constants import KEY_DIGITS
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import ConfigError, DataError, RunError, list_some
 from fcnlab.lab import Lab
-from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.repeated_images import ImageDigests, find_equal_images, list_initial_trials
 
@@ -159,8 +155,7 @@ def check_repeated_images(plan: Plan, lab: Lab) -> list[str]:
 
     Returns:
         A warning for each split with images that are also in the training split, or of which only the validation
-        metrics are too high, for each cell that could not be compared, and for each cross-validation that does not hold
-        out all images equally often.
+        metrics are too high, and for each cell that could not be compared.
 
     Raises:
         ConfigError: a trial from which a cell is initialized was trained on images of the reported split of the cell.
@@ -184,7 +179,6 @@ def check_repeated_images(plan: Plan, lab: Lab) -> list[str]:
             for images in found
         ),
         *(f"init_from: the images of the initial trial were not compared: {reason}" for reason in unknown),
-        *check_folds(plan.grid),
     ]
 
 
