@@ -128,11 +128,8 @@ def add(
     from fcnlab.config.validation import validate
     from fcnlab.data.datasets.splits import SPLIT
     from fcnlab.data.inspection.pairing import find_splits
-    from fcnlab.data.inspection.split_warnings import (
-        refuse_permuted_palettes,
-        use_palette_colors,
-        warn_of_other_splits,
-    )
+    from fcnlab.data.inspection.palettes import refuse_permuted_palettes, use_palette_colors
+    from fcnlab.data.inspection.split_warnings import warn_of_other_splits
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)

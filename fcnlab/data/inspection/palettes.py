@@ -1,9 +1,17 @@
-"""Comparison of the palettes of masks: numbers with several colors, and colors with several numbers."""
+"""Palettes of masks: numbers with several colors, colors with several numbers, and colors as the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shlex import quote
+
+from fcnlab.data.datasets.image_file import open_header
+from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
+from fcnlab.data.inspection.pair_contents import SHOWN, Contents
+from fcnlab.errors import DataError
 
 LabelColors = dict[int, bytes]
 """Colors of the numbers that occur in a palette mask, three bytes each."""
@@ -86,3 +94,64 @@ def compare_palettes(masks: Iterable[tuple[str, LabelColors]], first: FirstColor
         f"{len(different)} palette masks assign another color to a number than earlier masks: {number} is "
         f"{tuple(before)} in {first_id} and {tuple(color)} in {id_}"
     )
+
+
+def use_palette_colors(contents: Contents) -> Contents:
+    """Return the contents of palette masks with their colors as the values; unchanged if masks have another mode.
+
+    Args:
+        contents: statistics of the masks.
+    """
+    if set(contents.modes) != {"P"}:
+        return contents
+    by_mask: dict[Path, dict[int | str, int]] = {}
+    for file, values in contents.by_mask.items():
+        with open_header(file) as mask:
+            palette = read_mask_palette(mask) or b""
+        colors: Counter[int | str] = Counter()
+        for number, count in values.items():
+            color = palette[3 * int(number) : 3 * int(number) + 3]
+            colors[f"#{color.ljust(3, bytes(1)).hex()}"] += count  # a missing color is black, as in Pillow
+        by_mask[file] = dict(colors)
+    pixels: Counter[int | str] = Counter()
+    masks: Counter[int | str] = Counter()
+    for found in by_mask.values():
+        pixels.update(found)
+        masks.update(found.keys())
+    return replace(contents, by_mask=by_mask, pixels=pixels, masks=masks)
+
+
+def refuse_permuted_palettes(contents: Contents) -> None:
+    """Raise an error if the colors of palette masks have other numbers in other masks.
+
+    Args:
+        contents: statistics of the masks.
+
+    Raises:
+        DataError: nearly all masks would have other labels than intended if the colors are the classes.
+    """
+    if not contents.modes["P"]:
+        return
+    palettes = PaletteNumbers()
+    palettes.add(read_colors(contents))
+    permutation = palettes.find_permutation()
+    if permutation is not None:
+        colors = sorted(f"#{color.hex()}" for color in palettes.numbers)
+        option = ",".join(f"color_{color[1:]}={color}" for color in colors[:SHOWN]) + ",..." * (len(colors) > SHOWN)
+        raise DataError(
+            f"{permutation[1]}, so the colors seem to be the classes; pass them: --classes {quote(option)}; if the "
+            "numbers are the classes, pass --any-palette"
+        )
+
+
+def read_colors(contents: Contents) -> Iterator[tuple[str, LabelColors]]:
+    """Yield the name and the colors of each palette mask.
+
+    Args:
+        contents: statistics of the masks.
+    """
+    for file, values in contents.by_mask.items():
+        with open_header(file) as mask:
+            palette = read_mask_palette(mask)
+        if palette is not None:
+            yield file.name, select_colors(palette, (value for value in values if isinstance(value, int)))

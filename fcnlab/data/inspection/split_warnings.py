@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 from fcnlab.console import format_count
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.folder import list_images
-from fcnlab.data.datasets.image_file import open_header
 from fcnlab.data.datasets.splits import SPLIT, common_splits
-from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
 from fcnlab.data.inspection.image_contents import NON_FINITE, ImageContents
-from fcnlab.data.inspection.pair_contents import SHOWN, Contents
+from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import match_purposes
-from fcnlab.data.inspection.palettes import PALETTES_REMEDY, LabelColors, PaletteNumbers, compare_palettes
-from fcnlab.errors import DataError
+from fcnlab.data.inspection.palettes import PALETTES_REMEDY, compare_palettes, read_colors
 
 
 def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
@@ -62,65 +56,9 @@ def warn_of_palettes(contents: Contents) -> Iterator[str]:
     Args:
         contents: statistics of the masks.
     """
-    palettes = compare_palettes(_read_colors(contents), {}) if contents.modes["P"] else None
+    palettes = compare_palettes(read_colors(contents), {}) if contents.modes["P"] else None
     if palettes is not None:
         yield f"{palettes[1]}; {PALETTES_REMEDY}"
-
-
-def use_palette_colors(contents: Contents) -> Contents:
-    """Return the contents of palette masks with their colors as the values; unchanged if masks have another mode.
-
-    Args:
-        contents: statistics of the masks.
-    """
-    if set(contents.modes) != {"P"}:
-        return contents
-    by_mask: dict[Path, dict[int | str, int]] = {}
-    for file, values in contents.by_mask.items():
-        with open_header(file) as mask:
-            palette = read_mask_palette(mask) or b""
-        colors: Counter[int | str] = Counter()
-        for number, count in values.items():
-            color = palette[3 * int(number) : 3 * int(number) + 3]
-            colors[f"#{color.ljust(3, bytes(1)).hex()}"] += count  # a missing color is black, as in Pillow
-        by_mask[file] = dict(colors)
-    pixels: Counter[int | str] = Counter()
-    masks: Counter[int | str] = Counter()
-    for found in by_mask.values():
-        pixels.update(found)
-        masks.update(found.keys())
-    return replace(contents, by_mask=by_mask, pixels=pixels, masks=masks)
-
-
-def refuse_permuted_palettes(contents: Contents) -> None:
-    """Raise an error if the colors of palette masks have other numbers in other masks.
-
-    Args:
-        contents: statistics of the masks.
-
-    Raises:
-        DataError: nearly all masks would have other labels than intended if the colors are the classes.
-    """
-    if not contents.modes["P"]:
-        return
-    palettes = PaletteNumbers()
-    palettes.add(_read_colors(contents))
-    permutation = palettes.find_permutation()
-    if permutation is not None:
-        colors = sorted(f"#{color.hex()}" for color in palettes.numbers)
-        option = ",".join(f"color_{color[1:]}={color}" for color in colors[:SHOWN]) + ",..." * (len(colors) > SHOWN)
-        raise DataError(
-            f"{permutation[1]}, so the colors seem to be the classes; pass them: --classes {quote(option)}; if the "
-            "numbers are the classes, pass --any-palette"
-        )
-
-
-def _read_colors(contents: Contents) -> Iterator[tuple[str, LabelColors]]:
-    for file, values in contents.by_mask.items():
-        with open_header(file) as mask:
-            palette = read_mask_palette(mask)
-        if palette is not None:
-            yield file.name, select_colors(palette, (value for value in values if isinstance(value, int)))
 
 
 def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
