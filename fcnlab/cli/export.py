@@ -44,8 +44,8 @@ def export(
     """Export a trained model to a file.
 
     The file includes classes, palette and normalization. Its predictions are compared with those of the model, both in
-    float32 on the CPU. ONNX and
-    torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, num_classes, H, W].
+    float32 on the CPU. ONNX and torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities
+    [B, num_classes, H, W].
     """
     from fcnlab.errors import RunError
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, Comparison, measure_rank_stability
+from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, Comparison, Difference, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.best import select_best
 from fcnlab.report.dataset_groups import DatasetGroup
@@ -132,7 +132,7 @@ def _group_insignificant(
     groups: list[tuple[str, list[str]]] = []
     open_groups: dict[str, list[str]] = {}
     for cell, one in comparisons.items():
-        plain = one.significant is False and not math.isnan(one.difference.low) and not _is_unlikely(one)
+        plain = one.significant is False and not math.isnan(one.difference.low) and not _excludes_zero(one)
         if plain and baselines[cell] in open_groups:
             open_groups[baselines[cell]].append(cell)
             continue
@@ -142,9 +142,16 @@ def _group_insignificant(
     return groups
 
 
-def _is_unlikely(comparison: Comparison) -> bool:
+def _excludes_zero(comparison: Comparison) -> bool:
     """Return whether the interval of a comparison excludes zero."""
     return comparison.difference.p_value < 1 - CONFIDENCE
+
+
+def _format_difference(difference: Difference) -> tuple[str, str, str]:
+    """Return the size of a difference, `more` or `less`, and its interval."""
+    way = "more" if difference.value >= 0 else "less"
+    interval = f"95 % interval {format_points(difference.low)} to {format_points(difference.high)}"
+    return f"{abs(100 * difference.value):.1f} points", way, interval
 
 
 def _describe_insignificant(
@@ -154,9 +161,8 @@ def _describe_insignificant(
     texts = []
     for cell in cells:
         one = comparisons[cell].difference
-        points, way = f"{abs(100 * one.value):.1f} points", "more" if one.value >= 0 else "less"
-        interval = f"{format_points(one.low)} to {format_points(one.high)}"
-        texts.append(f"{name(cell)} ({points} {way}, 95 % interval {interval}, {one.seeds} seeds)")
+        points, way, interval = _format_difference(one)
+        texts.append(f"{name(cell)} ({points} {way}, {interval}, {one.seeds} seeds)")
     return (
         f"There is no significant difference to {name(baseline)} for {', '.join(texts[:-1])} and {texts[-1]}. This "
         "does not show that they are equal: all differences within the intervals remain possible."
@@ -175,8 +181,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claim
     one = comparison.difference
     if math.isnan(one.value):
         return f"{cell} and {baseline} have no mIoU to compare."
-    points, way = f"{abs(100 * one.value):.1f} points", "more" if one.value >= 0 else "less"
-    interval = f"95 % interval {format_points(one.low)} to {format_points(one.high)}"
+    points, way, interval = _format_difference(one)
     corrected = " after Holm's correction" if claims > 1 else ""
     if comparison.significant:
         return (
@@ -188,7 +193,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison, claim
     if comparison.significant is None:
         return f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)})."
     finding = f"There is no significant difference between {cell} and {baseline}: {points} {way}"
-    if _is_unlikely(comparison):
+    if _excludes_zero(comparison):
         return (
             f"{finding} ({interval}, {one.seeds} seeds). The interval of this comparison excludes zero, but over "
             f"{claims} comparisons that is no longer unlikely by chance ({format_p_value(comparison.adjusted_p)}"
