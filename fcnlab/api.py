@@ -20,8 +20,7 @@ from fcnlab.settings import Device, RunOptions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fcnlab.config.recipe import Precision
-    from fcnlab.constants import CheckpointChoice
+    from fcnlab.constants import CheckpointChoice, Precision
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.comparison import CellComparison

@@ -10,6 +10,9 @@ Bold = Literal["tied", "max", "none"]
 CheckpointChoice = Literal["last", "best"]
 """Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Precision of the forward pass."""
+
 KEY_DIGITS = 12
 """Number of digits of a key that messages and tables show."""
 

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.speed import peer
 from benchmarks.speed.machine import machine, multiplies_bf16, synchronized, threads
 from benchmarks.speed.pairs import pairs
-from fcnlab.config.recipe import Precision
+from fcnlab.constants import Precision
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics.summary import Counts

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.config.recipe import Precision
+from fcnlab.constants import Precision
 from fcnlab.processor import get_processor_name, usable_cores
 from fcnlab.training.hardware import create_autocast, resolve_precision, synchronize
 

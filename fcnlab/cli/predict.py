@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from fcnlab.cli.inference_options import (
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import sample_bars
 from fcnlab.cli.references import TRIAL_FORMS, load_named, reference_argument
+from fcnlab.constants import Precision
 
 EXAMPLE = "Example: fcnlab predict experiments/quickstart.yaml:best photos/ --overlay --out predictions"
 
@@ -57,7 +58,7 @@ def predict(
     stride: Stride = None,
     checkpoint: CheckpointOption = None,
     precision: Annotated[
-        Literal["fp32", "tf32", "bf16", "fp16"] | None,
+        Precision | None,
         typer.Option("--precision", help="Precision of prediction", show_default="that of the training, as evaluated"),
     ] = None,
     threads: InferenceThreads = None,

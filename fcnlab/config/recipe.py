@@ -8,6 +8,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Entry, Finite, Fraction, NonNegative, Positive, Truth
 from fcnlab.config.dataset import Size
+from fcnlab.constants import Precision
 
 Betas = tuple[Annotated[float, Field(strict=True, ge=0, lt=1)], Annotated[float, Field(strict=True, ge=0, lt=1)]]
 Sigma = Annotated[float, Field(strict=True, gt=0, le=100)]
@@ -15,12 +16,8 @@ Factor = Annotated[float, Field(strict=True, ge=0.01, le=100)]
 Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
 """Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
 
-
 Reduction = Literal["pixel_mean", "image_mean_sum", "pixel_sum"]
 """Reduction of the cross entropies of all pixels to a scalar; see `Loss`."""
-
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-"""Precision of the forward pass."""
 
 
 class Sgd(Config):

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fcnlab.config.recipe import Precision
 from fcnlab.config.variant import Variant
-from fcnlab.constants import CheckpointChoice
+from fcnlab.constants import CheckpointChoice, Precision
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
@@ -53,7 +52,7 @@ class ModelDescription(BaseModel):
     std: tuple[float, ...]
     value_range: tuple[float, float] | None = None
     score_scale: float
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+    precision: Literal["auto", Precision]
     recorded_precision: dict[str, Precision] = {}
     variant: Variant
     recipe: dict[str, Any]

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.config.recipe import Precision
-from fcnlab.constants import KEY_DIGITS
+from fcnlab.constants import KEY_DIGITS, Precision
 from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.image_file import ImageFormat, Pixels
 from fcnlab.errors import DataError, ModelError, nearest

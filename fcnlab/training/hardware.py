@@ -16,8 +16,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fcnlab.config.recipe import Precision
 from fcnlab.console import format_count
+from fcnlab.constants import Precision
 from fcnlab.errors import RunError
 from fcnlab.processor import get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE

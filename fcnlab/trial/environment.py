@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fcnlab.config.recipe import Precision
+from fcnlab.constants import Precision
 from fcnlab.training import hardware
 from fcnlab.trial.commit import find_commit
 from fcnlab.trial.record import Environment

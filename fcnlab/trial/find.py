@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from fcnlab.config.recipe import Precision
 from fcnlab.config.trial import Trial
-from fcnlab.constants import KEY_DIGITS, CheckpointChoice
+from fcnlab.constants import KEY_DIGITS, CheckpointChoice, Precision
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from fcnlab.config.recipe import Precision
 from fcnlab.config.trial import Trial
-from fcnlab.constants import CheckpointChoice
+from fcnlab.constants import CheckpointChoice, Precision
 from fcnlab.redaction import clean_text
 
 FailureCause = Literal["exception", "diverged", "lost", "out_of_memory"]

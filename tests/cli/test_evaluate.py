@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from fcnlab import load
 from fcnlab.cli import inference_options
-from fcnlab.config.recipe import Precision
+from fcnlab.constants import Precision
 from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab

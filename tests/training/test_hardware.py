@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fcnlab.config.recipe import Precision
+from fcnlab.constants import Precision
 from fcnlab.errors import RunError
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware

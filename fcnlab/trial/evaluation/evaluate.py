@@ -25,8 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.dataset import Dataset as DatasetConfig
-from fcnlab.config.recipe import Precision
-from fcnlab.constants import KEY_DIGITS, CheckpointChoice
+from fcnlab.constants import KEY_DIGITS, CheckpointChoice, Precision
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError, list_some
