@@ -20,8 +20,9 @@ demo: $(STAMP)
 	$(BIN)/fcnlab grid run demo/experiments/quickstart.yaml
 
 # In the order of the folders: by default the files with the fewest tests run last, which are the slowest ones.
+# The tests start hundreds of processes: without bytecode files, each of them would compile all that it imports.
 test: $(STAMP) browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The browser tests need Chromium. CI installs it as root; without Chromium the tests are skipped.
 browser:
@@ -66,7 +67,7 @@ $(STAMP): pyproject.toml constraints.txt
 LOWEST := .venv-lowest
 
 test-lowest: $(LOWEST)/.installed browser
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(LOWEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
