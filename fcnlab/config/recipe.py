@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from fcnlab.config.base import Config, Count, Entry, Finite, Fraction, NonNegative, Positive, Truth
 from fcnlab.config.dataset import Size
@@ -13,6 +21,22 @@ from fcnlab.constants import Precision
 Betas = tuple[Annotated[float, Field(strict=True, ge=0, lt=1)], Annotated[float, Field(strict=True, ge=0, lt=1)]]
 Sigma = Annotated[float, Field(strict=True, gt=0, le=100)]
 Factor = Annotated[float, Field(strict=True, ge=0.01, le=100)]
+
+
+def _explain_train_size(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        shown = str(value).lower() if isinstance(value, bool) else value
+        raise ValueError(f"expected a number of images, or a fraction above 0 up to 1.0, not {shown}") from None
+
+
+TrainSize = Annotated[
+    Count | Annotated[float, Field(strict=True, gt=0, le=1)],
+    WrapValidator(_explain_train_size),
+]
+"""Number of training images, or their fraction of the training split."""
+
 Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
 """Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
 
@@ -248,7 +272,11 @@ class Recipe(Entry):
     """Configuration of the training of a variant.
 
     Attributes:
-        epochs: passes over the training split.
+        epochs: number of epochs, after which a trial is validated and can be interrupted.
+        steps_per_epoch: optimizer steps of an epoch; by default one pass over the training images. Trainings of
+            training sets of different sizes take the same number of steps with it.
+        train_size: training images that are used, as in scikit-learn: their fraction of the training split, or as an
+            integer their number. Each seed samples others, and a smaller sample is part of a larger one.
         batch_size: images per optimizer step.
         crop: size of the random crops.
         scale: range of the random scale before the crop.
@@ -294,6 +322,8 @@ class Recipe(Entry):
     }
 
     epochs: Count
+    steps_per_epoch: Count | None = None
+    train_size: TrainSize = 1.0
     batch_size: Count
     crop: Size
     scale: tuple[Factor, Factor] | None = None
@@ -334,3 +364,24 @@ class Recipe(Entry):
                 f"grad_accum_steps must divide batch_size; {self.grad_accum_steps} does not divide {self.batch_size}"
             )
         return self
+
+    def count_images(self, available: int) -> int:
+        """Return the number of training images that are used.
+
+        Args:
+            available: number of images of the training split.
+
+        Returns:
+            At most `available`, unless `train_size` is a greater number of images.
+        """
+        if isinstance(self.train_size, int):
+            return self.train_size
+        return max(1, round(self.train_size * available))
+
+    def count_steps(self, available: int) -> int:
+        """Return the number of optimizer steps of an epoch.
+
+        Args:
+            available: number of images of the training split.
+        """
+        return self.steps_per_epoch or self.count_images(available) // self.batch_size

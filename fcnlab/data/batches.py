@@ -105,15 +105,15 @@ def create_ring(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> I
     return cycle([torch.empty(shape, dtype=dtype) for _ in range(RING_SIZE)])
 
 
-def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+def augmentation_rng(seed: int, pass_index: int, index: int) -> np.random.Generator:
     """Return the random generator of one augmented sample.
 
     Args:
         seed: seed of the trial.
-        epoch: number of the epoch.
+        pass_index: number of the pass over the training images, from 0.
         index: position of the sample in its split.
     """
-    return np.random.default_rng(derive_seed(seed, "augmentation", epoch, index))
+    return np.random.default_rng(derive_seed(seed, "augmentation", pass_index, index))
 
 
 SampleWithParams = tuple[DecodedSample, AugmentationParams]
@@ -181,8 +181,28 @@ def _writer(
     return TorchBatchWriter(batch, augmentation, mean, std, device)
 
 
+def sample_images(count: int, available: int, seed: int) -> list[int]:
+    """Sample the training images of a trial. A smaller sample is part of a larger one of the same seed.
+
+    Args:
+        count: number of images of the sample.
+        available: number of images of the training split.
+        seed: seed of the trial.
+
+    Returns:
+        The positions of the images in the split, in increasing order.
+
+    Raises:
+        DataError: the split has fewer images.
+    """
+    if count > available:
+        raise DataError(f"recipe.train_size: {count} images are more than the training split has ({available} images)")
+    order = np.random.default_rng(derive_seed(seed, "train_size")).permutation(available)
+    return sorted(order[:count].tolist())
+
+
 class TrainingBatches:
-    """Batches of every epoch of a trial. The last, partial batch of an epoch is dropped.
+    """Batches of every epoch of a trial, from passes over the images in a random order, each without a partial batch.
 
     Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `move_to_device`.
     On CUDA, Triton kernels augment a whole batch of RGB images at once, unless the augmentation rotates or blurs.
@@ -202,6 +222,8 @@ class TrainingBatches:
         batch_slice: slice = slice(None),
         trials_per_device: int = 1,
         transform: SampleTransform | None = None,
+        indices: Sequence[int] | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         """Upload the samples as far as the memory of the device allows.
 
@@ -216,13 +238,17 @@ class TrainingBatches:
             batch_slice: samples of each batch that are yielded, for distributed training.
             trials_per_device: number of trials that use the device at the same time.
             transform: transform of the samples before their augmentation.
+            indices: positions of the samples that are used; by default all of the split.
+            steps_per_epoch: number of batches of an epoch; by default those of one pass.
 
         Raises:
-            DataError: the split has fewer samples than one batch.
+            DataError: there are fewer samples than one batch.
         """
-        if len(split) < batch_size:
-            raise DataError(f"a batch of {batch_size} is more than the training split has ({len(split)} images)")
-        self.steps = len(split) // batch_size
+        self._indices = np.arange(len(split)) if indices is None else np.array(indices)
+        self._steps_per_pass = len(self._indices) // batch_size
+        if not self._steps_per_pass:
+            raise DataError(f"a batch of {batch_size} is more than the {len(self._indices)} images to train with")
+        self.steps = steps_per_epoch or self._steps_per_pass
         self._batch_size, self._batch_slice = batch_size, batch_slice
         self._augmentation, self._seed = augmentation, seed
         self._device, self._transform = device, transform
@@ -242,25 +268,34 @@ class TrainingBatches:
         Args:
             epoch: number of the epoch, from 0.
         """
-        order = np.random.default_rng(derive_seed(self._seed, "order", epoch)).permutation(len(self._samples))
-        for step in range(self.steps):
-            chosen = order[step * self._batch_size : (step + 1) * self._batch_size][self._batch_slice].tolist()
+        for pass_index, chosen in self._choose_batches(epoch * self.steps, self.steps):
             if isinstance(self._samples, DeviceSplit):
                 raw, labels = self._samples.gather(chosen), self._host_labels(self._samples, chosen)
-                yield self._on_device(raw, labels, epoch, chosen)
+                yield self._on_device(raw, labels, pass_index, chosen)
             elif self._device.type != "cpu":
-                samples = [self._load_sample(epoch, index) for index in chosen]
+                samples = [self._load_sample(pass_index, index) for index in chosen]
                 raw, labels = copy_batch(samples, self._device), [sample.label for sample in samples]
-                yield self._on_device(raw, labels, epoch, chosen)
+                yield self._on_device(raw, labels, pass_index, chosen)
             else:
-                yield self._write(self._load_with_params(epoch, index) for index in chosen)
+                yield self._write(self._load_with_params(pass_index, index) for index in chosen)
 
-    def _load_sample(self, epoch: int, index: int) -> DecodedSample:
+    def _choose_batches(self, start: int, count: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield the pass and the samples of `count` batches, from the batch `start` of all passes."""
+        order, pass_index = self._indices, -1
+        for batch in range(start, start + count):
+            if batch // self._steps_per_pass != pass_index:
+                pass_index = batch // self._steps_per_pass
+                rng = np.random.default_rng(derive_seed(self._seed, "order", pass_index))
+                order = self._indices[rng.permutation(len(self._indices))]
+            first = batch % self._steps_per_pass * self._batch_size
+            yield pass_index, order[first : first + self._batch_size][self._batch_slice].tolist()
+
+    def _load_sample(self, pass_index: int, index: int) -> DecodedSample:
         sample = self._samples[index]
-        return self._transform(sample, self._seed, epoch, index) if self._transform is not None else sample
+        return self._transform(sample, self._seed, pass_index, index) if self._transform is not None else sample
 
-    def _load_with_params(self, epoch: int, index: int) -> SampleWithParams:
-        sample, rng = self._load_sample(epoch, index), augmentation_rng(self._seed, epoch, index)
+    def _load_with_params(self, pass_index: int, index: int) -> SampleWithParams:
+        sample, rng = self._load_sample(pass_index, index), augmentation_rng(self._seed, pass_index, index)
         return sample, self._augmentation.sample_params_for_label(sample.label, rng)
 
     def _host_labels(self, split: DeviceSplit, chosen: list[int]) -> list[Tensor | None]:
@@ -269,10 +304,10 @@ class TrainingBatches:
         return [split.source[index].label if needed else None for index in chosen]
 
     def _on_device(
-        self, raw: RawBatch, labels: Sequence[Tensor | None], epoch: int, chosen: list[int]
+        self, raw: RawBatch, labels: Sequence[Tensor | None], pass_index: int, chosen: list[int]
     ) -> tuple[Tensor, Tensor]:
         params = [
-            self._augmentation.sample_params((height, width), augmentation_rng(self._seed, epoch, index), label)
+            self._augmentation.sample_params((height, width), augmentation_rng(self._seed, pass_index, index), label)
             for index, label, (_, height, width) in zip(chosen, labels, raw.table.tolist(), strict=True)
         ]
         if self._kernel is not None and self._kernel.fits(raw):

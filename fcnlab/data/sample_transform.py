@@ -31,7 +31,7 @@ class SampleTransform:
     transform: Transform
     num_classes: int
 
-    def __call__(self, sample: DecodedSample, seed: int, epoch: int, index: int) -> DecodedSample:
+    def __call__(self, sample: DecodedSample, seed: int, pass_index: int, index: int) -> DecodedSample:
         """Return a transformed copy of a sample.
 
         The random numbers depend only on the arguments, and are independent of those of the recipe's augmentation.
@@ -39,13 +39,13 @@ class SampleTransform:
         Args:
             sample: the sample, on the CPU.
             seed: seed of the trial.
-            epoch: number of the epoch.
+            pass_index: number of the pass over the training images, from 0.
             index: position of the sample in its split.
 
         Raises:
             DataError: the result is not an image of uint8 with a mask of labels of the same size.
         """
-        rng = np.random.default_rng(derive_seed(seed, "transform", epoch, index))
+        rng = np.random.default_rng(derive_seed(seed, "transform", pass_index, index))
         image, mask = sample.image.permute(1, 2, 0).numpy().copy(), sample.label.numpy().copy()
         result = self.transform(image, mask, rng)
         problem = _find_problem(result, image.shape[2], self.num_classes)

@@ -22,7 +22,7 @@ class Transform(ABC):
     """Base class of transforms of a training image and its mask, before the recipe's augmentation.
 
     An object is created once per trial with the `options` of the recipe as keyword arguments, and called for each
-    sample of each epoch.
+    sample of each batch.
     """
 
     @abstractmethod
@@ -32,7 +32,8 @@ class Transform(ABC):
         Args:
             image: uint8 [H, W, C], a copy that may be changed.
             mask: uint8 [H, W], a copy that may be changed: labels, or 255 for ignored pixels.
-            rng: the only source of random numbers; it depends on the trial's seed, the epoch and the sample.
+            rng: the only source of random numbers; it depends on the trial's seed, the sample and the number
+                of times that it was used before.
 
         Returns:
             Image, uint8 [h, w, C], and mask, integers [h, w], of any size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -16,9 +16,9 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Variant
 from fcnlab.data.augmentation import build_augmentation
-from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.batches import TrainingBatches, sample_images
 from fcnlab.data.datasets.base import Dataset
-from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.data.decoded import open_decoded
 from fcnlab.data.parallel import StartProgress
 from fcnlab.data.sample_transform import create_sample_transform
 from fcnlab.errors import ModelError, nearest
@@ -232,7 +232,7 @@ def build_training(
 
     Raises:
         ConfigError: the loss or the transform of the recipe cannot be created.
-        DataError: the split is missing or smaller than one batch.
+        DataError: the split is missing or has fewer images than the recipe needs.
         ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`,
             or devices cannot share a batch norm.
     """
@@ -240,6 +240,7 @@ def build_training(
     mean, std = model.backbone.mean, model.backbone.std
     num_classes = len(dataset.classes)
     decoded = open_decoded(dataset, split, progress)
+    indices = sample_images(recipe.count_images(len(decoded)), len(decoded), seed)
     batches = TrainingBatches(
         decoded,
         batch_size=recipe.batch_size,
@@ -251,9 +252,11 @@ def build_training(
         batch_slice=group.batch_slice,
         trials_per_device=trials_per_device,
         transform=create_sample_transform(recipe.transform, num_classes, extensions),
+        indices=indices,
+        steps_per_epoch=recipe.steps_per_epoch,
     )
     _prepare_layers(recipe, model, group, device)
-    loss = _create_loss(recipe, decoded, num_classes, device, extensions)
+    loss = _create_loss(recipe, (decoded[index].label for index in indices), num_classes, device, extensions)
     fused = recipe.fused == "auto" and can_fuse(loss, model.head, device)
     return Training(
         batches,
@@ -321,11 +324,11 @@ def _parse_stride(part: str) -> int | None:
 
 
 def _create_loss(
-    recipe: Recipe, split: DecodedSplit, num_classes: int, device: torch.device, extensions: Extensions
+    recipe: Recipe, labels: Iterable[Tensor], num_classes: int, device: torch.device, extensions: Extensions
 ) -> Loss:
     spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
-        weights = compute_class_weights((split[i].label for i in range(len(split))), num_classes).to(device)
+        weights = compute_class_weights(labels, num_classes).to(device)
     options = spec.model_dump(exclude={"name", "class_weights", "ohem", "custom"})
     if spec.ohem is not None:
         options["ohem"] = (spec.ohem.threshold, spec.ohem.keep)

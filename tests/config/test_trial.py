@@ -183,6 +183,9 @@ FOLDS: dict[str, Any] = {
 
 CHANGES: list[dict[str, Any]] = [
     {"recipe.epochs": 3},
+    {"recipe.steps_per_epoch": 7},
+    {"recipe.train_size": 0.5},
+    {"recipe.train_size": 5},
     {"recipe.batch_size": 5},
     {"recipe.crop.height": 65},
     {"recipe.crop.width": 65},

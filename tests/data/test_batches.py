@@ -20,6 +20,7 @@ from fcnlab.data.batches import (
     TorchBatchWriter,
     TrainingBatches,
     normalize,
+    sample_images,
     to_uint8_scale,
 )
 from fcnlab.data.datasets.base import Sample, Split
@@ -53,7 +54,14 @@ class Numbered(Split):
 
 
 def batches_of(
-    split: Split, *, batch: int, augmentation: Augmentation = PLAIN, seed: int = 0, budget: int = 2**30
+    split: Split,
+    *,
+    batch: int,
+    augmentation: Augmentation = PLAIN,
+    seed: int = 0,
+    budget: int = 2**30,
+    indices: list[int] | None = None,
+    steps_per_epoch: int | None = None,
 ) -> TrainingBatches:
     return TrainingBatches(
         DecodedSplit(split, budget),
@@ -63,6 +71,8 @@ def batches_of(
         std=(0.229, 0.224, 0.225),
         seed=seed,
         device=torch.device("cpu"),
+        indices=indices,
+        steps_per_epoch=steps_per_epoch,
     )
 
 
@@ -108,9 +118,7 @@ def test_an_epoch_has_whole_batches_and_every_sample_at_most_once(
     count: int, batch: int, seed: int, epoch: int
 ) -> None:
     if count < batch:
-        with pytest.raises(
-            DataError, match=rf"a batch of {batch} is more than the training split has \({count} images"
-        ):
+        with pytest.raises(DataError, match=f"a batch of {batch} is more than the {count} images to train with"):
             batches_of(Numbered(count), batch=batch)
         return
     batches = batches_of(Numbered(count), batch=batch, seed=seed)
@@ -128,6 +136,57 @@ def test_the_samples_left_out_change_with_the_epoch() -> None:
         for epoch in range(40)
     }
     assert left_out == set(range(5))
+
+
+@quickly
+@given(count=few, batch=few, steps=st.integers(1, 9), epochs=st.integers(1, 6), seed=seeds)
+def test_epochs_of_another_length_have_the_batches_of_passes_in_sequence(
+    count: int, batch: int, steps: int, epochs: int, seed: int
+) -> None:
+    batch = min(batch, count)
+    passes = batches_of(Numbered(count), batch=batch, seed=seed)
+    other = batches_of(Numbered(count), batch=batch, seed=seed, steps_per_epoch=steps)
+    found = list(chain.from_iterable(order(other, epoch) for epoch in range(epochs)))
+    assert len(found) == epochs * steps and other.steps == steps
+    expected = chain.from_iterable(order(passes, index) for index in range(-(-len(found) // passes.steps)))
+    assert found == list(expected)[: len(found)]
+
+
+def test_a_sample_has_another_crop_in_each_pass_of_an_epoch() -> None:
+    passes = batches_of(scenes(2), batch=2, augmentation=RANDOM)
+    other = batches_of(scenes(2), batch=2, augmentation=RANDOM, steps_per_epoch=3)
+    expected = [copied(passes, epoch)[0] for epoch in range(3)]
+    for (image, label), (one, two) in zip(copied(other, 0), expected, strict=True):
+        assert torch.equal(image, one) and torch.equal(label, two)
+
+
+@quickly
+@given(available=st.integers(1, 40), data=st.data(), seed=seeds)
+def test_a_smaller_sample_of_the_training_images_is_part_of_a_larger_one(
+    available: int, data: st.DataObject, seed: int
+) -> None:
+    small, large = sorted(data.draw(st.tuples(st.integers(1, available), st.integers(1, available))))
+    one, two = (sample_images(count, available, seed) for count in (small, large))
+    assert set(one) <= set(two) <= set(range(available))
+    assert (len(one), len(two)) == (small, large) and one == sorted(set(one))
+    assert sample_images(available, available, seed) == list(range(available))
+
+
+def test_each_seed_samples_other_images_and_more_than_there_are_cannot_be_sampled() -> None:
+    samples = [sample_images(3, 12, seed) for seed in range(40)]
+    assert set(chain.from_iterable(samples)) == set(range(12)) and len(set(map(tuple, samples))) > 20
+    with pytest.raises(DataError, match=r"recipe.train_size: 13 images are more than .* \(12 images\)"):
+        sample_images(13, 12, seed=0)
+
+
+def test_only_the_sampled_images_are_in_the_batches_each_as_in_the_whole_split() -> None:
+    part = copied(batches_of(scenes(), batch=2, augmentation=RANDOM, indices=[1, 2, 4, 5]), epoch=0)
+    assert len(part) == 2
+    whole = {image.numpy().tobytes() for images, _ in copied(batches_of(scenes(), batch=2, augmentation=RANDOM), 0)
+             for image in images}  # fmt: skip
+    assert {image.numpy().tobytes() for images, _ in part for image in images} < whole
+    numbers = order(batches_of(Numbered(6), batch=2, indices=[1, 2, 4, 5]), epoch=0)
+    assert sorted(chain.from_iterable(numbers)) == [1, 2, 4, 5]
 
 
 @quickly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -77,6 +78,35 @@ def test_a_batch_larger_than_the_training_split_is_refused(lab: Lab) -> None:
         "use at most 16"
     ]
     assert check(lab, "recipe.batch_size: 16") == []
+
+
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [
+        ("17", "17 images are more than the training split has (16 images in 'train' of shapes-mini); use at most 16, "
+         "or 1.0 for all"),
+        ("0.1", "0.1 leaves 2 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4 (an integer is a "
+         "number of images, 1.0 is all of them)"),
+        ("1", "1 leaves 1 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4 (an integer is a number "
+         "of images, 1.0 is all of them)"),
+        ("16", None),
+        ("1.0", None),
+        ("0.25", None),
+    ],
+)  # fmt: skip
+def test_a_training_size_without_a_batch_or_above_the_split_is_refused(lab: Lab, size: str, error: str | None) -> None:
+    expected = [f"recipe.train_size: {error}"] if error else []
+    assert check(lab, f"recipe.batch_size: 4, recipe.train_size: {size}") == expected
+
+
+@pytest.mark.parametrize("size", ["0", "0.0", "1.5", "-1", "true", "all"])
+def test_a_training_size_is_a_number_of_images_or_a_fraction(lab: Lab, size: str) -> None:
+    file = write_grid(
+        lab.root, GRID.format(backbone="tiny-scratch", head="fcn32s", base=f", recipe.train_size: {size}")
+    )
+    message = f"recipe.train_size: expected a number of images, or a fraction above 0 up to 1.0, not {size}"
+    with pytest.raises(ConfigError, match=f"{re.escape(message)}$"):
+        lab.load_grid(file)
 
 
 @pytest.mark.parametrize(("batch", "left_out"), [(1, 0), (4, 0), (5, 1), (10, 6), (16, 0)])

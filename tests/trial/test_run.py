@@ -117,6 +117,8 @@ def test_a_trial_killed_after_an_epoch_resumes_with_equal_metrics(
 EVERYTHING: dict[str, Any] = {
     "epochs": 2,
     "ema": 0.9,
+    "train_size": 0.75,
+    "steps_per_epoch": 2,
     "grad_accum_steps": 2,
     "grad_clip_norm": 0.5,
     "jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},

@@ -103,8 +103,11 @@ class OpenedData:
 
     def count_steps(self, trial: Trial) -> int:
         """Return the number of optimizer steps of a trial."""
-        images = len(self.split(trial, trial.dataset.splits.train))
-        return trial.recipe.epochs * (images // trial.recipe.batch_size)
+        return trial.recipe.epochs * self.count_epoch_steps(trial)
+
+    def count_epoch_steps(self, trial: Trial) -> int:
+        """Return the number of optimizer steps of an epoch of a trial."""
+        return trial.recipe.count_steps(len(self.split(trial, trial.dataset.splits.train)))
 
     def sizes(self, trial: Trial, name: str) -> Sizes:
         """Return the number of images of a split by height and width."""
@@ -131,26 +134,40 @@ def _may_be_built(trial: Trial, lab: Lab) -> bool:
 
 
 def _find_batch_errors(trial: Trial, data: OpenedData) -> list[str]:
-    """Check that the training split has at least one batch."""
-    split, batch = trial.dataset.splits.train, trial.recipe.batch_size
-    images = len(data.split(trial, split))
-    if images >= batch:
+    """Check that the training split has at least one batch, and the images that the recipe samples."""
+    split, recipe = trial.dataset.splits.train, trial.recipe
+    available = len(data.split(trial, split))
+    images = recipe.count_images(available)
+    where = f"'{split}' of {trial.names['dataset']}"
+    if images > available:
+        return [
+            f"recipe.train_size: {images} images are more than the training split has ({available} images in "
+            f"{where}); use at most {available}, or 1.0 for all"
+        ]
+    if images >= recipe.batch_size:
         return []
+    if images < available:
+        return [
+            f"recipe.train_size: {recipe.train_size} leaves {images} of the {available} images in {where}, fewer than "
+            f"a batch of {recipe.batch_size} (an integer is a number of images, 1.0 is all of them)"
+        ]
     return [
-        f"recipe.batch_size: a batch of {batch} is more than the training split has ({images} images in '{split}' of "
-        f"{trial.names['dataset']}); use at most {images}"
+        f"recipe.batch_size: a batch of {recipe.batch_size} is more than the training split has ({images} images in "
+        f"{where}); use at most {images}"
     ]
 
 
 def _find_left_out_images(trial: Trial, data: OpenedData) -> list[str]:
     """Warn if many images of the training split are left out of each epoch, which consists of whole batches."""
-    images, batch = len(data.split(trial, trial.dataset.splits.train)), trial.recipe.batch_size
+    recipe, batch = trial.recipe, trial.recipe.batch_size
+    images = recipe.count_images(len(data.split(trial, trial.dataset.splits.train)))
     left_out = images % batch
     if left_out <= MOST_LEFT_OUT * images:
         return []
     return [
-        f"recipe.batch_size: with batches of {batch}, each epoch leaves out {left_out} of the {images} training images "
-        f"of {trial.names['dataset']}; a smaller batch leaves out fewer and makes more steps"
+        f"recipe.batch_size: with batches of {batch}, each {'pass' if recipe.steps_per_epoch else 'epoch'} leaves out "
+        f"{left_out} of the {images} training images of {trial.names['dataset']}; a smaller batch leaves out fewer and "
+        "makes more steps"
     ]
 
 

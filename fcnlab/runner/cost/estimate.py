@@ -143,7 +143,7 @@ class _Work:
         gmacs = read_gmacs(setup)
         if gmacs is None or not setup.images:
             return None
-        steps = len(data.split(trial, trial.dataset.splits.train)) // recipe.batch_size
+        steps = data.count_epoch_steps(trial)
         pixels = fmean(height * width for height, width in setup.images)
         image = gmacs * pixels / (recipe.crop.height * recipe.crop.width)
         return cls(gmacs, gmacs * steps * recipe.batch_size, image)

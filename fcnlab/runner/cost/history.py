@@ -76,6 +76,7 @@ def _encode_variant(variant: Variant) -> str:
 
 def _encode_sizes(recipe: Recipe) -> str:
     sizes = [recipe.crop.content(), recipe.batch_size, recipe.grad_accum_steps, recipe.precision, recipe.freeze]
+    sizes += [recipe.train_size, recipe.steps_per_epoch]
     custom = [spec.content() for spec in (recipe.loss.custom, recipe.transform) if spec is not None]
     return _to_json([*sizes, recipe.score_scale, recipe.ema is not None, *custom])
 

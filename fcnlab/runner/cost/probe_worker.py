@@ -162,7 +162,12 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     )
     hardware.move_to_device(model, device)
     training = build_training(
-        recipe, model, dataset, split=trial.dataset.splits.train, seed=trial.seed, extensions=lab.extensions
+        recipe.model_copy(update={"train_size": 1.0}),
+        model,
+        dataset,
+        split=trial.dataset.splits.train,
+        seed=trial.seed,
+        extensions=lab.extensions,
     )
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
@@ -174,7 +179,7 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
         try_count_gmacs(model, (nominal.height, nominal.width))
     finishing = time.perf_counter() - began
     return CostRate(
-        epoch_seconds=steps.step * (images // recipe.batch_size),
+        epoch_seconds=steps.step * recipe.count_steps(images),
         image_seconds=image_seconds,
         final_image_seconds=max(final_image_seconds, image_seconds),
         setup_seconds=built + steps.warm_up + finishing + RECORD_SECONDS,
