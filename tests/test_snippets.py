@@ -25,6 +25,7 @@ RUN = ("README.md", "docs/using-a-model.md")
 """Pages whose code runs, in the order of the page and with the names of the code before it."""
 
 COMPILED = {
+    "docs/data.md": "it needs pycocotools and a file of annotations",
     "docs/extending.md": "tests/test_extensions.py trains with these classes",
     "docs/mlflow.md": "it needs the id of a run of the reader",
 }
