@@ -28,11 +28,12 @@ def _explain_train_size(value: Any, validate: ValidatorFunctionWrapHandler) -> A
         return validate(value)
     except ValidationError:
         shown = str(value).lower() if isinstance(value, bool) else value
-        raise ValueError(f"expected a number of images, or a fraction above 0 up to 1.0, not {shown}") from None
+        raise ValueError(f"expected a fraction above 0 up to 1.0, or a number of images from 2, not {shown}") from None
 
 
 TrainSize = Annotated[
-    Count | Annotated[float, Field(strict=True, gt=0, le=1)],
+    # 1 is the fraction 1.0, all images.
+    Annotated[int, Field(strict=True, ge=2, lt=2**31)] | Annotated[float, Field(strict=True, gt=0, le=1)],
     WrapValidator(_explain_train_size),
 ]
 """Number of training images, or their fraction of the training split."""
@@ -275,8 +276,8 @@ class Recipe(Entry):
         epochs: number of epochs, after which a trial is validated and can be interrupted.
         steps_per_epoch: optimizer steps of an epoch; by default one pass over the training images. Trainings of
             training sets of different sizes take the same number of steps with it.
-        train_size: training images that are used, as in scikit-learn: their fraction of the training split, or as an
-            integer their number. Each seed samples others, and a smaller sample is part of a larger one.
+        train_size: training images that are used, as in scikit-learn: their fraction of the training split, or their
+            number, at least 2. Each seed samples others, and a smaller sample is part of a larger one.
         batch_size: images per optimizer step.
         crop: size of the random crops.
         scale: range of the random scale before the crop.

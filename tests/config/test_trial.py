@@ -419,3 +419,7 @@ def test_explicit_default_options_are_the_same_dataset() -> None:
     shapes = builtin().get("dataset", "shapes")
     stated = type(shapes).model_validate(shapes.model_dump(exclude={"options"}) | {"options": {}})
     assert stated.content() == shapes.content()
+
+
+def test_a_training_size_of_one_is_the_whole_split() -> None:
+    assert trial({"recipe.train_size": 1}).key == trial({"recipe.train_size": 1.0}).key == KEY

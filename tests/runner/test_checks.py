@@ -85,12 +85,19 @@ def test_a_batch_larger_than_the_training_split_is_refused(lab: Lab) -> None:
     [
         ("17", "17 images are more than the training split has (16 images in 'train' of shapes-mini); use at most 16, "
          "or 1.0 for all"),
-        ("0.1", "0.1 leaves 2 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4 (an integer is a "
-         "number of images, 1.0 is all of them)"),
-        ("1", "1 leaves 1 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4 (an integer is a number "
-         "of images, 1.0 is all of them)"),
+        (
+            "0.1",
+            "0.1 leaves 2 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4; use a larger size, or "
+            "1.0 for all",
+        ),
+        (
+            "3",
+            "3 leaves 3 of the 16 images in 'train' of shapes-mini, fewer than a batch of 4; use a larger size, or 1.0 "
+            "for all",
+        ),
         ("16", None),
         ("1.0", None),
+        ("1", None),
         ("0.25", None),
     ],
 )  # fmt: skip
@@ -104,7 +111,7 @@ def test_a_training_size_is_a_number_of_images_or_a_fraction(lab: Lab, size: str
     file = write_grid(
         lab.root, GRID.format(backbone="tiny-scratch", head="fcn32s", base=f", recipe.train_size: {size}")
     )
-    message = f"recipe.train_size: expected a number of images, or a fraction above 0 up to 1.0, not {size}"
+    message = f"recipe.train_size: expected a fraction above 0 up to 1.0, or a number of images from 2, not {size}"
     with pytest.raises(ConfigError, match=f"{re.escape(message)}$"):
         lab.load_grid(file)
 

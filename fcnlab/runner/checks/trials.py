@@ -149,7 +149,7 @@ def _find_batch_errors(trial: Trial, data: OpenedData) -> list[str]:
     if images < available:
         return [
             f"recipe.train_size: {recipe.train_size} leaves {images} of the {available} images in {where}, fewer than "
-            f"a batch of {recipe.batch_size} (an integer is a number of images, 1.0 is all of them)"
+            f"a batch of {recipe.batch_size}; use a larger size, or 1.0 for all"
         ]
     return [
         f"recipe.batch_size: a batch of {recipe.batch_size} is more than the training split has ({images} images in "
