@@ -37,6 +37,7 @@ class Side:
         counts: counts by seed, each [images, num_classes, 3].
         ids: ids of the images by seed.
         classes: names of the classes.
+        shown_classes: display names of the classes: those of the grid file, else the names.
         checkpoint: the epoch of the counts, `last` or `best`.
         folds: the cross-validation, in which each seed has the images of another fold; None if all seeds have the same.
     """
@@ -46,6 +47,7 @@ class Side:
     counts: CellCounts
     ids: Mapping[int, tuple[str, ...]]
     classes: tuple[str, ...]
+    shown_classes: tuple[str, ...]
     checkpoint: CheckpointChoice = "last"
     folds: CrossValidation | None = None
 
@@ -85,6 +87,11 @@ class CellComparison:
         )
 
     @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """Display names of the classes where both sides have the same, else the names in the dataset."""
+        return self.a.shown_classes if self.a.shown_classes == self.b.shown_classes else self.a.classes
+
+    @property
     def classes(self) -> pd.DataFrame:
         """The differences by class: `class`, `images`, `delta`, `low`, `high` and `p_value`; IoU as fractions of 1."""
         by_class = self.difference.classes
@@ -122,7 +129,9 @@ def load_side(reference: Reference, lab: Lab) -> Side:
     )
     name, grid = plan.grid.display_name(label), plan.grid.name
     folds = reference.planned.cell.dataset.folds_by_seed if seed is None else None
-    return _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed, folds)
+    side = _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed, folds)
+    shown = plan.grid.file.labels.classes
+    return replace(side, shown_classes=tuple(shown.get(one, one) for one in side.classes))
 
 
 def _side(
@@ -139,7 +148,8 @@ def _side(
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts")
     ids = {number: records.ids(cell, number) for number in counts}
-    return Side(name, source, counts, ids, records.by_cell[cell][min(counts)].classes, records.checkpoint, folds)
+    classes = records.by_cell[cell][min(counts)].classes
+    return Side(name, source, counts, ids, classes, classes, records.checkpoint, folds)
 
 
 def compare(a: Side, b: Side) -> CellComparison:
@@ -231,7 +241,7 @@ def make_class_differences_table(comparison: CellComparison) -> Table:
     order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(by_class.value[c], nan=-np.inf))
     rows = tuple(
         (
-            comparison.a.classes[c],
+            comparison.shown_classes[c],
             str(by_class.images[c]),
             *(format_points(values[c]) for values in (by_class.value, by_class.low, by_class.high)),
         )
