@@ -91,7 +91,7 @@ def report(
     # pandas and Altair are imported now, so that an error of a file is reported quickly
     from fcnlab.report.report import report_plan
     from fcnlab.report.tables.cells import View
-    from fcnlab.report.tables.class_columns import add_class_columns
+    from fcnlab.report.tables.requested_columns import add_requested_columns
     from fcnlab.report.tables.seed_plan import make_seed_table
     from fcnlab.report.write import check_written_report, publish_report, write_combined, write_report
     from fcnlab.runner.changed_inputs import describe_changed_inputs
@@ -107,7 +107,7 @@ def report(
         check_written_report(one)
     if strict:
         refuse_flagged(reports)
-    shown = [add_class_columns(one.mark(bold), view.resolve(one.names)) for one in reports]
+    shown = [add_requested_columns(one.mark(bold), view.resolve(one.names)) for one in reports]
     tables = [own.make_table(one.cells, one.names) for one, own in shown]
     seed_tables = [make_seed_table(one, power) for one in reports] if power is not None else []
     sections = [write_report(one, lab_, predict=True, pdf=pdf) for one in reports]
@@ -168,6 +168,7 @@ def split_columns(text: str) -> tuple[str, ...]:
 
 
 def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format, *, wide: bool) -> None:
+    from fcnlab.report.image_notes import describe_missing_image_metrics
     from fcnlab.report.tables.export import format_report, to_values
 
     if output == "json":
@@ -179,6 +180,8 @@ def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format
             show_table(one, table)
         else:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
+            for line in describe_missing_image_metrics(one, table.columns):
+                typer.echo(line, err=True)
 
 
 def _print_seed_table(table: Table, *, stderr: bool) -> None:

@@ -1,6 +1,7 @@
 """Metrics of a split, computed from the pixel counts of each class in each image. Does not import torch.
 
-The metrics are those of Long et al., CVPR 2015, section 5, over all pixels of a split at once, not a mean over images.
+The metrics are those of Long et al., CVPR 2015, section 5, over all pixels of a split at once, not a mean over images;
+`compute_image_metrics` has the means over images.
 With n_ij the pixels of class i predicted as j, t_i = sum_j n_ij and p_i = sum_j n_ji:
 
     pixel accuracy          sum_i n_ii / sum_i t_i
@@ -142,6 +143,55 @@ def compute_image_miou(counts: Counts) -> Floats:
         [images], float64.
     """
     return mean_over_classes(compute_class_iou(counts))
+
+
+@dataclass(frozen=True)
+class ImageMetrics:
+    """Means over images of metrics that are computed for each image, as fractions of 1.
+
+    Attributes:
+        miou: mean over the images of `compute_image_miou`.
+        dice: the same of the Dice coefficient.
+        class_iou: for each class, mean IoU over the images in which it is labeled; nan for a class without such images.
+        class_dice: the same of the Dice coefficient.
+    """
+
+    miou: float
+    dice: float
+    class_iou: tuple[float, ...]
+    class_dice: tuple[float, ...]
+
+
+def compute_image_metrics(counts: Counts) -> ImageMetrics:
+    """Compute the means over images of the IoU and the Dice coefficient of each image.
+
+    An image without a labeled pixel of a class has no IoU of this class, also if pixels are predicted as this class:
+    these lower the IoU of the classes with which they are labeled. An image without any labeled pixel is left out.
+
+    Args:
+        counts: int64 [images, num_classes, 3].
+
+    Returns:
+        The means.
+
+    Example:
+        >>> counts = np.array([[[2, 2, 4], [1, 3, 1]], [[3, 3, 3], [0, 0, 0]]])
+        >>> compute_image_metrics(counts).class_iou  # the second image does not contain the second class
+        (0.75, 0.3333333333333333)
+    """
+    iou = compute_class_iou(counts)
+    dice = iou_to_dice(iou)  # before the means, since it is not linear
+    return ImageMetrics(
+        miou=float(_mean_over_images(mean_over_classes(iou))),
+        dice=float(_mean_over_images(mean_over_classes(dice))),
+        class_iou=tuple(_mean_over_images(iou).tolist()),
+        class_dice=tuple(_mean_over_images(dice).tolist()),
+    )
+
+
+def _mean_over_images(values: Floats) -> Floats:
+    """Average values [images, ...] over the images in which they are not nan."""
+    return mean_over_classes(values.T)
 
 
 def divide(part: Floats, whole: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fcnlab.analysis import CellCounts
+from fcnlab.analysis import CellCounts, count_class_images, select_folds
 from fcnlab.config.dataset import CrossValidation
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.trial_records import TrialRecords
@@ -119,6 +119,19 @@ def find_same_images(
         )
 
     return frozenset(cell for cell in cells if cell in records.by_cell and (cell == reference or is_same(cell)))
+
+
+def count_images(group: DatasetGroup, records: TrialRecords) -> dict[int, int]:
+    """Return the number of images in which each class of a dataset is labeled; empty without counts.
+
+    Args:
+        group: the cells of the dataset.
+        records: records of the finished trials.
+    """
+    for cell in group.same:
+        if counts := records.counts(cell):
+            return dict(enumerate(count_class_images(counts, select_folds(counts, group.folds)).tolist()))
+    return {}
 
 
 @dataclass(frozen=True)

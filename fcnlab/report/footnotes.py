@@ -14,6 +14,7 @@ from fcnlab.config.grid.display_names import Names
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.console import format_count
 from fcnlab.report.dataset_groups import DatasetGroup
+from fcnlab.report.image_notes import describe_image_metrics, describe_missing_image_metrics
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import (
     FLAGGED,
@@ -21,11 +22,13 @@ from fcnlab.report.tables.columns import (
     SIGNIFICANT,
     find_column,
     format_points,
+    is_per_image,
+    name_class_metrics,
     split_class_column,
 )
-from fcnlab.report.tables.names import EPOCHS, quote_name
+from fcnlab.report.tables.names import EPOCHS, join_names, quote_name
 from fcnlab.report.tables.table import Table
-from fcnlab.report.trial_records import TrialRecords
+from fcnlab.report.trial_records import TrialRecords, find_missing_counts
 from fcnlab.runner.checks.repeated_images import RepeatedImages
 from fcnlab.trial.comparability import find_fold
 from fcnlab.trial.record import Record, SplitMetrics
@@ -74,22 +77,25 @@ def write_footnotes(report: Report, columns: Collection[str], pivoted: Table | N
         any(name.startswith("miou") or name in TESTED for name in columns),
         list_metrics(columns, report.names),
     )
+    per_image = any(map(is_per_image, columns))
     unchanged = [grid.file.labels.describe_unchanged(grid.unchanged) + "."] if grid.unchanged is not None else []
     if finished.empty:
         return [*unchanged, "No trial has finished yet.", *_early(trials), *_damaged(trials)]
     lines = [
         *unchanged,
-        *(_evaluation(grid, finished, records, metrics or ["mIoU"]) if miou or metrics else ()),
+        *(_evaluation(grid, finished, records, metrics or ["mIoU"] * miou) if miou or metrics or per_image else ()),
         *_describe_class_columns(report.names, columns, pivoted),
+        *describe_image_metrics(report, columns),
+        *describe_missing_image_metrics(report, columns),
         *_describe_means(report, columns, miou=miou),
         *_describe_repeated_images(grid, report.repeated),
         *_describe_missing_images(report.not_compared),
         *_describe_folds(grid, report.groups, finished),
-        *(_spread(grid, trials) if metrics or DELTAS & set(columns) else ()),
+        *(_spread(grid, trials) if metrics or per_image or DELTAS & set(columns) else ()),
         *(_checkpoints(grid, report.cells, finished) if miou else ()),
         *(_test(report, finished, columns) if TESTED & set(columns) else ()),
         *(_describe_pivot_markers(report, pivoted) if pivoted is not None else ()),
-        *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
+        *(_missing_counts(report) if significance.comparisons and TESTED & set(columns) else ()),
         *((report.best.note,) if report.best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
         *_early(trials),
@@ -166,32 +172,31 @@ def name_baselines(grid: Grid, groups: Sequence[DatasetGroup]) -> str:
 
 
 def _evaluation(grid: Grid, finished: pd.DataFrame, records: TrialRecords, metrics: Sequence[str]) -> list[str]:
-    """Describe the split, the checkpoint and the metrics."""
+    """Describe the split, the checkpoint and the metrics from summed counts."""
     splits = " and ".join(distinct_texts(finished["report_split"]))
     number = _describe_images(grid, records)
-    named = " and ".join(filter(None, (", ".join(metrics[:-1]), metrics[-1])))
     epoch = EPOCHS[grid.file.checkpoint]
     if grid.file.checkpoint == "last":
         varies = any(recipe.stop_on_plateau is not None for recipe in grid.recipes)
         epoch = "the last trained epoch" if varies else f"{epoch}, whose number was fixed before training"
     elif "val" in splits:
         epoch += ", which is optimistic on val itself"
-    return [
-        f"Evaluated on {splits}{number} at native size, at {epoch}; {named} from the summed counts of "
-        "the split, without ignored pixels."
-    ]
+    start = f"Evaluated on {splits}{number} at native size, at {epoch}; "
+    if not metrics:
+        return [f"{start}ignored pixels are not counted."]
+    return [f"{start}{join_names(metrics)} from the summed counts of the split, without ignored pixels."]
 
 
 def _describe_class_columns(names: Names, columns: Collection[str], pivoted: Table | None) -> list[str]:
     """Name the metric and the unit of columns that are headed by the name of a class."""
     pairs = [split_class_column(name) for name in columns]
-    metrics = [name for metric, name in (("iou", "IoU"), ("dice", "Dice")) if any(metric == one for one, _ in pairs)]
+    metrics = name_class_metrics(columns)
     if not metrics:
         return []
     if pivoted is not None:
         class_name = names.classes.get(pairs[0][1], pairs[0][1])
         return [f"Values: {metrics[0]} of the class {quote_name(class_name)} in %."]
-    return [f"Columns of classes: {' and '.join(metrics)} in %."]
+    return [f"Columns of classes: {join_names(metrics)} in %."]
 
 
 def _describe_images(grid: Grid, records: TrialRecords) -> str:
@@ -248,10 +253,9 @@ def describe_class_sets(report: Report, subject: str = "mIoU is the mean") -> li
         names = (
             absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
         )
-        text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         num_classes = len(record.classes)
         lines.append(
-            f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {text} "
+            f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {join_names(names)} "
             f"{'has' if len(absent) == 1 else 'have'} no pixel in {name_split(record)}."
         )
     return list(dict.fromkeys(lines))
@@ -450,15 +454,14 @@ def list_unpaired_cells(cells: pd.DataFrame) -> list[str]:
     return [str(cell) for cell in cells["cell"][cells["miou"].notna() & (cells["delta_n"] == 0) & ~cells["baseline"]]]
 
 
-def _missing_counts(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
+def _missing_counts(report: Report) -> list[str]:
     """Count the finished trials without counts, which are in the mean of their cell and not in its difference."""
-    missing = len(finished) - sum(len(records.counts(cell)) for cell in records.by_cell)
+    missing = sum(find_missing_counts(report.cells, report.records).values())
     if not missing:
         return []
-    trials = "1 trial" if missing == 1 else f"{missing} trials"
     return [
-        f"The counts of {trials} could not be read: Δ is over the seeds with counts, and has no interval where there "
-        "are none."
+        f"The counts of {format_count(missing, 'trial')} could not be read: Δ is over the seeds with counts, and has "
+        "no interval where there are none."
     ]
 
 
@@ -549,13 +552,14 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
     text = "".join(text for row in table.rows for text in row)
     seeds = len(grid.seeds)
     notes: list[str] = []
-    if list_metrics(columns, report.names) or DELTAS & set(columns):
+    if list_metrics(columns, report.names) or DELTAS & set(columns) or any(map(is_per_image, columns)):
         complete = report.cells["n"].isin([0, seeds]).all()
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
         folds = [f"{one.folds.folds}-fold cross-validation." for one in report.groups if one.folds is not None]
         notes += dict.fromkeys(folds)
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     notes += _describe_class_columns(report.names, columns, table if table.is_pivoted else None)
+    notes += describe_image_metrics(report, columns)
     baseline = name_baselines(grid, report.groups)
     if TESTED & set(columns):
         interval = ", with 95 % interval" if "delta" in columns and "[" in text else ""

@@ -204,14 +204,14 @@ class Report:
         Raises:
             ConfigError: there is no such column, class, axis or format; the message names the nearest.
         """
-        from fcnlab.report.tables.class_columns import add_class_columns
         from fcnlab.report.tables.export import format_report
+        from fcnlab.report.tables.requested_columns import add_requested_columns
         from fcnlab.report.tables.styled import to_styler
 
         if isinstance(columns, str):
             raise ConfigError(f"columns: a list of names is expected, such as ['n', 'miou'], not '{columns}'")
         view = View(tuple(columns), sort, group_by, pivot, decimals).resolve(self.names)
-        shown, view = add_class_columns(self.mark(bold), view)
+        shown, view = add_requested_columns(self.mark(bold), view)
         if format is not None:
             return format_report(shown, view, format)
         return to_styler(view.make_table(shown.cells, shown.names), self.caption)

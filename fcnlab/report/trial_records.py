@@ -56,6 +56,18 @@ class TrialRecords:
         return tuple(map(str, read_array(self.folders[cell][seed], f"{split}_ids")))
 
 
+def find_missing_counts(cells: pd.DataFrame, records: TrialRecords) -> dict[str, int]:
+    """Return the number of finished trials without counts by the label of their cell, for the cells that have any.
+
+    Args:
+        cells: frame with one row per cell.
+        records: records of the finished trials.
+    """
+    finished = zip(map(str, cells["cell"]), cells["n"], strict=True)
+    missing = {cell: int(number) - len(records.counts(cell)) for cell, number in finished}
+    return {cell: number for cell, number in missing.items() if number}
+
+
 class SeedCounts(Mapping[int, Counts]):
     """Mapping from seed to counts [images, num_classes, 3], read on access since a large grid would fill the memory."""
 

@@ -102,3 +102,26 @@ def test_the_command_line_accepts_classes_with_commas_and_reports_errors_in_one_
     assert "head" in lines[1] and "Dice car, parked" in lines[1] and "sky" in lines[1]
     assert [line.split()[0] for line in lines[2:5]] == ["fcn8s", "fcn16s", "fcn32s"]
     assert "iou:" not in (lab.results / "question" / "table.csv").read_text(encoding="utf-8")
+
+
+def test_means_over_images_are_printed_with_their_definition_or_the_reason_why_they_are_missing(
+    fcnlab: Call, grid: Grid
+) -> None:
+    output = fcnlab("report", grid.path, "--columns", "image_dice,image_iou:disc", "--sort", "-image_iou:disc")
+    assert (output.code, output.err) == (0, "")
+    text = " ".join(output.out.split())
+    assert "head Dice per image % IoU per image, disc" in text and text.index("fcn8s") < text.index("fcn32s")
+    assert "IoU per image of a class: mean over the images that contain it (40 images)" in text
+    wrong = fcnlab("report", grid.path, "--columns", "image_dice:dics")
+    assert (wrong.code, wrong.out, wrong.err.count("\n")) == (2, "", 1) and "did you mean 'disc'?" in wrong.err
+
+    from fcnlab.lab import Lab
+
+    planned = make_plan(grid, Lab.find(grid.path)).trials[0]
+    record = planned.record
+    assert record is not None
+    planned.folder.counts.unlink()
+    planned.folder.finish(record)
+    output = fcnlab("report", grid.path, "--columns", "image_dice:disc", "--format", "csv")
+    assert output.code == 0 and "fcn32s,fcn32s,,," in output.out
+    assert "No metrics per image of fcn32s: counts.npz of 1 trial is missing.\n" in output.err

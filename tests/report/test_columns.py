@@ -24,9 +24,9 @@ from fcnlab.lab import Lab
 from fcnlab.report.frame import cells_frame, trials_frame
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
-from fcnlab.report.tables.class_columns import add_class_columns
 from fcnlab.report.tables.columns import COLUMNS
 from fcnlab.report.tables.paper import report_to_latex
+from fcnlab.report.tables.requested_columns import add_requested_columns
 from fcnlab.report.tables.styled import to_styler
 from fcnlab.report.tables.table import Table
 from fcnlab.report.write import write_report
@@ -98,7 +98,7 @@ def percent(values: list[float]) -> str:
 
 
 def make_table(report: Report, *names: str, sort: str = "", pivot: tuple[str, str] | None = None) -> Table:
-    shown, view = add_class_columns(report, View(names, sort, pivot=pivot))
+    shown, view = add_requested_columns(report, View(names, sort, pivot=pivot))
     return view.make_table(shown.cells, shown.names)
 
 
@@ -159,7 +159,7 @@ def test_columns_of_trials_that_only_mlflow_has_are_the_same(made: tuple[Report,
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker, plan = open_tracker(here.grid, away), make_plan(here.grid, away)
     there = make_report(plan, away, tracker)
-    names = ["miou", *METRICS, "iou:*", "dice:disc"]
+    names = ["miou", *METRICS, "iou:*", "dice:disc", "image_dice", "image_iou:*"]
     assert list_rows(there, *names) == list_rows(here, *names)
     shared = [*METRICS, *(f"test_{name}{suffix}" for name in METRICS for suffix in ("", "_best"))]
     pd.testing.assert_frame_equal(there.trials[shared], here.trials[shared])
@@ -397,7 +397,7 @@ def test_a_latex_table_of_many_classes_has_rotated_headings(tmp_path: Path) -> N
         hit = rng.integers(100, 300, target.shape)
         finish(planned, 0.0, np.stack((hit, target, target), axis=-1), classes=CITYSCAPES)
     report = make_report(make_plan(grid, lab), lab, None)
-    shown, view = add_class_columns(report, View(("iou:*", "miou")))
+    shown, view = add_requested_columns(report, View(("iou:*", "miou")))
     latex = report_to_latex(shown, view, wide=True)
     assert r"needs \usepackage{booktabs} and \usepackage{graphicx}" in latex and "wider than the page" not in latex
     assert latex.count(r"\rotatebox{90}") == 20 and r"\rotatebox{90}{traffic light}" in latex
@@ -409,7 +409,7 @@ def test_a_latex_table_of_many_classes_has_rotated_headings(tmp_path: Path) -> N
     for text, mean, std in zip(table.rows[0][1:], means[1:], stds[1:], strict=True):
         value, below = re.sub(r"\\textbf{(.*)}", r"\1", mean.strip()), std.strip().removeprefix(r"\tiny $\pm$")
         assert text == f"{value} ± {below}"
-    few = add_class_columns(report, View(("iou:car", "miou")))
+    few = add_requested_columns(report, View(("iou:car", "miou")))
     assert r"\rotatebox" not in report_to_latex(*few, wide=True)
 
 

@@ -23,9 +23,9 @@ ValueText = Annotated[str, BeforeValidator(format_name)]
 
 
 COLUMNS = (
-    "n", "miou", "delta", "delta_mean", "pixel_acc", "mean_acc", "fw_iou", "boundary_iou", "dice", "params", "gmacs",
-    "images_per_s", "peak_memory", "device_hours", "train_seconds", "miou_median", "miou_range", "miou_last",
-    "miou_best", "delta_std", "p_value", "p_holm", "flags",
+    "n", "miou", "delta", "delta_mean", "pixel_acc", "mean_acc", "fw_iou", "boundary_iou", "dice", "image_miou",
+    "image_dice", "params", "gmacs", "images_per_s", "peak_memory", "device_hours", "train_seconds", "miou_median",
+    "miou_range", "miou_last", "miou_best", "delta_std", "p_value", "p_holm", "flags",
 )  # fmt: skip
 """Names of the columns of a report's table, which `fcnlab.report` defines; a test compares them."""
 

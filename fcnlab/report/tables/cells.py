@@ -75,7 +75,7 @@ class View:
         """Return the table of a frame of cells.
 
         Args:
-            cells: frame with one row per cell, and the fields of the view's class columns; see `add_class_columns`.
+            cells: frame with one row per cell, and the fields of the view's other columns; see `add_requested_columns`.
             names: display names.
 
         Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fcnlab.analysis import count_class_images, select_folds
+from fcnlab.report.dataset_groups import count_images
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import format_mean_std
 from fcnlab.report.tables.table import Table
@@ -42,7 +42,7 @@ def collect_class_results(report: Report) -> ClassResults | None:
     if not iou:
         return None
     listed = tuple(index for index in range(len(report.classes)) if all(index in frame for frame in iou.values()))
-    return ClassResults(iou, _count_class_images(report), listed)
+    return ClassResults(iou, count_images(report.groups[0], report.records), listed)
 
 
 def make_class_table(report: Report, results: ClassResults) -> Table:
@@ -81,12 +81,3 @@ def make_iou_frames(records: TrialRecords, cells: Sequence[str]) -> dict[str, pd
         cell: pd.DataFrame([one.class_iou for one in metrics if one is not None]).astype(float)
         for cell, metrics in by_trial.items()
     }
-
-
-def _count_class_images(report: Report) -> dict[int, int]:
-    """Count the images in which each class is labeled; empty without counts."""
-    group = report.groups[0]
-    for cell in group.same:
-        if counts := report.records.counts(cell):
-            return dict(enumerate(count_class_images(counts, select_folds(counts, group.folds)).tolist()))
-    return {}

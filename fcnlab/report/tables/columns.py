@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -32,7 +32,8 @@ class Column:
         text: function from a row of the frame of cells, and the number of decimals of percentages, to the text of the
             column.
         fields: columns of the frame that the text is made from; the table is sorted by the first one.
-        metric: description of the metric of which the column has the mean and standard deviation; empty for others.
+        metric: description of the metric from summed counts of which the column has the mean and standard deviation;
+            empty for others.
     """
 
     heading: str
@@ -173,6 +174,8 @@ COLUMNS = {
     "fw_iou": _metric_column("f.w. IoU %", "frequency-weighted IoU (f.w. IoU)", "fw_iou"),
     "boundary_iou": _metric_column("boundary IoU %", "Boundary IoU", "boundary_iou"),
     "dice": _metric_column("Dice %", "Dice (F1)", "dice"),
+    "image_miou": _metric_column("mIoU per image %", "", "image_miou"),
+    "image_dice": _metric_column("Dice per image %", "", "image_dice"),
     "params": Column("params M", _number("params", 2, 1e-6), ("params",)),
     "gmacs": Column("GMACs", _number("gmacs", 2), ("gmacs",)),
     "images_per_s": Column("images/s", _number("images_per_s", 1), ("images_per_s",)),
@@ -193,8 +196,17 @@ COLUMNS = {
 `find_column` also finds those of single classes.
 """
 
-CLASS_METRICS = {"iou": ("", "IoU of classes"), "dice": ("Dice ", "Dice (F1) of classes")}
-"""Metrics of a single class: the text before the name of the class in the heading of its column, and a description."""
+CLASS_METRICS = {
+    "iou": ("", "IoU of classes"),
+    "dice": ("Dice ", "Dice (F1) of classes"),
+    "image_iou": ("IoU per image, ", ""),
+    "image_dice": ("Dice per image, ", ""),
+}
+"""Metrics of a single class: the text before the name of the class in the heading of its column, and the description of
+`Column.metric`."""
+
+IMAGE_METRICS = frozenset({"image_miou", "image_iou", "image_dice"})
+"""Columns and metrics of single classes that are means over images."""
 
 ALL_CLASSES = "*"
 """Name of a class in `--columns` that selects all classes."""
@@ -207,7 +219,7 @@ def find_column(name: str) -> Column:
 
     Args:
         name: a name of `COLUMNS`, or metric and class of a class column, such as `iou:car`. The frame of cells has the
-            fields of a class column only after `add_class_columns`.
+            fields of a class column only after `add_requested_columns`.
 
     Example:
         >>> find_column("dice:road").heading, find_column("dice:road").fields
@@ -265,6 +277,33 @@ def split_class_column(name: str) -> tuple[str, str]:
     """
     metric, colon, class_name = name.partition(":")
     return (metric, class_name) if colon and metric in CLASS_METRICS else ("", "")
+
+
+def name_class_metrics(columns: Iterable[str]) -> list[str]:
+    """Return the names of the metrics of single classes in some columns.
+
+    Args:
+        columns: names of columns.
+
+    Example:
+        >>> name_class_metrics(["miou", "image_dice:car", "iou:car", "iou:sky"])
+        ['IoU', 'Dice per image']
+    """
+    shown = {split_class_column(name)[0] for name in columns}
+    return [heading.strip(" ,") or "IoU" for metric, (heading, _) in CLASS_METRICS.items() if metric in shown]
+
+
+def is_per_image(name: str) -> bool:
+    """Return whether a column has means over images.
+
+    Args:
+        name: name of a column.
+
+    Example:
+        >>> is_per_image("image_dice"), is_per_image("image_iou:car"), is_per_image("dice:car")
+        (True, True, False)
+    """
+    return name.partition(":")[0] in IMAGE_METRICS
 
 
 def default_columns(cells: pd.DataFrame) -> tuple[str, ...]:

@@ -93,6 +93,11 @@ def to_values(report: Report, view: View) -> dict[str, Any]:
         "baseline": report.grid.baseline.label,
         "display_names": dict(report.grid.display_names),
         "summary": report.summary_text,
-        "footnotes": report.write_footnotes(view.columns or tuple(COLUMNS)),
+        "footnotes": report.write_footnotes(view.columns or _list_columns(report)),
         "cells": json.loads(select_cells(report, view).to_json(orient="records", double_precision=10)),
     }
+
+
+def _list_columns(report: Report) -> list[str]:
+    """Return the names of the columns of which the frame of cells has the fields."""
+    return [name for name, column in COLUMNS.items() if column.fields[0] in report.cells]

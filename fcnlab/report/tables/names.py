@@ -18,6 +18,19 @@ def quote_name(name: str) -> str:
     return f"“{name}”" if not name[:1].isalpha() or "," in name or " " in name else name
 
 
+def join_names(names: Sequence[str]) -> str:
+    """Join names for a sentence.
+
+    Args:
+        names: at least one name.
+
+    Example:
+        >>> join_names(["IoU", "Dice", "mIoU"]), join_names(["IoU"])
+        ('IoU, Dice and mIoU', 'IoU')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def number_repeated(names: Sequence[str]) -> list[str]:
     """Return a different name for each of some names: repeated ones get a number.
 
