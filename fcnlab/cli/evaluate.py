@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from fcnlab.constants import CheckpointChoice
     from fcnlab.lab import Lab
+    from fcnlab.metrics.summary import ImageMetrics
     from fcnlab.training.protocol import Protocol
     from fcnlab.trial.evaluation.evaluate import Evaluation, EvaluationTarget
     from fcnlab.trial.find import FinishedTrial
@@ -128,6 +131,7 @@ def _evaluate_trial(
         evaluation_file,
         find_other_precision,
         read_confusion,
+        read_image_metrics,
         resolve_target,
     )
 
@@ -142,16 +146,23 @@ def _evaluate_trial(
     if evaluation.training_images:
         seen, every = evaluation.training_images, evaluation.metrics.images
         typer.echo(f"warning: {seen} of the {every} images were trained on, so the metrics are too high", err=True)
+    per_image = read_image_metrics(file.with_suffix(".npz"))
     matrix = read_confusion(file.with_suffix(".npz")) if confusion else None
     if target is not None:
         _print_value_scaling(lab, target)
     if as_json:
-        added = {} if matrix is None else {"confusion": matrix.tolist()}
+        assert per_image is not None, "an evaluation has a file of counts"
+        added = {"per_image": asdict(per_image)} | ({} if matrix is None else {"confusion": matrix.tolist()})
         print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json"), **added})
         return
-    _print_evaluation(evaluation, finished.reported_metrics(checkpoint) if target is None else None, classes)
-    if recorded := find_other_precision(finished.record, evaluation):
-        typer.echo(f"the trial was trained in {recorded}, the precision of its recorded metrics")
+    recorded = finished.reported_metrics(checkpoint) if target is None else None
+    columns = {evaluation.name: (evaluation.metrics, per_image)}
+    if recorded is not None:
+        counts = read_image_metrics(finished.folder.counts, f"{recorded.split}_{checkpoint}")
+        columns = {"recorded": (recorded, counts), **columns}
+    _print_evaluation(evaluation, columns, classes)
+    if precision := find_other_precision(finished.record, evaluation):
+        typer.echo(f"the trial was trained in {precision}, the precision of its recorded metrics")
     typer.echo(f"metrics: {file}")
     if matrix is not None:
         _print_confusion(matrix, classes, file.with_name(f"{file.stem}-confusion.csv"))
@@ -247,24 +258,28 @@ def _evaluate_grid(
     report_damage(plan)
 
 
-def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
-    """Print the metrics and the IoU of each class, beside those of the record if the split is the same."""
+def _print_evaluation(
+    evaluation: Evaluation, columns: dict[str, tuple[SplitMetrics, ImageMetrics | None]], classes: tuple[str, ...]
+) -> None:
+    """Print the metrics and the IoU of each class, with one column per heading."""
     metrics = evaluation.metrics
-    columns = [("recorded", recorded)] if recorded is not None else []
-    columns.append((evaluation.name, metrics))
     split = f"{evaluation.dataset} {metrics.split}" if evaluation.dataset else metrics.split
     title = f"{split}, {format_count(metrics.images, 'image')}, epoch {metrics.epoch} ({metrics.checkpoint}), %"
     rows = [
-        (label, *(_format_percent(getattr(column, field)) for _, column in columns))
+        (label, *(_format_percent(getattr(column, field)) for column, _ in columns.values()))
         for label, field in _METRICS.items()
     ]
     rows += [
-        (f"IoU {name}", *(_format_percent(column.class_iou[index]) for _, column in columns))
+        (label, *(_format_percent(getattr(images, field, None)) for _, images in columns.values()))
+        for label, field in _IMAGE_METRICS.items()
+    ]
+    rows += [
+        (f"IoU {name}", *(_format_percent(column.class_iou[index]) for column, _ in columns.values()))
         for index, name in enumerate(classes)
     ]
-    headings = ("metric", *(heading for heading, _ in columns))
+    headings = ("metric", *columns)
     terminal = create_console()
-    numbers, starts = range(1, len(headings)), [len(_METRICS)]
+    numbers, starts = range(1, len(headings)), [len(_METRICS) + len(_IMAGE_METRICS)]
     terminal.print(format_table(headings, rows, terminal.width, numbers=numbers, group_starts=starts, title=title))
     typer.echo(f"{evaluation.seconds_per_image:.3f} s per image, {evaluation.precision} on {evaluation.device}")
 
@@ -279,5 +294,8 @@ _METRICS = {
 }
 
 
+_IMAGE_METRICS = {"mIoU per image": "miou", "Dice per image": "dice"}
+
+
 def _format_percent(value: float | None) -> str:
-    return f"{100 * value:.2f}" if value is not None else "–"
+    return f"{100 * value:.2f}" if value is not None and not math.isnan(value) else "–"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from fcnlab.constants import Precision
 from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
-from fcnlab.metrics.summary import compute_metrics
+from fcnlab.metrics.summary import compute_image_metrics, compute_metrics
 from fcnlab.training import hardware
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -110,6 +111,30 @@ def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: t
         assert np.array_equal(arrays["counts"], counts[f"test_{checkpoint}"])
         assert np.array_equal(arrays["boundary"], counts[f"test_{checkpoint}_boundary"])
         assert "boundary IoU" in out and "recorded" in out and str(folder.evaluations) in out.replace("\n", "")
+        assert_means_over_images(out, counts[f"test_{checkpoint}"])
+    code, out, err = fcnlab("evaluate", folder.key, "--json")
+    assert code == 0, err
+    per_image = json.loads(out)["per_image"]
+    found = compute_image_metrics(arrays_of(folder.counts)["test_last"])
+    assert per_image["miou"] == pytest.approx(found.miou) and per_image["class_dice"] == pytest.approx(found.class_dice)
+    remove_counts(folder)
+    code, out, err = fcnlab("evaluate", folder.key)
+    assert code == 0 and re.search(r"mIoU per image +– +\d", out), err
+
+
+def assert_means_over_images(out: str, counts: np.ndarray) -> None:
+    """Check the means over images in the columns of the record and of the evaluation."""
+    found = compute_image_metrics(counts)
+    for name, value in (("mIoU", found.miou), ("Dice", found.dice)):
+        assert re.search(rf"{name} per image +{100 * value:.2f} +{100 * value:.2f}\n", out)
+
+
+def remove_counts(folder: RunFolder) -> None:
+    """Remove the counts of a trial, as those of records without a checksum of them."""
+    record = folder.read()
+    assert record is not None
+    folder.counts.unlink()
+    folder.finish(record)
 
 
 def test_the_confusion_matrix_has_the_counts_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:

@@ -30,6 +30,7 @@ from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError, list_some
 from fcnlab.lab import Lab
+from fcnlab.metrics.summary import ImageMetrics, compute_image_metrics
 from fcnlab.paths import is_file
 from fcnlab.storage_errors import convert_write_errors
 from fcnlab.training import hardware
@@ -262,6 +263,22 @@ def read_confusion(arrays: Path) -> NDArray[np.int64]:
     """
     with np.load(arrays) as stored:
         return stored[CONFUSION]
+
+
+def read_image_metrics(arrays: Path, name: str = "counts") -> ImageMetrics | None:
+    """Compute the means over images of an evaluation or of a trial from its counts.
+
+    Args:
+        arrays: the .npz file of the evaluation, or with the counts of the trial.
+        name: name of the counts in the file.
+
+    Returns:
+        The means; None if the file does not exist.
+    """
+    if not is_file(arrays):
+        return None
+    with np.load(arrays) as stored:
+        return compute_image_metrics(stored[name])
 
 
 def _has_confusion(arrays: Path) -> bool:
