@@ -168,7 +168,7 @@ def split_columns(text: str) -> tuple[str, ...]:
 
 
 def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format, *, wide: bool) -> None:
-    from fcnlab.report.image_notes import describe_missing_image_metrics
+    from fcnlab.report.footnotes.image_metrics import describe_missing_image_metrics
     from fcnlab.report.tables.export import format_report, to_values
 
     if output == "json":

@@ -12,7 +12,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.extensions import fcnlab_command
 from fcnlab.paths import expand_home
-from fcnlab.report.footnotes import distinct_texts
+from fcnlab.report.footnotes.names import distinct_texts
 from fcnlab.report.trial_records import TrialRecords
 
 

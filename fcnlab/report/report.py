@@ -18,7 +18,7 @@ from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.best import Best, add_best, find_best, select_cells
 from fcnlab.report.dataset_groups import DatasetGroup, find_groups
-from fcnlab.report.footnotes import write_footnotes
+from fcnlab.report.footnotes.write import write_footnotes
 from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
 from fcnlab.report.significance import Significance, add_differences, compute_significance
 from fcnlab.report.summary_text import summarize

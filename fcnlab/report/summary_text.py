@@ -12,7 +12,7 @@ from fcnlab.analysis import CONFIDENCE, MIN_SEEDS, Comparison, Difference, measu
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.best import select_best
 from fcnlab.report.dataset_groups import DatasetGroup
-from fcnlab.report.footnotes import list_unpaired_cells
+from fcnlab.report.footnotes.differences import list_unpaired_cells
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED, format_p_value, format_points
 from fcnlab.report.tables.names import quote_name

@@ -25,7 +25,7 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
 from fcnlab.report.best import select_best
-from fcnlab.report.footnotes import describe_other_images
+from fcnlab.report.footnotes.data import describe_other_images
 from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page

@@ -12,7 +12,7 @@ import pytest
 
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.charts.plot import Plot
-from fcnlab.report.footnotes import describe_other_images
+from fcnlab.report.footnotes.data import describe_other_images
 from fcnlab.report.html.key_results import make_key_results
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.paper import report_to_latex

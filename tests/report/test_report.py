@@ -22,7 +22,7 @@ from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
 from fcnlab.report.comparison import to_values as to_comparison_values
-from fcnlab.report.footnotes import describe_other_images
+from fcnlab.report.footnotes.data import describe_other_images
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section

@@ -9,7 +9,7 @@ from fcnlab.report.charts.classes import draw_classes
 from fcnlab.report.charts.curves import draw_curves
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import CellStyles
-from fcnlab.report.footnotes import name_baselines
+from fcnlab.report.footnotes.differences import name_baselines
 from fcnlab.report.report import Report
 from fcnlab.report.tables.names import quote_name
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from fcnlab.report.best import select_best
-from fcnlab.report.footnotes import distinct_texts
+from fcnlab.report.footnotes.names import distinct_texts
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import COLUMNS, DECIMALS, MISSING, format_number
 

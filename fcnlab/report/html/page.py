@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fcnlab.data.datasets.palette import find_palette
-from fcnlab.report.footnotes import describe_other_images
+from fcnlab.report.footnotes.data import describe_other_images
 from fcnlab.report.gallery.selection import Gallery
 from fcnlab.report.html.environment import read_assets, render
 from fcnlab.report.html.gallery import BUDGET, make_columns_style, make_gallery, name_colors

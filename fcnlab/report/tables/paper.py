@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from fcnlab.report.footnotes import describe_class_sets, write_short_notes
+from fcnlab.report.footnotes.metrics import describe_class_sets
+from fcnlab.report.footnotes.write import write_short_notes
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import default_columns, make_heading
