@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
-from fcnlab.config.recipe import ColorJitter, GaussianBlur, Recipe
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
+from fcnlab.config.recipe import Recipe
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.windows import blur_image, resize_image, resize_label, rotate_image, rotate_label
 from fcnlab.kernels.inputs import AugmentationParams, DecodedSample, Window

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fcnlab.config.recipe import CustomTransform
+from fcnlab.config.augmentation import CustomTransform
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.transforms import Transform
 from fcnlab.errors import DataError

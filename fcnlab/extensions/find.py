@@ -11,10 +11,11 @@ from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 from fcnlab.config.base import literal_types
+from fcnlab.config.custom import Custom
 from fcnlab.config.dataset import AnyDataset, CustomDataset, Dataset
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.head import AnyHead, CustomHead, Head
-from fcnlab.config.recipe import Custom, Recipe
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.config.recipe import ColorJitter
+from fcnlab.config.augmentation import ColorJitter
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.config.recipe import ColorJitter
+from fcnlab.config.augmentation import ColorJitter
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels import triton_augment_kernels as kernels
 from fcnlab.kernels import triton_jitter_kernels as jitter_kernels

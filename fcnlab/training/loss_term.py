@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import CustomLoss
+from fcnlab.config.loss import CustomLoss
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.errors import ConfigError, describe_error
 from fcnlab.extensions import Extensions

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.config.recipe import Reduction
+from fcnlab.config.loss import Reduction
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup

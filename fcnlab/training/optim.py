@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.swa_utils import AveragedModel
 
-from fcnlab.config.recipe import LrFactors
+from fcnlab.config.optimizer import LrFactors
 from fcnlab.models import FCN, TransposedUpsampler
 
 Schedule = Callable[[int], float]

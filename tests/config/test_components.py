@@ -10,7 +10,8 @@ import pytest
 from fcnlab.config.dataset import ShapesDataset
 from fcnlab.config.grid.grid import Cell, resolve
 from fcnlab.config.head import CustomHead, SkipHead
-from fcnlab.config.recipe import Loss, Ohem, Recipe
+from fcnlab.config.loss import Loss, Ohem
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import TransposedUpsampler
 from fcnlab.errors import ConfigError

@@ -9,7 +9,8 @@ import pytest
 
 from fcnlab.config import registry as registry_module
 from fcnlab.config.base import models_in
-from fcnlab.config.recipe import LrFactors, Recipe
+from fcnlab.config.optimizer import LrFactors
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, builtin, load, shipped
 from fcnlab.config.variant import NamedVariant
 from fcnlab.errors import ConfigError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.augmentation import Augmentation, jitter_colors
 from fcnlab.data.windows import resize_image, resize_label

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import (
     RING_SIZE,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.config.recipe import ColorJitter
+from fcnlab.config.augmentation import ColorJitter
 from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.cache.format import SEAL, compute_cache_key, decoded_cache_folder, open_cache

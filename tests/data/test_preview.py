@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcnlab.config.recipe import ColorJitter
+from fcnlab.config.augmentation import ColorJitter
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import ColorJitter, LrFactors
+from fcnlab.config.augmentation import ColorJitter
+from fcnlab.config.optimizer import LrFactors
 from fcnlab.constants import Precision
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.config.head import Head
-from fcnlab.config.recipe import LrFactors
+from fcnlab.config.optimizer import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import Upsampler
 from fcnlab.config.variant import Backbone, Variant

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_augmenter, to_uint8_scale
 from fcnlab.data.datasets.base import Sample, Split

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.recipe import LrFactors
+from fcnlab.config.optimizer import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training.fit import DivergenceError, Epoch, Execution, Training, fit

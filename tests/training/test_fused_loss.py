@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fcnlab.config.recipe import Recipe, Reduction
+from fcnlab.config.loss import Reduction
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
 from fcnlab.models import FCN, HEADS, Interpolation, TransposedUpsampler

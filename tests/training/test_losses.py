@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.config.recipe import Reduction
+from fcnlab.config.loss import Reduction
 from fcnlab.training.losses import Loss, compute_class_weights
 
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.5])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.recipe import LrFactors
+from fcnlab.config.optimizer import LrFactors
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import fcnlab
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches, augmentation_rng
 from fcnlab.data.datasets.base import FileSplit

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.images import of_one_size, various
 from benchmarks.gpu.sections.settings import AcceptSettings, triton
-from fcnlab.config.recipe import ColorJitter, GaussianBlur
+from fcnlab.config.augmentation import ColorJitter, GaussianBlur
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Split

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.settings import AcceptSettings, triton
 from fcnlab.config.head import AnyHead, PaperHead
-from fcnlab.config.recipe import Reduction
+from fcnlab.config.loss import Reduction
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Backbone, Variant

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from fcnlab.config.recipe import CustomTransform, Recipe
+from fcnlab.config.augmentation import CustomTransform
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, read_sample

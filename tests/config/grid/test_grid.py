@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fcnlab.config.dataset import Dataset, ShapesDataset
 from fcnlab.config.grid.cell import Cell, InputFingerprints
 from fcnlab.config.grid.grid import Grid, load
-from fcnlab.config.recipe import Recipe, Sgd
+from fcnlab.config.optimizer import Sgd
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import TransposedUpsampler
 from fcnlab.config.variant import Variant
