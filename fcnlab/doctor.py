@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 from fcnlab.console import format_bytes
 from fcnlab.errors import ConfigError, DataError, FcnlabError, RunError, TrackingError, describe_error, first_line
 from fcnlab.lab import Lab
+from fcnlab.limits import usable_cores
 from fcnlab.paths import exists, is_folder
-from fcnlab.processor import get_processor_name, usable_cores
+from fcnlab.processor import get_processor_name
 from fcnlab.redaction import clean_text
 from fcnlab.settings import cache_folder
 from fcnlab.version import __version__

@@ -1,8 +1,7 @@
-"""Name, feature flags and usable cores of the processor."""
+"""Name and feature flags of the processor."""
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -17,11 +16,6 @@ def get_processor_name() -> str:
 def get_processor_flags() -> str:
     """Return the feature flags on Linux, such as avx512_bf16 or amx_bf16; an empty string on other systems."""
     return _read_cpuinfo("flags", "features")
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_cpuinfo(*keys: str) -> str:

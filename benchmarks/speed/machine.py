@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.constants import Precision
-from fcnlab.processor import get_processor_name, usable_cores
+from fcnlab.limits import usable_cores
+from fcnlab.processor import get_processor_name
 from fcnlab.training.hardware import create_autocast, resolve_precision, synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from fcnlab.processor import usable_cores
+from fcnlab.limits import usable_cores
 
 Result = TypeVar("Result")
 

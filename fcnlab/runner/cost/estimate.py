@@ -12,8 +12,8 @@ from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
 from fcnlab.lab import Lab
+from fcnlab.limits import usable_cores
 from fcnlab.paths import is_folder
-from fcnlab.processor import usable_cores
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData
 from fcnlab.runner.cost.history import Workload

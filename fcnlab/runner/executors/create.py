@@ -12,7 +12,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import canonical
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.processor import usable_cores
+from fcnlab.limits import usable_cores
 from fcnlab.runner.checks.network import build_network
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus

@@ -10,7 +10,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from fcnlab.runner.executors.slots import find_memory_groups
+from fcnlab.limits import find_groups
 from fcnlab.settings import KILLED
 
 MEMORY_MESSAGES = (
@@ -55,7 +55,8 @@ def count_oom_kills(root: Path = Path("/")) -> int:
     Returns:
         The number since the group was created or the machine started; 0 if the system does not count them.
     """
-    counters = [group / name for group in find_memory_groups(root) for name in ("memory.events", "memory.oom_control")]
+    groups = find_groups("memory", root)
+    counters = [group / name for group in groups for name in ("memory.events", "memory.oom_control")]
     for file in (*counters, root / "proc/vmstat"):
         with suppress(OSError, ValueError):  # of the other version of control groups
             for line in file.read_text(encoding="utf-8").splitlines():

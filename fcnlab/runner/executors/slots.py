@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fcnlab.config.recipe import Recipe
-from fcnlab.processor import usable_cores
+from fcnlab.limits import usable_cores, usable_memory
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.settings import DEFAULT_OPTIONS, DEVICE_VARIABLE, RunOptions
 
@@ -89,35 +87,6 @@ def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
     return (
         processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch_size * recipe.crop.height * recipe.crop.width
     )
-
-
-def usable_memory(root: Path = Path("/")) -> int:
-    """Return the bytes of memory that this process may use, limited by the machine and control groups.
-
-    Args:
-        root: root of the file system.
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for own in find_memory_groups(root):
-        for file in (group / name for group in (own, *own.parents) for name in ("memory.max", "memory.limit_in_bytes")):
-            with suppress(OSError, ValueError):  # the group has no limit
-                limits.append(int(file.read_text(encoding="utf-8")))
-    return min(limits)
-
-
-def find_memory_groups(root: Path = Path("/")) -> Iterator[Path]:
-    """Yield the folders of the Linux control groups, of version 2 and 1, that may limit the memory of this process.
-
-    Args:
-        root: root of the file system.
-    """
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                yield root / "sys/fs/cgroup" / path.lstrip("/")
-            elif "memory" in controllers.split(","):
-                yield root / "sys/fs/cgroup/memory" / path.lstrip("/")
 
 
 def max_trials_per_gpu(slots: Sequence[Slot], trials: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fcnlab.errors import RunError, first_line
-from fcnlab.processor import usable_cores
+from fcnlab.limits import usable_cores
 from fcnlab.runner.executors.gpus import visible_gpus
 
 LOCAL_STORE = 2**27
