@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
@@ -17,11 +18,15 @@ from fcnlab.storage_errors import convert_storage_errors, describe_storage_error
 from fcnlab.training import hardware
 from fcnlab.training.distributed import join_process_group
 from fcnlab.training.fit import DivergenceError
+from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Failure, FailureCause, Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.settings import TrialSettings
 from fcnlab.trial.trainer import Paused, Trainer
+
+LOCK_INTERVAL = 2.0
+"""Seconds between two signs of progress, and two checks for a pause, of a trial that another process runs."""
 
 
 def _never() -> bool:
@@ -38,7 +43,8 @@ def run_trial(
 ) -> Record | None:
     """Run a trial to its end. The record of a trial that has ended is only read.
 
-    If another process runs the trial, the call waits for it. An exception of the trial becomes a failed record, unless
+    If another process runs the trial, the call waits for it, or until it must pause; waiting counts as progress, since
+    the job of the other process may be suspended for hours. An exception of the trial becomes a failed record, unless
     its reason is outside of the trial.
 
     Args:
@@ -59,7 +65,9 @@ def run_trial(
     """
     folder = RunFolder(lab.runs, trial.key)
     folder.create()
-    with convert_storage_errors(lab.root), FileLock(folder.lock):
+    with convert_storage_errors(lab.root), _lock(folder, should_pause) as is_locked:
+        if not is_locked:
+            return None
         for line in folder.repair(checkpoints=True):
             get_logger("fcnlab").warning(line)
         existing = folder.read()
@@ -75,6 +83,34 @@ def run_trial(
         if outcome is not None:
             folder.finish(outcome)
     return outcome
+
+
+@contextmanager
+def _lock(folder: RunFolder, should_pause: Callable[[], bool]) -> Iterator[bool]:
+    """Lock a run folder; yield False if the trial must pause while another process holds the lock."""
+    lock, heartbeat = FileLock(folder.lock), Heartbeat(folder.heartbeat)
+    is_waiting = False
+    while not _acquire(lock):
+        if should_pause():
+            yield False
+            return
+        if not is_waiting:
+            get_logger("fcnlab").warning("another process runs this trial; waiting for its end")
+        is_waiting = True
+        heartbeat.enter("waiting for another process that runs the trial")
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock) -> bool:
+    """Acquire a lock within LOCK_INTERVAL; return whether this has succeeded."""
+    try:
+        lock.acquire(timeout=LOCK_INTERVAL)
+    except Timeout:
+        return False
+    return True
 
 
 def _run_rank(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -25,11 +26,13 @@ from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.optim import create_schedule
 from fcnlab.training.protocol import Protocol
+from fcnlab.trial import run
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
 from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.find import read_finished_trial
+from fcnlab.trial.heartbeat import read_phase
 from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Plateau, SplitMetrics
 from fcnlab.trial.run import run_trial
@@ -44,6 +47,27 @@ from tests.trial.interruption import interrupt_trial, timeless_content
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def test_a_trial_that_a_suspended_process_holds_waits_with_a_heartbeat_and_can_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOCK_INTERVAL", 0.05)
+    lab = create_lab(tmp_path / "lab")
+    trial = build_trial(lab=lab)
+    folder = RunFolder(lab.runs, trial.key)
+    folder.create()
+    phases: list[str] = []
+
+    def should_pause() -> bool:
+        phases.append(read_phase(folder.heartbeat))
+        return len(phases) == 3
+
+    with folder.lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run_trial(trial, lab, should_pause=should_pause) is None
+    assert phases == ["", *2 * ["waiting for another process that runs the trial"]]
+    assert not folder.trial.exists()
 
 
 def test_two_runs_give_identical_results_and_logged_steps_change_nothing(tmp_path: Path) -> None:
