@@ -135,6 +135,7 @@ def run_grid(
     address: str | None = RunOptions.address,
     retry_failed: bool = RunOptions.retry_failed,
     fail_fast: bool = RunOptions.fail_fast,
+    wait: bool = RunOptions.wait,
     checkpoint_every: float = RunOptions.checkpoint_every,
     log_every: int | None = RunOptions.log_every,
     hang_timeout: float | None = RunOptions.hang_timeout,
@@ -154,6 +155,7 @@ def run_grid(
         address: address of a running Ray cluster.
         retry_failed: run failed trials again.
         fail_fast: start no further trial after the first failure.
+        wait: wait until the trials that other drivers run have ended.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
         log_every: number of steps between two training losses that are recorded; None records those of epochs only.
         hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
@@ -186,6 +188,7 @@ def run_grid(
         address=address,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        wait=wait,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
         hang_timeout=hang_timeout,

@@ -48,6 +48,7 @@ class RunOptions:
         address: address of a running Ray cluster; None starts one on this machine.
         retry_failed: run failed trials again.
         fail_fast: after the first failed trial, start no more; running trials pause after their epoch.
+        wait: after the last trial that can be started here, wait until those of other drivers have ended.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
         log_every: number of steps between two training losses that a trial records; None records none.
         hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
@@ -63,6 +64,7 @@ class RunOptions:
     address: str | None = None
     retry_failed: bool = False
     fail_fast: bool = False
+    wait: bool = True
     checkpoint_every: float = 30.0
     log_every: int | None = None
     hang_timeout: float | None = 1800.0

@@ -110,6 +110,9 @@ LogEvery = Annotated[
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast/--keep-going", help="Start no further trial after a failed one")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the end of the trials that other drivers of the grid run")
+]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Run failed trials again; their records are discarded")
 ]

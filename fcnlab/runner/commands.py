@@ -123,7 +123,8 @@ def list_run_options(options: RunOptions) -> list[str]:
         "--hang-timeout": (timeout, f"{DEFAULT_OPTIONS.hang_timeout:g}"),
     }
     words = [word for option, (value, usual) in values.items() if value != usual for word in (option, str(value))]
-    return [*words, *(["--fail-fast"] if options.fail_fast else [])]
+    flags = {"--fail-fast": options.fail_fast, "--no-wait": not options.wait}
+    return [*words, *(flag for flag, is_given in flags.items() if is_given)]
 
 
 def _find_usual_root(file: Path | None) -> Path | None:

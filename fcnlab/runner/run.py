@@ -151,7 +151,7 @@ def _run_grid(
                     reporter.on_remark(warning)
                 scheduler.run(executor)
             # Another driver may still be publishing.
-            while not (scheduler.is_stopping or publisher.take_over()) and publisher.has_trackers:
+            while scheduler.is_done and not (scheduler.is_stopping or publisher.take_over()) and publisher.has_trackers:
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
+from fcnlab.console import format_count
 from fcnlab.errors import StopRunError
 from fcnlab.paths import exists
 from fcnlab.runner import retry_policy
@@ -109,8 +110,18 @@ class Scheduler:
         stops = self._stop is not None or (self._options.fail_fast and self._has_failure)
         return stops or self._interrupts.received
 
+    @property
+    def _leaves_trials(self) -> bool:
+        """True if no trial runs here or can be started, and those of other drivers are not waited for."""
+        if self._options.wait or self._select(_State.RUNNING) or not self._select(_State.ELSEWHERE):
+            return False
+        pending = [trial.planned for trial in self._select(_State.PENDING)]
+        return all(self._waits_for_init(planned) or self._pruner.is_waiting(planned) for planned in pending)
+
     def run(self, create_executor: Callable[[], Executor]) -> None:
         """Run the trials that this driver can lease, until all trials have ended or the running trials are paused.
+
+        With the option not to wait, the run also ends when the remaining trials are left to other drivers.
 
         Args:
             create_executor: creates the executor.
@@ -119,7 +130,7 @@ class Scheduler:
             StopRunError: a trial or this driver met a reason outside of the trial to end the run, such as a full disk.
         """
         with self._interrupts.deferred(), create_executor() as executor:
-            while not (self.is_done or self.is_stopping):
+            while not (self.is_done or self.is_stopping or self._leaves_trials):
                 with self._stop_on_storage_error():
                     self._start_trials(executor)
                     self._poll(executor)
@@ -133,6 +144,11 @@ class Scheduler:
                     self._poll(executor)
         if self._stop is not None:
             raise StopRunError(self._stop)
+        if self._leaves_trials:
+            remaining = sum(trial.state is not _State.ENDED for trial in self._trials.values())
+            self._reporter.on_remark(
+                f"{format_count(remaining, 'trial')} left to other drivers, without waiting for them"
+            )
 
     @contextmanager
     def _stop_on_storage_error(self) -> Iterator[None]:

@@ -60,7 +60,7 @@ def test_a_signal_during_the_report_names_the_command_that_writes_it(
         (),
         ("--workers", "1", "--threads", "1"),
         ("--executor", "serial", "--device", "cpu", "--checkpoint-every", "0.5", "--log-every", "2", "--hang-timeout",
-         "off", "--fail-fast", "--strict"),
+         "off", "--fail-fast", "--no-wait", "--strict"),
         ("--per-gpu", "2", "--hang-timeout", "60"),
         ("--devices-per-trial", "2"),
         ("--executor", "ray", "--address", "auto"),

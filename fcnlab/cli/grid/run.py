@@ -26,6 +26,7 @@ from fcnlab.cli.options import (
     Threads,
     TrackerOption,
     TrackingUri,
+    Wait,
     Workers,
     parse_hang_timeout,
 )
@@ -48,6 +49,7 @@ def run(
     log_every: LogEvery = RunOptions.log_every,
     hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     fail_fast: FailFast = RunOptions.fail_fast,
+    wait: Wait = RunOptions.wait,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event and line")] = False,
     lab: LabOption = None,
@@ -74,6 +76,7 @@ def run(
         address=address,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        wait=wait,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
         hang_timeout=parse_hang_timeout(hang_timeout),
