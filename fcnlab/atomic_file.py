@@ -1,7 +1,8 @@
-"""Atomic writing of files, with the permissions that the umask gives to new files."""
+"""Atomic writing of files, with the permissions that the umask gives to new files, and reading of such files."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -15,6 +16,9 @@ from fcnlab.paths import exists, resolve_path
 from fcnlab.storage_errors import find_storage_error
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
+
+READ_ATTEMPTS = 5
+"""Number of times that a file is opened to read it, if another machine replaces it each time."""
 
 
 @contextmanager
@@ -66,6 +70,27 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode
     """
     with replace_atomically(path, keep_mode=keep_mode) as temporary, temporary.open("wb") as file:
         write(file)
+
+
+def read_shared(path: Path) -> bytes:
+    """Return the content of a file that another process, also on another machine, may replace or remove meanwhile.
+
+    On NFS a file that another machine replaces between opening and reading cannot be read any more (ESTALE); its name
+    then has the new file.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError if it does not exist.
+    """
+    for _ in range(READ_ATTEMPTS - 1):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
 
 
 def is_temporary(path: Path) -> bool:

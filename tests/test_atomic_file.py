@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,12 +15,15 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
-from fcnlab.atomic_file import replace_atomically, write_atomically
+from fcnlab.atomic_file import READ_ATTEMPTS, read_shared, replace_atomically, write_atomically
 from fcnlab.config import registry_writer
 from fcnlab.config.registry_writer import write_entry
 from fcnlab.config.yaml_file import read
 from fcnlab.data.json_cache import write_json
 from fcnlab.errors import ConfigError
+from fcnlab.runner.lease import read_latest_lease
+from fcnlab.trial.record import Attempt
+from fcnlab.trial.storage.json_lines import read_json_lines, write_json_lines
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o077])
@@ -100,3 +104,48 @@ def test_an_error_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> No
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def replaced(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function: the next times that a file is read, another machine replaces it on NFS meanwhile."""
+    read_bytes = Path.read_bytes
+
+    def replace(times: int) -> None:
+        remaining = [ESTALE] * times
+
+        def read(path: Path) -> bytes:
+            if remaining:
+                raise OSError(remaining.pop(), os.strerror(ESTALE), str(path))
+            return read_bytes(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read)
+
+    return replace
+
+
+ESTALE = errno.ESTALE
+
+
+def test_a_file_that_another_machine_replaces_is_read_again(tmp_path: Path, replaced: Any) -> None:
+    (tmp_path / "a").write_bytes(b"new")
+    replaced(READ_ATTEMPTS - 1)
+    assert read_shared(tmp_path / "a") == b"new"
+    replaced(READ_ATTEMPTS)
+    with pytest.raises(OSError, match="Stale") as raised:
+        read_shared(tmp_path / "a")
+    assert raised.value.errno == ESTALE
+    with pytest.raises(FileNotFoundError):
+        read_shared(tmp_path / "missing")
+
+
+def test_the_attempts_and_the_lease_of_another_machine_are_read_while_it_replaces_them(
+    tmp_path: Path, replaced: Any
+) -> None:
+    attempts = [Attempt(cause="lost", message="killed", epoch=2, micro_batches=1, exclusive=False)]
+    write_json_lines(tmp_path / "attempts.jsonl", attempts)
+    (tmp_path / "lease.1").write_text("node_7_0123abcd")
+    replaced(1)
+    assert read_json_lines(tmp_path / "attempts.jsonl", Attempt) == (attempts, None)
+    replaced(1)
+    assert read_latest_lease(tmp_path) == ("node_7_0123abcd", 1)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.settings import cache_folder
 
 
@@ -31,7 +31,7 @@ def read_json(file: Path) -> dict[str, Any]:
         file: a JSON file that contains an object.
     """
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = json.loads(read_shared(file))
     except (OSError, ValueError):  # its content is computed again
         return {}
     return known if isinstance(known, dict) else {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.console import format_count
@@ -65,7 +66,7 @@ def _iterate_other_trials(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Tri
         if not is_file(folder.trial):
             continue
         try:
-            yield folder, Trial.model_validate_json(folder.trial.read_bytes())
+            yield folder, Trial.model_validate_json(read_shared(folder.trial))
         except (OSError, ValidationError):
             continue
 

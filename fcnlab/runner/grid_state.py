@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.config.grid.from_dict import write_grid_file
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
@@ -80,7 +80,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
     note = state_folder(grid, lab) / _FILE
     earlier = None
     with suppress(FileNotFoundError, ValueError):  # it does not exist, or a power cut has left zeros
-        earlier = resolve_path(lab.root / os.fsdecode(note.read_bytes()))
+        earlier = resolve_path(lab.root / os.fsdecode(read_shared(note)))
     if earlier == file:
         return
     if earlier is not None and is_file(earlier):
@@ -116,7 +116,7 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
     """
     folder = lab.state / "grids"
     notes = {
-        file.parent.parent.relative_to(folder).as_posix(): file.read_text(encoding="utf-8").splitlines()
+        file.parent.parent.relative_to(folder).as_posix(): read_shared(file).decode().splitlines()
         for file in folder.glob(f"**/{_STATE}/{_EXPERIMENT}")
     }
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[:-1] == [_describe_store(lab)]}

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.paths import exists
 
 HEARTBEAT_INTERVAL = 15.0
@@ -134,7 +135,7 @@ class DriverHeartbeat:
 
     def _is_beating(self, driver: str) -> bool:
         try:
-            number = self._file(driver).read_text(encoding="utf-8")
+            number = read_shared(self._file(driver)).decode(errors="replace")
         except FileNotFoundError:
             return False
         now = time.monotonic()
@@ -278,7 +279,7 @@ def read_latest_lease(folder: Path) -> tuple[str | None, int]:
     """
     for file in reversed(_list_numbered(folder)):
         with suppress(FileNotFoundError):  # released at this moment
-            return file.read_text(encoding="utf-8", errors="replace"), _number(file)
+            return read_shared(file).decode(errors="replace"), _number(file)
     return None, 0
 
 
@@ -290,7 +291,7 @@ def is_waiting(folder: Path, driver: str) -> bool:
         driver: id of the driver; the note of an earlier one, which was killed, does not count.
     """
     with suppress(FileNotFoundError):
-        return (folder / WAITING).read_text(encoding="utf-8", errors="replace") == driver
+        return read_shared(folder / WAITING).decode(errors="replace") == driver
     return False
 
 

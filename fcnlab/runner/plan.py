@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.config.grid.checks import SHOWN
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
@@ -239,7 +240,7 @@ def read_reported_trials(file: Path) -> dict[str, str]:
         be read, or is not one of fcnlab.
     """
     with suppress(OSError, ValueError, KeyError, TypeError):
-        trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+        trials = json.loads(read_shared(file))["trials"]
         return {trial["key"]: trial.get("status", "") for trial in trials}
     return {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 
 TAG = "fcnlab.lab"
 """Tag of a run with the id of the lab that publishes to it. Runs of earlier versions of fcnlab have none."""
@@ -33,7 +33,7 @@ def read_lab_id(state: Path) -> str | None:
         12 hexadecimal digits; None if the lab has no id, or its file is damaged.
     """
     try:
-        text = (state / "id").read_text(encoding="utf-8", errors="replace").strip()
+        text = read_shared(state / "id").decode(errors="replace").strip()
     except FileNotFoundError:
         return None
     return text if _ID.fullmatch(text) else None

@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fcnlab.atomic_file import is_temporary
+from fcnlab.atomic_file import is_temporary, read_shared
 from fcnlab.paths import is_file
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.lab_id import TAG as LAB_TAG
@@ -54,7 +54,7 @@ def digest_report(folder: Path, text: str, best: BestCell | None) -> str:
     """
     digest = hashlib.sha256(repr((text, best)).encode())
     for file in list_report_files(folder):
-        content = file.read_bytes()
+        content = read_shared(file)
         digest.update(repr((file.relative_to(folder).as_posix(), len(content))).encode() + content)
     return digest.hexdigest()
 

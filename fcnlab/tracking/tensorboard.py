@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.errors import TrackingError
 from fcnlab.paths import is_folder
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
@@ -202,7 +202,7 @@ class TensorboardTracker(Tracker):
 def _read_note(file: Path) -> dict[str, str]:
     """Return the fields of a note; none if its content is damaged, so that the trial is written again."""
     try:
-        note = json.loads(file.read_bytes())
+        note = json.loads(read_shared(file))
     except ValueError:
         return {}
     return note if isinstance(note, dict) else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.config.trial import Trial
 from fcnlab.constants import KEY_DIGITS, CheckpointChoice, Precision
 from fcnlab.errors import ModelError, RunError
@@ -203,7 +204,7 @@ def read_trial(folder: RunFolder) -> Trial:
         RunError: it cannot be read, or is of an incompatible version of fcnlab.
     """
     try:
-        return Trial.model_validate_json(folder.trial.read_bytes())
+        return Trial.model_validate_json(read_shared(folder.trial))
     except OSError as error:
         raise RunError(f"{folder.trial}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

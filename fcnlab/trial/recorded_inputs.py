@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.config.dataset import AnyDataset, Dataset
 from fcnlab.config.grid.cell import NOT_DATA
 from fcnlab.config.trial import canonical
@@ -109,7 +110,7 @@ def _read_end(folder: RunFolder) -> float:
 def _read_json(file: Path) -> dict[str, Any]:
     """Return the object in a file of JSON; an empty one if it is missing or damaged."""
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_shared(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

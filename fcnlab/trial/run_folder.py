@@ -28,7 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fcnlab.atomic_file import list_temporary_files, write_atomically
+from fcnlab.atomic_file import list_temporary_files, read_shared, write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError, StopRunError
@@ -150,7 +150,7 @@ class RunFolder:
 
     def _load(self, stamp: _Stamp) -> SealedRecord | None:
         try:
-            raw = self.record.read_bytes()
+            raw = read_shared(self.record)
         except FileNotFoundError:
             return None
         except NotADirectoryError:

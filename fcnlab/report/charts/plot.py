@@ -17,6 +17,8 @@ import vl_convert
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from fcnlab.atomic_file import read_shared
+
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """Version of Vega-Lite that the specifications are written for."""
 
@@ -102,7 +104,7 @@ class Plot:
             folder: folder with the files.
         """
         with suppress(OSError):  # they do not exist, or cannot be read
-            files = RenderedFiles(*((folder / f"{self.name}.{kind}").read_bytes() for kind in ("svg", "png")))
+            files = RenderedFiles(*(read_shared(folder / f"{self.name}.{kind}") for kind in ("svg", "png")))
             with Image.open(BytesIO(files.png)) as image:
                 shown = image.info.get(SPECIFICATION)
             if shown == self._digest and files.svg.endswith(self._comment):
@@ -112,7 +114,7 @@ class Plot:
     def _read_pdf(self, folder: Path) -> bytes | None:
         """Return the PDF of an earlier report, or None if there is none that shows the same specification."""
         try:
-            content = (folder / f"{self.name}.pdf").read_bytes()
+            content = read_shared(folder / f"{self.name}.pdf")
         except OSError:  # it does not exist, or cannot be read
             return None
         return content if content.endswith(self._pdf_comment) else None

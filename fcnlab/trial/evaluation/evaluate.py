@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.constants import KEY_DIGITS, CheckpointChoice, Precision
 from fcnlab.data.datasets.fingerprint import hash_file
@@ -343,6 +343,6 @@ def _join_names(classes: Sequence[str], *, without: Sequence[str], limit: int = 
 
 def _read(file: Path) -> Evaluation | None:
     try:
-        return Evaluation.model_validate_json(file.read_bytes())
+        return Evaluation.model_validate_json(read_shared(file))
     except (OSError, ValidationError):
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.paths import exists
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.record import Record, SplitMetrics
@@ -60,7 +61,7 @@ def read_arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
         DamageError: the file is missing, has another checksum, or is not an archive of arrays.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_shared(path)
     except FileNotFoundError:
         raise DamageError(COUNTS_FILE, "it is missing") from None
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.trial.storage.damage import DamageError, VersionError, convert_read_error, find_unknown
 
 Line = TypeVar("Line", bound=BaseModel)
@@ -28,7 +28,7 @@ def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageEr
         The lines before the damage, and the damage; None if there is none.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_shared(path)
     except (FileNotFoundError, NotADirectoryError):
         return [], None
     except OSError as error:
