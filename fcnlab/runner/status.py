@@ -1,8 +1,8 @@
 """The status of a grid that other drivers run, possibly on other machines that share the lab.
 
 The status is read only: nothing is locked, leased or removed. A driver is alive if its last heartbeat is recent, and on
-this host if its process exists too. The age of a heartbeat compares the clocks of two hosts, and a process id may be in
-use again. This is precise enough for display; leases never rely on it.
+this host if its process exists too. The age of a heartbeat compares the clocks of two hosts, unless two refreshes have
+seen it change, and a process id may be in use again. This is precise enough for display; leases never rely on it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
+from fcnlab.atomic_file import read_shared
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
 from fcnlab.runner.lease import EXPIRY, WAITING, is_running, is_waiting, read_latest_lease, split_driver
@@ -49,6 +50,7 @@ class StatusReader:
         self.waiting: list[Running] = []
         self.paused: list[Running] = []
         self._drivers = lab.state / "drivers"
+        self._beats: dict[str, tuple[bytes, float | None]] = {}  # the last heartbeat, and when a refresh saw it change
         self._eta = EtaEstimator(plan)
         self._pruner = Pruner(plan)
         self.refresh()
@@ -67,7 +69,7 @@ class StatusReader:
             driver = (
                 read_latest_lease(planned.folder.path)[0] if any(name.startswith("lease.") for name in names) else None
             )
-            if driver is not None and alive.setdefault(driver, _is_alive(driver, self._drivers)):
+            if driver is not None and alive.setdefault(driver, self._is_alive(driver)):
                 waits = WAITING in names and is_waiting(planned.folder.path, driver)
                 (self.waiting if waits else self.running.setdefault(driver, [])).append(self._read_running(planned))
             elif planned.folder.progress.name in names and planned.status != "damaged":
@@ -106,6 +108,23 @@ class StatusReader:
             trial: the running trial.
         """
         return trial.time_left(self._eta.epoch_seconds(trial.planned))
+
+    def _is_alive(self, driver: str) -> bool:
+        """Return whether a driver is alive: its heartbeat is recent, and on this host its process exists."""
+        parts = split_driver(driver)
+        if parts is None:
+            return False
+        beat = self._drivers / driver
+        try:
+            content = read_shared(beat)
+        except FileNotFoundError:  # it has just ended
+            return False
+        known, changed = self._beats.get(driver, (content, None))
+        changed = changed if content == known else time.monotonic()
+        self._beats[driver] = content, changed
+        age = _age(beat) if changed is None else time.monotonic() - changed
+        host, process = parts
+        return age < EXPIRY and (host != socket.gethostname() or is_running(process))
 
     def _read_running(self, planned: PlannedTrial) -> Running:
         """Read the progress of a started trial, and the times of its lease, its last epoch and its heartbeat."""
@@ -156,12 +175,3 @@ def _age(file: Path) -> float:
         return max(0.0, time.time() - file.stat().st_mtime)
     except FileNotFoundError:
         return 0.0
-
-
-def _is_alive(driver: str, folder: Path) -> bool:
-    """Return whether a driver is alive: its heartbeat is recent, and on this host its process exists."""
-    parts = split_driver(driver)
-    if parts is None or not exists(beat := folder / driver) or _age(beat) >= EXPIRY:
-        return False
-    host, process = parts
-    return host != socket.gethostname() or is_running(process)

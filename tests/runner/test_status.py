@@ -120,6 +120,30 @@ def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age:
     assert states(read_status(plan)) == {"paused": 1, "to do": 3}
 
 
+def test_a_driver_whose_heartbeat_changes_is_alive_also_if_the_clock_of_its_host_is_wrong(plan: Plan) -> None:
+    driver = "elsewhere_1_12345678"
+    beat = Lab.find(plan.grid.path).root / ".fcnlab" / "drivers" / driver
+    beat.parent.mkdir(parents=True)
+    first = plan.trials[0]
+    first.folder.create()
+    (first.folder.path / "lease.1").write_text(driver)
+    first.folder.write_progress(epoch_records(1))
+
+    def write_beat(number: int) -> None:
+        beat.write_text(str(number))
+        os.utime(beat, (time.time() - 3600, time.time() - 3600))
+
+    write_beat(7)
+    status = read_status(plan)
+    assert states(status) == {"paused": 1, "to do": 3}
+    status.refresh()
+    assert states(status) == {"paused": 1, "to do": 3}
+    write_beat(8)
+    for _ in range(2):
+        status.refresh()
+        assert states(status) == {"running": 1, "to do": 3}
+
+
 def test_a_trial_runs_since_its_last_start_and_not_since_that_of_a_killed_driver(plan: Plan) -> None:
     folder = plan.trials[0].folder
     folder.create()
