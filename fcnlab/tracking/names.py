@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -66,7 +67,7 @@ def clean_names(texts: Sequence[str]) -> list[str]:
     """Return names for MLflow, as of metrics of classes and of parameters.
 
     Characters other than letters, digits, `_`, `-`, `.` and spaces are replaced by `_`. A name that is taken then, also
-    in another case, gets a number.
+    in another case or with other accents, gets a number: databases may not distinguish them.
 
     Args:
         texts: any texts, such as the names of classes.
@@ -76,6 +77,8 @@ def clean_names(texts: Sequence[str]) -> list[str]:
 
     >>> clean_names(["car/bus", "car bus", "Car_Bus", ".."])
     ['car_bus', 'car bus', 'Car_Bus_2', '_']
+    >>> clean_names(["pré", "pre"])
+    ['pré', 'pre_2']
     """
     taken: set[str] = set()
     names = []
@@ -84,12 +87,29 @@ def clean_names(texts: Sequence[str]) -> list[str]:
         if posixpath.normpath(base) != base or base in ("", ".", ".."):
             base = "_"
         unique, count = base, 1
-        while unique.casefold() in taken:
+        while _fold(unique) in taken:
             count += 1
             unique = f"{base}_{count}"
-        taken.add(unique.casefold())
+        taken.add(_fold(unique))
         names.append(unique)
     return names
+
+
+def _fold(name: str) -> str:
+    """Return a text that is equal for names that the default collations of a database may not distinguish.
+
+    MySQL and SQL Server ignore case, accents, the width of a character, and whether Japanese is written in hiragana or
+    katakana. Collations of MySQL before version 8, and of MariaDB, take all characters beyond U+FFFF for the same.
+    """
+    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return "".join(map(_fold_letter, letters)).casefold()
+
+
+def _fold_letter(letter: str) -> str:
+    code = ord(letter)
+    if 0x30A1 <= code <= 0x30F6:  # katakana, to hiragana
+        return chr(code - 0x60)
+    return letter if code <= 0xFFFF else "\ufffd"
 
 
 def shorten_run_name(text: str) -> str:

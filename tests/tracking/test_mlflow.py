@@ -48,6 +48,17 @@ def test_names_of_classes_are_valid_and_different() -> None:
     assert names[:2] == ["sky", "Sky_2"] and names[8] == "été"
 
 
+def test_names_that_a_database_does_not_distinguish_get_numbers() -> None:
+    # Each pair is equal in a default collation of MySQL or MariaDB; 𠮷 and 𠮸 are beyond U+FFFF.
+    names = clean_names(
+        ["été", "Ete", "straße", "STRASSE", "はし", "ハシ", "ばし", "𠮷", "𠮸", "ａ", "a", "道路", "道"]
+    )
+    assert names == [
+        *("été", "Ete_2", "straße", "STRASSE_2", "はし", "ハシ_2", "ばし_3"),
+        *("𠮷", "𠮸_2", "ａ", "a_2", "道路", "道"),
+    ]
+
+
 def test_parameters_of_classes_with_any_name_are_valid_and_different() -> None:
     from mlflow.entities import Param
     from mlflow.utils.validation import _validate_param_keys_unique, _validate_param_name
