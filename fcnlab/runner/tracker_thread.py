@@ -18,6 +18,12 @@ RETRY_INTERVAL = 300.0
 LAST_RETRY_AFTER = 30.0
 """Seconds after a failed attempt until there is another one at the end."""
 
+ANSWER_TIMEOUT = 120.0
+"""Seconds to wait, when the time is over, for the call that runs then; longer than the timeouts of a server.
+
+A database may never answer, and not all of their drivers have timeouts.
+"""
+
 
 class OpenTracker:
     """An open tracker, which begins each trial once.
@@ -117,7 +123,8 @@ class TrackerThread:
 
         Args:
             timeout: seconds after which the waiting calls are dropped, and publishing is deferred; None for no limit.
-            abandon: then do not wait for the running call either: this process is about to exit.
+            abandon: then do not wait for the running call either, because this process is about to exit; otherwise at
+                most `ANSWER_TIMEOUT` seconds.
         """
         if self._thread.ident is None:  # it has not been started
             return
@@ -125,7 +132,7 @@ class TrackerThread:
         if self._thread.is_alive():
             self._abandoned.set()
             if not abandon:
-                self._thread.join()
+                self._thread.join(ANSWER_TIMEOUT)
             self.error = self.error or f"tracker {self.name}: not everything could be published in time"
 
     def _run(self) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from fcnlab.errors import TrackingError
 from fcnlab.paths import exists
 from fcnlab.redaction import mask_login, redact
-from fcnlab.tracking.database import check_connection, is_database
+from fcnlab.tracking.database import check_connection, is_database, limit_queries
 from fcnlab.tracking.names import shorten_experiment_name
 from fcnlab.tracking.relocate import relocate_artifacts
 
@@ -132,7 +132,7 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
     file = find_database(uri)
     if file is None:
         check_connection(uri)
-        return MlflowClient(uri)
+        return MlflowClient(limit_queries(uri))
     # Two processes that create the schema at the same time would corrupt the store.
     with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
         if "?" not in uri:  # with options, MLflow creates the store
@@ -200,7 +200,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
         The id.
 
     Raises:
-        TrackingError: the experiment has been deleted.
+        TrackingError: the experiment has been deleted, or the store takes its name for that of another one.
     """
     experiment = _find_experiment(client, name, uri)
     if experiment is not None:
@@ -215,11 +215,17 @@ def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:
     """Return the id of an experiment; None if it does not exist.
 
     Raises:
-        TrackingError: it is deleted.
+        TrackingError: it is deleted, or the store takes its name for that of another experiment.
     """
-    experiment = client.get_experiment_by_name(shorten_experiment_name(name))
+    stored = shorten_experiment_name(name)
+    experiment = client.get_experiment_by_name(stored)
     if experiment is None:
         return None
+    if experiment.name != stored:  # MySQL and SQL Server compare texts without regard to case and accents
+        raise TrackingError(
+            f"{uri}: this database does not distinguish the experiment '{name}' from '{experiment.name}' of another "
+            "grid; rename the grid file, or give the database a collation that does, such as utf8mb4_bin"
+        )
     if experiment.lifecycle_stage != "active":
         raise TrackingError(_describe_deleted(uri, name, str(experiment.experiment_id)))
     return str(experiment.experiment_id)
@@ -287,6 +293,11 @@ _REASONS = (
         "nothing of MLflow is at this address (error 404); add the path of the server's pages, such as "
         "http://HOST:PORT/mlflow",
     ),
+    (
+        r"\(1366, .Incorrect string value|\(1267, .Illegal mix of collations",
+        "the character set of the database cannot store the characters of this grid; create another database with "
+        "CHARACTER SET utf8mb4, and publish to it",
+    ),
     (r"timed out", "the server does not answer in time"),
     (r"Max retries exceeded", "the server cannot be reached"),
 )
@@ -337,6 +348,8 @@ def _describe_kind(uri: str) -> str:
     """Return what to set instead of a URI that MLflow does not accept."""
     if re.match(r"[\w.-]+(:\d+)?(/|$)", uri) and ":" in uri:
         return f"this is no URI; write http://{uri}"
+    if uri.startswith("mariadb"):
+        return "MLflow opens MariaDB by the name of MySQL; write mysql+pymysql://"
     if _SCHEME.match(uri) and not uri.startswith("file:"):
         return "MLflow has no such kind of store; valid: http://, https://, sqlite:///, postgresql://, mysql://"
     return (

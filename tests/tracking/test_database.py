@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from mlflow.entities import Experiment
+from sqlalchemy import make_url
 
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
@@ -16,7 +19,7 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import sync_grid
 from fcnlab.tracking import database
-from fcnlab.tracking.database import CONNECT_TIMEOUT, check_connection
+from fcnlab.tracking.database import CONNECT_TIMEOUT, QUERY_TIMEOUT, check_connection, limit_queries
 from fcnlab.tracking.store import convert_errors, find_local_folder, open_client, open_experiment
 from tests.report.finished_grid import finished_lab
 
@@ -98,6 +101,79 @@ def test_an_invalid_uri_of_a_database_is_one_line(uri: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("mysql+pymysql://al:p@ss:w0rd/x#@127.0.0.1:9/db", "is no URI of a database; write mysql+pymysql://USER:PASSW"),
+        ("postgresql+psycopg://host:port/db", "is no URI of a database; write postgresql+psycopg://USER:PASSWORD@HOST"),
+        ("mysql+pymysql://al:x@127.0.0.1:9", "names no database; append its name, as in mysql+pymysql://HOST/NAME"),
+        ("mysql+pymysql://al:x@127.0.0.1:9/", "names no database; append its name"),
+    ],
+)
+def test_a_uri_without_a_port_or_a_database_is_explained_without_the_password(uri: str, problem: str) -> None:
+    Lab.find(Path(), tracking_uri=uri)  # remembers the password
+    with pytest.raises(TrackingError) as refused:
+        check_connection(uri)
+    assert f": {problem}" in str(refused.value) and "w0rd" not in str(refused.value)
+    assert ("%40 for @" in str(refused.value)) == ("is no URI" in problem)
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("Access denied for user 'al'@'localhost' (using password: YES)", "check the user and the password of the URI"),
+        ("Unknown database 'nodb'", "create the database first"),
+        (
+            "Can't connect to MySQL server on '127.0.0.1' ([Errno 111] Connection refused)",
+            "check the host and the port",
+        ),
+    ],
+)
+def test_an_error_of_a_database_has_a_remedy(message: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(**_options: Any) -> None:
+        raise driver.OperationalError(1, message)
+
+    driver = fake_driver(connect)
+    monkeypatch.setitem(sys.modules, "pymysql", driver)
+    with pytest.raises(TrackingError) as refused:
+        check_connection("mysql+pymysql://al:x@127.0.0.1:9/db")
+    assert message in str(refused.value) and f"; {remedy}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "reason", ["(1366, \"Incorrect string value: '\\xE9'", '(1267, "Illegal mix of collations (latin1']
+)
+def test_a_character_set_without_the_characters_of_the_grid_is_an_error_with_a_remedy(reason: str) -> None:
+    with pytest.raises(TrackingError, match="create another database with CHARACTER SET utf8mb4"), convert_errors("m"):
+        raise OSError(f"(pymysql.err.DataError) {reason}")
+
+
+def test_queries_of_a_database_have_a_timeout_unless_its_uri_has_one() -> None:
+    for driver in ("mysql+pymysql", "mysql+mysqldb", "mysql"):
+        limited = make_url(limit_queries(f"{driver}://al:p%40s%2Fs@host:9/db?charset=utf8mb4&read_timeout=7"))
+        assert (limited.password, limited.host, limited.database) == ("p@s/s", "host", "db")
+        assert limited.query == {"charset": "utf8mb4", "read_timeout": "7", "write_timeout": str(QUERY_TIMEOUT)}
+    for uri in ("postgresql+psycopg://h/db", "sqlite:////a.db", "http://h"):
+        assert limit_queries(uri) == uri
+
+
+@dataclass
+class NamedClient:
+    """A store whose database finds an experiment also by a name with other accents or in another case."""
+
+    name: str
+
+    def get_experiment_by_name(self, _name: str) -> Any:
+        return Experiment("7", self.name, "file:///a", "active")
+
+
+def test_an_experiment_that_a_database_does_not_distinguish_is_an_error_that_names_both() -> None:
+    client: Any = NamedClient("fcnlab/Roads")
+    assert open_experiment(client, "fcnlab/Roads", "mysql://h/db", None) == "7"
+    with pytest.raises(TrackingError, match=r"'fcnlab/roads' from 'fcnlab/Roads' .* rename"):
+        open_experiment(client, "fcnlab/roads", "mysql://h/db", None)
+
+
 class RecordingClient:
     """Keeps the location of the experiment that is created."""
 
@@ -132,6 +208,7 @@ def test_files_of_a_database_are_in_the_lab_and_not_in_the_current_folder(
         ("localhost:5600", "this is no URI; write http://localhost:5600"),
         ("mlflow.example.org:5600/ml", "this is no URI; write http://mlflow.example.org:5600/ml"),
         ("127.0.0.1:5600", "this is no URI; write http://127.0.0.1:5600"),
+        ("mariadb+pymysql://host/db", "MLflow opens MariaDB by the name of MySQL; write mysql+pymysql://"),
         ("htp://host", "MLflow has no such kind of store; valid: http://"),
     ],
 )
