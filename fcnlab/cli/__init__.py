@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -30,7 +31,7 @@ from fcnlab.cli import (
     weights,
 )
 from fcnlab.console import replace_unencodable
-from fcnlab.errors import FcnlabError
+from fcnlab.errors import FcnlabError, RunError
 from fcnlab.redaction import clean_text, redact_output
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.storage_errors import OF_A_FILE, describe_storage_error, ensure_open_files, find_storage_error
@@ -111,6 +112,7 @@ def main() -> None:
     redact_output()
     try:
         ensure_open_files()
+        _check_current_folder()
         app()
     except FcnlabError as error:
         _exit_with(str(error))
@@ -124,6 +126,18 @@ def main() -> None:
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         _exit_with(f"out of memory: {reason}")
+
+
+def _check_current_folder() -> None:
+    """Check that the current folder exists: another process, also on another machine, can remove it.
+
+    Raises:
+        RunError: it was removed.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise RunError("the current folder was removed; change to another folder with cd") from None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

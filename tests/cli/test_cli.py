@@ -94,6 +94,15 @@ def test_a_user_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    code = "import os, fcnlab.cli; os.rmdir(os.getcwd()); fcnlab.cli.main()"
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    done = python(code, folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fcnlab: error: the current folder was removed; change to another folder with cd\n"
+
+
 def test_the_commands_are_those_of_the_documentation() -> None:
     assert {" ".join(words) for words in VERBS} == {
         "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid reproduce",
