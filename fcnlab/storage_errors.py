@@ -19,13 +19,27 @@ from fcnlab.paths import is_folder
 ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 """Errors that end a run, whichever file they are about."""
 
-OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV, errno.ELOOP}
+OF_A_FILE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ELOOP,
+    errno.ENOLCK,
+}
 """Errors of a named file that a user can remove."""
 
 FEWEST_FILES, MANY_FILES = 128, 1024
 """Number of open files with which every command works, and the number to which a lower limit is raised."""
 
 _OPEN_FILES = "raise the limit of open files (`ulimit -n 1024`)"
+
+_LOCKS = (
+    "mount the file system with locks on files (NFS: start rpc.statd, or mount with nolock; Lustre: mount with flock), "
+    "or use a folder of another one,"
+)
 
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -34,6 +48,7 @@ _REMEDIES = {
     errno.EMFILE: _OPEN_FILES,
     errno.ENFILE: _OPEN_FILES,
     errno.EIO: "check the disk; restore the file or move it away,",
+    errno.ENOLCK: _LOCKS,
 }
 
 _RUST = re.compile(r"\(os error (\d+)\)")

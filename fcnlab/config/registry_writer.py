@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.yaml_file import dump, find_key_lines, parse
 from fcnlab.errors import ConfigError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists
 
 LOCK_TIMEOUT = 30.0

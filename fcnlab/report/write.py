@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from filelock import FileLock
 
 from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.grid.grid import Grid
@@ -22,6 +21,7 @@ from fcnlab.config.grid.name import MAX_BYTES
 from fcnlab.console import format_count
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError
+from fcnlab.file_lock import FileLock
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
 from fcnlab.report.best import select_best

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from filelock import FileLock
-
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
+from fcnlab.file_lock import FileLock
 from fcnlab.lab import Lab
 from fcnlab.paths import exists
 from fcnlab.runner.commands import reproduce_command

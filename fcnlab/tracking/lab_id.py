@@ -10,9 +10,8 @@ import re
 import uuid
 from pathlib import Path
 
-from filelock import FileLock
-
 from fcnlab.atomic_file import read_shared, write_atomically
+from fcnlab.file_lock import FileLock
 
 TAG = "fcnlab.lab"
 """Tag of a run with the id of the lab that publishes to it. Runs of earlier versions of fcnlab have none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -15,9 +16,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from filelock import FileLock, Timeout
-
 from fcnlab.errors import TrackingError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists
 from fcnlab.redaction import mask_login, redact
 from fcnlab.tracking.database import check_connection, is_database, limit_queries
@@ -45,6 +45,9 @@ LOCK_TIMEOUT = 10.0
 
 LONGEST_PATH = 497
 """Bytes of the longest path of a database: SQLite opens 504, and a store is created as `.<name>.draft`."""
+
+LONGEST_LOCATION = 200 - len(f"/{'0' * 32}/artifacts")
+"""Characters of the address of the files of an experiment; a database stores 200 for those of a run."""
 
 _SQLITE = "sqlite:///"
 
@@ -200,15 +203,34 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
         The id.
 
     Raises:
-        TrackingError: the experiment has been deleted, or the store takes its name for that of another one.
+        TrackingError: the experiment has been deleted, the store takes its name for that of another one, or the path of
+            the lab is too long for a database.
     """
     experiment = _find_experiment(client, name, uri)
     if experiment is not None:
         return experiment
-    local = (artifacts / name).as_uri() if artifacts is not None and is_database(uri) else None
+    local = _locate_files(artifacts, name, uri) if artifacts is not None and is_database(uri) else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(shorten_experiment_name(name), artifact_location=local, tags=tags))
+
+
+def _locate_files(artifacts: Path, name: str, uri: str) -> str:
+    """Return the address of the files of an experiment in a database.
+
+    Raises:
+        TrackingError: the path of the lab is too long: a SQLite file stores any address, and other databases do not.
+    """
+    location = (artifacts / name).as_uri()
+    if find_database(uri) is not None or len(location) <= LONGEST_LOCATION:
+        return location
+    location = (artifacts / hashlib.sha256(name.encode()).hexdigest()[:12]).as_uri()
+    if len(location) > LONGEST_LOCATION:
+        raise TrackingError(
+            f"{uri}: this database stores at most {LONGEST_LOCATION} characters of the address of the files of a grid, "
+            f"and {location} has {len(location)}; use a lab folder with a shorter path, or `mlflow server`"
+        )
+    return location
 
 
 def _find_experiment(client: MlflowClient, name: str, uri: str) -> str | None:

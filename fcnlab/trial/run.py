@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from filelock import FileLock, Timeout
-
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
 from fcnlab.errors import FcnlabError, StopRunError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.lab import Lab
 from fcnlab.redaction import get_logger
 from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error

@@ -26,12 +26,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fcnlab.atomic_file import list_temporary_files, read_shared, write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.constants import KEY_DIGITS
 from fcnlab.errors import RunError, StopRunError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists, is_file, is_folder
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.trial.record import Attempt, EpochRecord, Record

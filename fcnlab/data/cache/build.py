@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from fcnlab.data.cache.budget import CacheUnavailableError, check_estimate, describe_excess, find_room
 from fcnlab.data.cache.format import (
@@ -38,6 +37,7 @@ from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists
 from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from filelock import Timeout
-
 from fcnlab.data.cache.build import create_lock, discard, partial_folder
 from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, decoded_cache_folder, is_intact, open_cache
 from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError, nearest
+from fcnlab.file_lock import Timeout
 from fcnlab.paths import is_folder
 
 

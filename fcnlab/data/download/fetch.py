@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from fcnlab.data.download.archive import unpack
 from fcnlab.data.download.client import Unreachable, download, part_path
 from fcnlab.data.download.sources import Archive, Source
 from fcnlab.data.json_cache import read_json
 from fcnlab.errors import DataError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists, is_file
 from fcnlab.storage_errors import describe_reason
 

@@ -21,10 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, expand_home, is_file, is_folder
 from fcnlab.private_folder import ensure_private_folder
