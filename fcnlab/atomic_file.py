@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,8 +18,11 @@ from fcnlab.storage_errors import find_storage_error
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
-READ_ATTEMPTS = 5
+READ_ATTEMPTS = 10
 """Number of times that a file is opened to read it, if another machine replaces it each time."""
+
+READ_PAUSE = 0.02
+"""Seconds between two of these attempts."""
 
 
 @contextmanager
@@ -90,6 +94,7 @@ def read_shared(path: Path) -> bytes:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
+        time.sleep(READ_PAUSE)
     return path.read_bytes()
 
 

@@ -16,7 +16,6 @@ exFAT or the mounted storage of a notebook service, write the content after the 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -27,9 +26,8 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fcnlab.atomic_file import read_shared
+from fcnlab.file_lock import FileLock, Timeout
 from fcnlab.paths import exists
 
 HEARTBEAT_INTERVAL = 15.0
@@ -44,9 +42,6 @@ EXPIRY = 180.0
 
 WRITE_TIME = 0.5
 """Seconds in which a driver has written its id to a lease that it has created."""
-
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Errors of `link` on file systems without hard links."""
 
 
 class DriverHeartbeat:
@@ -305,9 +300,9 @@ def _write_new(file: Path, text: str) -> bool:
         draft.write_text(text, encoding="utf-8")
         try:
             os.link(draft, file)
-        except OSError as error:
-            if error.errno not in NO_HARD_LINKS:
-                raise
+        except (FileExistsError, FileNotFoundError):
+            raise
+        except OSError:  # a file system without hard links; the errors differ: EPERM, EOPNOTSUPP, ENOSYS, EIO of rclone
             with file.open("x", encoding="utf-8") as created:
                 created.write(text)
     except (FileExistsError, FileNotFoundError):  # the driver that holds the lease removes the drafts of others

@@ -16,14 +16,14 @@ from fcnlab.runner.lease import DriverHeartbeat, Leases
 from tests.patience import wait_until
 
 
-@pytest.fixture(params=["hard links", "no hard links"])
+@pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP, errno.EIO], ids=["hard links", "exFAT", "SMB", "rclone"])
 def _file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test also as on a file system without hard links, such as exFAT."""
+    """Run a test also as on file systems without hard links, whose errors differ."""
 
     def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+        raise OSError(request.param, os.strerror(request.param), str(source), None, str(target))
 
-    if request.param == "no hard links":
+    if request.param is not None:
         monkeypatch.setattr("fcnlab.runner.lease.os.link", refuse)
 
 
