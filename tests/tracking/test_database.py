@@ -200,6 +200,21 @@ def test_files_of_a_database_are_in_the_lab_and_not_in_the_current_folder(
         assert find_local_folder(client.location) == tmp_path / "mlartifacts" / "fcnlab" / "a b"
 
 
+def test_addresses_of_files_fit_the_columns_of_a_database(tmp_path: Path) -> None:
+    artifacts, name = tmp_path / "mlartifacts", "fcnlab/" + "道路" * 20
+    client: Any = RecordingClient()
+    open_experiment(client, name, "sqlite:////a.db", artifacts)
+    assert client.location == (artifacts / name).as_uri()
+    open_experiment(client, name, "mysql+pymysql://h/db", artifacts)
+    assert client.location is not None and len(f"{client.location}/{'0' * 32}/artifacts") <= 200
+    assert find_local_folder(client.location).parent == artifacts
+    first = client.location
+    open_experiment(client, name + "2", "mysql+pymysql://h/db", artifacts)
+    assert client.location != first
+    with pytest.raises(TrackingError, match="use a lab folder with a shorter path, or `mlflow server`"):
+        open_experiment(client, name, "mysql+pymysql://h/db", tmp_path / ("x" * 200))
+
+
 @pytest.mark.parametrize(
     ("uri", "remedy"),
     [
