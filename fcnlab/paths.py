@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 
@@ -30,6 +31,46 @@ def resolve_path(path: str | Path) -> Path:
         The path; a link that leads to itself stays, unlike `Path.resolve` before Python 3.13.
     """
     return Path(os.path.realpath(path))
+
+
+def fold_name(name: str) -> str:
+    """Return a text that is equal for names of one file on file systems that ignore case or the form of accents.
+
+    Args:
+        name: name of a file.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def correct_names(path: Path, top: str) -> Path:
+    """Return a path with the names that its file and the folders above it have on the disk.
+
+    A file system that ignores case opens `q.yaml` also as `Q.yaml`.
+
+    Args:
+        path: path of a file.
+        top: name of the highest folder that is corrected.
+
+    Returns:
+        The path; unchanged if there is no such file, or if its folder cannot be listed.
+    """
+    try:
+        listed = os.listdir(path.parent)  # noqa: PTH208 - only the names
+    except OSError:
+        return path
+    name = path.name
+    if name not in listed:
+        similar = (other for other in listed if fold_name(other) == fold_name(name))
+        name = next((other for other in similar if _is_same(path, path.with_name(other))), name)
+    is_top = fold_name(name) == fold_name(top) or len(path.parts) == 1
+    return path.with_name(name) if is_top else correct_names(path.parent, top) / name
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist
+        return False
 
 
 def exists(path: Path) -> bool:

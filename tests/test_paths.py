@@ -15,10 +15,11 @@ from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.datasets.splits import read_list
 from fcnlab.errors import FcnlabError
 from fcnlab.inference.load import read_safetensors
+from fcnlab.lab import Lab
 from fcnlab.models.backbones.weights_file import read_tensors
-from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
+from fcnlab.paths import correct_names, exists, expand_home, fold_name, is_file, is_folder, resolve_path
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, SMOKE, write_grid
 
 READERS: list[Callable[[Path], object]] = [read, hash_file, open_image, read_list, read_safetensors, read_tensors]
 
@@ -87,3 +88,34 @@ def test_commands_name_a_path_that_the_system_refuses(fcnlab: Call, tmp_path: Pa
     name = "x" * 300
     result = fcnlab("registry", "list", "--lab", name)
     assert result.code == 2 and result.err.startswith(f"fcnlab: error: {tmp_path / name}: File name too long")
+
+
+@pytest.fixture
+def _any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide `Q.yaml` in listings, as a file system that ignores case, which opens `q.yaml` by this name, does."""
+    list_folder = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [name for name in list_folder(folder) if name != "Q.yaml"])
+
+
+@pytest.mark.usefixtures("_any_case")
+def test_a_path_gets_the_name_that_its_file_has_on_the_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "heads"
+    folder.mkdir(parents=True)
+    (folder / "q.yaml").write_text("1")
+    assert correct_names(folder / "Q.yaml", "experiments") == folder / "Q.yaml", "there is no such file"
+    (folder / "Q.yaml").hardlink_to(folder / "q.yaml")
+    assert correct_names(folder / "Q.yaml", "experiments") == folder / "q.yaml"
+    assert correct_names(folder / "q.yaml", "experiments") == folder / "q.yaml"
+    assert correct_names(tmp_path / "missing" / "a.yaml", "experiments") == tmp_path / "missing" / "a.yaml"
+
+
+@pytest.mark.usefixtures("_any_case")
+def test_a_grid_has_the_name_of_its_file_on_the_disk(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE).rename(tmp_path / "experiments" / "q.yaml")
+    path.with_name("Q.yaml").hardlink_to(path)
+    grid = Lab.find(path).load_grid(path.with_name("Q.yaml"))
+    assert (grid.name, grid.path) == ("q", path)
+
+
+def test_names_of_one_file_are_equal_without_case_and_form_of_accents() -> None:
+    assert fold_name("Stra\u00dfe-E\u0301.png") == fold_name("STRASSE-\u00e9.PNG") != fold_name("strasse-e.png")

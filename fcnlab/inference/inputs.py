@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
-from fcnlab.paths import exists, is_folder, resolve_path
+from fcnlab.paths import exists, fold_name, is_folder, resolve_path
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def choose_output_names(images: Sequence[ImageFile]) -> list[str]:
     """Return a unique name for the predictions of each image: its relative path without the extension.
 
     If two images have the same name, such as `cat.jpg` and `cat.png`, their names keep the extension. Names are
-    compared without regard to case, because some file systems ignore case.
+    compared without regard to case and to the form of accents, because some file systems ignore them.
 
     Args:
         images: the image files.
@@ -80,14 +80,14 @@ def choose_output_names(images: Sequence[ImageFile]) -> list[str]:
         DataError: two images have the same relative path, such as `cat.jpg` of `a/cat.jpg` and `b/cat.jpg`.
     """
     short = [image.relative.with_suffix("").as_posix() for image in images]
-    occurrences = Counter(name.lower() for name in short)
+    occurrences = Counter(map(fold_name, short))
     names = [
-        name if occurrences[name.lower()] == 1 else image.relative.as_posix()
+        name if occurrences[fold_name(name)] == 1 else image.relative.as_posix()
         for name, image in zip(short, images, strict=True)
     ]
     first: dict[str, ImageFile] = {}
     for name, image in zip(names, images, strict=True):
-        earlier = first.setdefault(name.lower(), image)
+        earlier = first.setdefault(fold_name(name), image)
         if earlier is not image:
             raise DataError(
                 f"{earlier.path} and {image.path} would both be written as '{name}'; pass the folder that contains "

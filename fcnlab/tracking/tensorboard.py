@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 
 from fcnlab.atomic_file import read_shared, write_atomically
 from fcnlab.errors import TrackingError
-from fcnlab.paths import is_folder
+from fcnlab.paths import fold_name, is_folder
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import extract_final_metrics, extract_params, extract_points
 from fcnlab.trial.record import EpochRecord, Record
@@ -59,6 +60,8 @@ class TensorboardTracker(Tracker):
             raise TrackingError("TensorBoard is not installed; install it with: pip install 'fcnlab[tensorboard]'")
         self._grid = grid
         self._folder = grid.lab.root / FOLDER / grid.name
+        occurrences = Counter(map(fold_name, grid.display_names))
+        self._ambiguous = {cell for cell in grid.display_names if occurrences[fold_name(cell)] > 1}
         self._published: dict[str, str] = {}
         self._writers: dict[str, EventFileWriter] = {}
         self._num_epochs: dict[str, int] = {}
@@ -158,10 +161,14 @@ class TensorboardTracker(Tracker):
         self._writers.clear()
 
     def _find_folder(self, trial: TrackedTrial) -> Path:
-        """Return the folder of a trial; a replaced name gets the first digits of the trial's key."""
+        """Return the folder of a trial.
+
+        A replaced name gets the first digits of the trial's key, and so do cells whose labels differ only in case: on
+        some file systems they would have one folder.
+        """
         original = f"{trial.cell}, seed {trial.trial.seed}"  # not the display name, which may change between two runs
         name = re.sub(r"[^\w.,=+{}\[\]: -]", "_", original)
-        if name != original or len(name.encode()) > MAX_NAME:
+        if name != original or trial.cell in self._ambiguous or len(name.encode()) > MAX_NAME:
             name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')} {trial.key[:8]}"
         return self._folder / name
 

@@ -16,10 +16,13 @@ from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, sync_grid
-from fcnlab.runner.trackers import check_trackers
+from fcnlab.runner.trackers import check_trackers, track_grid
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
-from fcnlab.tracking.base import Tracker
+from fcnlab.tracking.base import TrackedTrial, Tracker
+from fcnlab.tracking.tensorboard import TensorboardTracker
 from fcnlab.trial.record import Attempt
+from fcnlab.trial.run_folder import RunFolder
+from tests.builders import build_trial
 from tests.conftest import SMOKE
 from tests.patience import wait_until
 from tests.report.finished_grid import finished_lab
@@ -125,6 +128,25 @@ def test_a_trial_that_ran_out_of_memory_has_the_epochs_of_its_last_attempt_only(
         publisher.close(complete=True)
     points = [(point.step, point.value) for point in read(folder).Scalars("train/loss")]
     assert points == [(epoch.epoch, epoch.loss) for epoch in record.epochs]
+
+
+def test_cells_that_differ_only_in_case_have_different_folders(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    grid, lab = finished(tmp_path, ("tensorboard",))
+    tracked = track_grid(grid, lab)
+    key, other = ("0" * 64, "1" * 64)
+
+    def find_folders(names: tuple[str, ...]) -> list[str]:
+        tracker: Any = TensorboardTracker(replace(tracked, display_names={name: name for name in names}))
+        trial = build_trial()
+        trials = [
+            TrackedTrial(trial, cell, cell, {}, "", RunFolder(lab.runs, folder), 0.0)
+            for cell, folder in zip(names, (key, other), strict=False)
+        ]
+        return [tracker._find_folder(trial).name for trial in trials]
+
+    assert find_folders(("FCN8s", "fcn8s")) == [f"FCN8s, seed 0 {key[:8]}", f"fcn8s, seed 0 {other[:8]}"]
+    assert find_folders(("fcn16s", "fcn8s")) == ["fcn16s, seed 0", "fcn8s, seed 0"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"key": "a', b"\xff"])

@@ -14,11 +14,12 @@ import pytest
 from fcnlab.errors import RunError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.lab_check import check_lab
+from fcnlab.paths import fold_name
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
 from fcnlab.trial.storage.damage import DamageError, KeptError
-from fcnlab.trial.storage.sample_name import name_sample
+from fcnlab.trial.storage.sample_name import name_sample, name_samples
 from fcnlab.trial.storage.sealed_record import compute_checksum, hash_result_file
 from tests.builders import epoch_records
 from tests.report.finished_grid import finished_lab
@@ -226,6 +227,13 @@ def test_files_of_samples_have_names_that_every_file_system_allows() -> None:
     names = [name_sample(id_) for id_ in (long + "a", long + "b", "x" * 400, "a/b", "a_b", "a")]
     assert len(set(names)) == 6 and names[4:] == ["a_b", "a"]
     assert all("/" not in name and len(f"{name}.prediction.png".encode()) <= 255 for name in names)
+
+
+def test_files_of_samples_have_different_names_where_case_and_accents_are_ignored() -> None:
+    ids = ["A", "a", "b", "Caf\u00e9", "Cafe\u0301", "x/A", "X/a", "d"]
+    names = name_samples(ids)
+    assert len({fold_name(name) for name in names.values()}) == len(ids)
+    assert (names["b"], names["d"]) == ("b", "d") and names["A"].startswith("A-") and "/" not in "".join(names.values())
 
 
 def _refuse_to_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -23,7 +23,7 @@ from fcnlab.config.grid.candidate import Candidate, are_equal, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
 from fcnlab.config.grid.file import GridFile
-from fcnlab.config.grid.name import check_name, name_grid
+from fcnlab.config.grid.name import FOLDER, check_name, name_grid
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
@@ -31,6 +31,7 @@ from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError
 from fcnlab.notebook import render_html
+from fcnlab.paths import correct_names
 
 __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
 
@@ -154,6 +155,7 @@ def load(path: Path, registry: Registry) -> Grid:
             the backbone lacks, too many cells, early stopping after epochs without validation, a label of an unknown
             axis, value or cell.
     """
+    path = correct_names(path, FOLDER)
     return create_grid(read(path), path, registry, where=str(path))
 
 

@@ -18,6 +18,7 @@ from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.samples import save_sample
 from fcnlab.trial.find import FinishedTrial
+from fcnlab.trial.storage.sample_name import name_samples
 
 
 class _Subset(DecodedSplit):
@@ -55,7 +56,8 @@ def predict_images(
     trial, device = finished.trial, hardware.select_device()
     model = hardware.move_to_device(finished.load_model(checkpoint), device)
     dataset = lab.open_dataset(trial.dataset)
-    subset = _Subset(open_decoded(dataset, trial.dataset.evaluated_splits[-1]), ids)
+    split = open_decoded(dataset, trial.dataset.evaluated_splits[-1])
+    subset, names = _Subset(split, ids), name_samples(split.ids)
     palette = find_palette(trial.dataset, dataset.classes)
     precision = hardware.resolve_recorded_precision(trial.recipe.precision, finished.recorded_precision, device)
 
@@ -64,7 +66,7 @@ def predict_images(
     with tempfile.TemporaryDirectory(dir=into, prefix=".") as temporary:
 
         def save(index: int, prediction: Tensor) -> None:
-            save_sample(Path(temporary), subset.ids[index], subset[index], prediction, palette)
+            save_sample(Path(temporary), names[subset.ids[index]], subset[index], prediction, palette)
 
         evaluate_split(
             model,

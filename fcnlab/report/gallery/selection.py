@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fcnlab.paths import is_file
 from fcnlab.report.report import Report
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
-from fcnlab.trial.storage.sample_name import name_sample
+from fcnlab.trial.storage.sample_name import name_samples
 
 MAX_CELLS = 6
 """Most cells that are shown side by side: the baseline and the best of the others."""
@@ -47,6 +48,10 @@ class GalleryCell:
     miou: dict[str, float]
     folders: tuple[Path, ...]
 
+    @cached_property
+    def _file_names(self) -> dict[str, str]:
+        return name_samples(list(self.miou))
+
     def find_picture(self, id_: str, role: str) -> Path | None:
         """Return the file of a picture, or None.
 
@@ -54,7 +59,7 @@ class GalleryCell:
             id_: id of the image.
             role: `image.jpg`, `label.png` or `prediction.png`.
         """
-        name = f"{name_sample(id_)}.{role}"
+        name = f"{self._file_names[id_]}.{role}"
         return next((folder / name for folder in self.folders if is_file(folder / name)), None)
 
     def has_prediction(self, id_: str) -> bool:

@@ -32,6 +32,7 @@ from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
 from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.record import SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.sample_name import name_samples
 
 
 class Evaluator:
@@ -178,9 +179,10 @@ class Evaluator:
         self._heartbeat.enter(f"evaluating {name}")
         is_reported = (name, checkpoint) == (self._trial.report_split, "last")
         palette = find_palette(self._trial.dataset, self._dataset.classes)
+        names = name_samples(split.ids)
 
         def save(index: int, prediction: Tensor) -> None:
-            save_sample(self._folder.samples, split.ids[index], split[index], prediction, palette)
+            save_sample(self._folder.samples, names[split.ids[index]], split[index], prediction, palette)
 
         return self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
 

@@ -9,24 +9,22 @@ from torch import Tensor
 from fcnlab.data.datasets.image_file import Pixels, to_display
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
-from fcnlab.trial.storage.sample_name import name_sample
 
 NUM_SAMPLES = 8
 """Number of images of the reported split that are saved."""
 
 
-def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tensor, palette: Pixels) -> None:
-    """Write `<id>.image.jpg`, and `<id>.label.png` and `<id>.prediction.png` as palette images.
+def save_sample(folder: Path, name: str, sample: DecodedSample, prediction: Tensor, palette: Pixels) -> None:
+    """Write `<name>.image.jpg`, and `<name>.label.png` and `<name>.prediction.png` as palette images.
 
     Args:
         folder: folder of the files; it is created.
-        id_: id of the image.
+        name: beginning of the names of the files, from `name_samples`.
         sample: image and label.
         prediction: predicted class indices [H, W].
         palette: colors of the labels, uint8 [256, 3].
     """
     folder.mkdir(exist_ok=True)
-    name = name_sample(id_)
     to_display(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
         to_palette_image(labels.cpu().numpy(), palette).save(folder / f"{name}.{role}.png")
