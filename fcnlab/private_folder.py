@@ -22,7 +22,10 @@ def ensure_private_folder(folder: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise PermissionError(f"{folder} is a symbolic link; remove it")
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{folder} belongs to another user or is writable by others")
+        raise PermissionError(
+            f"{folder} belongs to another user or is writable by others; set FCNLAB_CACHE to a "
+            "folder that only you can write, on a file system with permissions"
+        )
 
 
 def read_own_file(file: Path) -> bytes | None:

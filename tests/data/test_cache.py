@@ -306,9 +306,9 @@ def test_reserve_of_the_disk_remains_free(
 ) -> None:
     usage = shutil.disk_usage(cache_folder())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=RESERVE))
-    check_unavailable(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
+    check_unavailable(camvid, caplog, "is more than the 0.0 MB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
     many = Shapes(train=20, val=1, test=1, height=16, width=16, seed=0)
-    check_unavailable(many, caplog, "is more than the 0.00 GiB")
+    check_unavailable(many, caplog, "is more than the 0.0 MB")
 
 
 def test_too_large_split_is_not_started(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+from fcnlab.console import format_bytes
 from fcnlab.data.cache.format import PIXELS, decoded_cache_folder
 from fcnlab.data.datasets.base import Split
 from fcnlab.data.parallel import map_on_all_cores
@@ -80,7 +81,8 @@ def describe_excess(size: int, limit: int) -> str:
         size: size of the cache in bytes.
         limit: maximum size in bytes.
     """
+    room = f"{format_bytes(max(0, limit))} that it may take in {decoded_cache_folder()}, where 1 GiB stays free"
     return (
-        f"a cache of {size / 2**30:.2f} GiB is more than the {max(0, limit) / 2**30:.2f} GiB that it may take in "
-        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET_VARIABLE}"
+        f"a cache of {format_bytes(size)} is more than the {room}; make room (`fcnlab data cache clear`), "
+        f"set FCNLAB_CACHE to a folder of another disk, or set {BUDGET_VARIABLE}"
     )
