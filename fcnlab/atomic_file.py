@@ -58,6 +58,8 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         storage_error = find_storage_error(error)
+        if storage_error is None and isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            storage_error = error  # writing to an open file: the file system may not allow to read or to seek meanwhile
         if storage_error is None or storage_error.filename not in (None, str(temporary)):
             raise
         # The reader of the message does not know the temporary name, and libraries raise errors of other types.

@@ -149,3 +149,13 @@ def test_the_attempts_and_the_lease_of_another_machine_are_read_while_it_replace
     assert read_json_lines(tmp_path / "attempts.jsonl", Attempt) == (attempts, None)
     replaced(1)
     assert read_latest_lease(tmp_path) == ("node_7_0123abcd", 1)
+
+
+def test_an_error_of_an_open_file_names_the_file(tmp_path: Path) -> None:
+    def fail(file: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # of a mount without random access, such as of rclone
+
+    with pytest.raises(PermissionError) as raised:
+        write_atomically(tmp_path / "a", fail)
+    assert raised.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
