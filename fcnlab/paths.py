@@ -59,10 +59,12 @@ def correct_names(path: Path, top: str) -> Path:
     except OSError:
         return path
     name = path.name
+    if name == "":  # the root or the current folder
+        return path
     if name not in listed:
         similar = (other for other in listed if fold_name(other) == fold_name(name))
         name = next((other for other in similar if _is_same(path, path.with_name(other))), name)
-    is_top = fold_name(name) == fold_name(top) or len(path.parts) == 1
+    is_top = fold_name(name) == fold_name(top) or path.parent.name == ""
     return path.with_name(name) if is_top else correct_names(path.parent, top) / name
 
 

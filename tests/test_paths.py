@@ -106,7 +106,8 @@ def test_a_path_gets_the_name_that_its_file_has_on_the_disk(tmp_path: Path) -> N
     (folder / "Q.yaml").hardlink_to(folder / "q.yaml")
     assert correct_names(folder / "Q.yaml", "experiments") == folder / "q.yaml"
     assert correct_names(folder / "q.yaml", "experiments") == folder / "q.yaml"
-    assert correct_names(tmp_path / "missing" / "a.yaml", "experiments") == tmp_path / "missing" / "a.yaml"
+    for other in (tmp_path / "missing" / "a.yaml", tmp_path / "a.yaml", Path("/"), Path("a.yaml"), Path("../a.yaml")):
+        assert correct_names(other, "experiments") == other
 
 
 @pytest.mark.usefixtures("_any_case")

@@ -29,9 +29,9 @@ def test_a_call_that_never_returns_is_left_at_the_end(abandon: bool, monkeypatch
     thread.call(hang)
     wait_until(entered.is_set, "the call runs")
     thread.end(lambda _opened: pytest.fail("it is called after a call that never returns"))
-    begun = time.monotonic()
+    started = time.monotonic()
     thread.join(0.1, abandon=abandon)
-    assert (time.monotonic() - begun >= 0.3) != abandon
+    assert (time.monotonic() - started >= 0.3) != abandon
     assert thread.error == "tracker hung: not everything could be published in time"
     answered.set()
     thread.join(None, abandon=False)
