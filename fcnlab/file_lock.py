@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
@@ -14,30 +15,21 @@ from filelock import Timeout
 
 __all__ = ["FileLock", "Timeout"]
 
-_HAS_FALLBACK = "fallback_to_soft" in inspect.signature(filelock.BaseFileLock.__init__).parameters
-
-
-def _refuse_fallback() -> dict[str, Any]:
-    """Return the option by which filelock raises an error where the file system has no locks.
-
-    Newer versions would create a file as the lock, for which other processes wait after its holder was killed.
-    """
-    return {"fallback_to_soft": False} if _HAS_FALLBACK else {}
-
-
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of `flock` on file systems without locks."""
 
+_FALLBACK = "fallback_to_soft"
+_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {_FALLBACK: False} if _FALLBACK in inspect.signature(filelock.BaseFileLock).parameters else {}
+)
+"""Options by which filelock raises an error where a file system has no locks.
 
-def _describe_missing_locks(file: str) -> OSError:
-    return OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), file)
+Newer versions would create a file as the lock, for which other processes wait after its holder was killed.
+"""
 
 
 class FileLock:
-    """A lock that a process holds until it releases it or ends, also by a signal.
-
-    A context manager.
-    """
+    """A lock that a process holds until it releases it or ends, also by a signal; a context manager."""
 
     def __init__(self, file: Path, timeout: float = -1) -> None:
         """Refer to a lock.
@@ -46,16 +38,13 @@ class FileLock:
             file: the file; it is created if it does not exist.
             timeout: seconds to wait for another process that holds the lock; negative for no limit.
         """
-        self._lock = filelock.FileLock(file, timeout=timeout, **_refuse_fallback())
+        self._lock = filelock.FileLock(file, timeout=timeout, **_OPTIONS)
 
-    def acquire(self, timeout: float | None = None) -> ExitStack:
+    def acquire(self, timeout: float | None = None) -> None:
         """Acquire the lock.
 
         Args:
             timeout: seconds to wait for another process; None for that of the lock.
-
-        Returns:
-            A context manager that releases the lock; without it, the lock is held until `release`.
 
         Raises:
             Timeout: another process holds it.
@@ -65,15 +54,11 @@ class FileLock:
             self._lock.acquire(timeout=timeout)
         except Timeout:
             raise
-        except NotImplementedError as error:  # of older versions of filelock
-            raise _describe_missing_locks(self._lock.lock_file) from error
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                raise _describe_missing_locks(self._lock.lock_file) from error
-            raise OSError(error.errno, error.strerror, self._lock.lock_file) from error
-        held = ExitStack()
-        held.callback(self.release)
-        return held
+        except (OSError, NotImplementedError) as error:  # the latter of older versions of filelock, for ENOSYS
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                error.filename = self._lock.lock_file
+                raise
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), self._lock.lock_file) from error
 
     def release(self) -> None:
         """Release the lock."""

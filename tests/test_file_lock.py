@@ -19,7 +19,7 @@ def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
     one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock", timeout=0)
     with one, pytest.raises(Timeout), other:
         raise AssertionError("two hold the lock")
-    with other.acquire(), pytest.raises(Timeout):
+    with other, pytest.raises(Timeout):
         one.acquire(timeout=0)
     one.acquire(timeout=0)
     with pytest.raises(Timeout):

@@ -136,13 +136,14 @@ def _check_owner() -> None:
     decoded_cache_folder().mkdir(parents=True, exist_ok=True)
 
 
-def create_lock(folder: Path) -> FileLock:
+def create_lock(folder: Path, timeout: float = -1) -> FileLock:
     """Return the lock that is held while a cache is built or removed.
 
     Args:
         folder: folder of the cache.
+        timeout: seconds to wait for another process; negative for no limit.
     """
-    return FileLock(folder.with_name(f"{folder.name}.lock"))
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout)
 
 
 def partial_folder(folder: Path) -> Path:
@@ -283,5 +284,5 @@ def remove_interrupted_builds() -> None:
     for incomplete in decoded_cache_folder().glob("*.partial"):
         if not KEY.fullmatch(incomplete.stem):
             continue
-        with contextlib.suppress(OSError), create_lock(incomplete.with_suffix("")).acquire(timeout=0):
+        with contextlib.suppress(OSError), create_lock(incomplete.with_suffix(""), timeout=0):
             shutil.rmtree(incomplete, ignore_errors=True)

@@ -84,7 +84,7 @@ def _read_info(folder: Path) -> CacheInfo | None:
 
 def _is_locked(folder: Path) -> bool:
     try:
-        with create_lock(folder).acquire(timeout=0):
+        with create_lock(folder, timeout=0):
             return False
     except OSError:  # held (Timeout is a subclass), or owned by another user
         return True
@@ -153,7 +153,7 @@ def remove_cache(info: CacheInfo) -> bool:
         DataError: the cache cannot be removed.
     """
     try:
-        with create_lock(info.folder).acquire(timeout=0):
+        with create_lock(info.folder, timeout=0):
             discard(info.folder)
     except Timeout:
         return False

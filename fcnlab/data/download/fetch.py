@@ -113,8 +113,7 @@ def _lock(store: Path, name: str) -> Iterator[None]:
     """Hold the lock that allows one download of a dataset at a time."""
     try:
         store.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store / f".{name.replace('/', '_')}.lock")
-        with lock.acquire(timeout=0):
+        with FileLock(store / f".{name.replace('/', '_')}.lock", timeout=0):
             yield
     except Timeout:
         raise DataError(f"{store}: another download of {name} is running") from None
