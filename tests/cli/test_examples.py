@@ -69,7 +69,7 @@ def split(command: str) -> list[list[str]]:
     words = shlex.split(command, comments=True)
     parts: list[list[str]] = [[]]
     for word in words:
-        if word in ("&&", "|", ">"):
+        if word in ("&&", "&", "|", ">"):
             parts.append([])
         else:
             parts[-1].append(word)
