@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,24 @@ def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: t
     remove_counts(folder)
     code, out, err = fcnlab("evaluate", folder.key)
     assert code == 0 and re.search(r"mIoU per image +– +\d", out), err
+
+
+@pytest.mark.parametrize("array", ["counts", "boundary", "ids", "confusion"])
+def test_an_evaluation_with_damaged_counts_is_computed_again(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], array: str
+) -> None:
+    folder = ran[1][0]
+    assert fcnlab("evaluate", folder.key).code == 0
+    file = folder.evaluations / "plain.npz"
+    expected, content = arrays_of(file), bytearray(file.read_bytes())
+    with ZipFile(file) as archive:
+        start = archive.getinfo(f"{array}.npy").header_offset
+    content[start + 60 : start + 80] = bytes(20)
+    file.write_bytes(content)
+    code, _, err = fcnlab("evaluate", folder.key)
+    assert code == 0, err
+    found = arrays_of(file)
+    assert found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def assert_means_over_images(out: str, counts: np.ndarray) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -40,6 +39,8 @@ from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.repeated_images import count_training_images
+from fcnlab.trial.storage.counts_check import read_arrays
+from fcnlab.trial.storage.damage import DamageError
 
 CONFUSION = "confusion"
 """Name of the confusion matrix in the file of an evaluation."""
@@ -195,7 +196,7 @@ def evaluate_trial(
         finished.trial.recipe.precision, finished.recorded_precision, device
     )
     existing = _read(file)
-    if existing is not None and is_file(arrays) and _has_confusion(arrays):
+    if existing is not None and _is_intact(arrays):
         inputs = (existing.key, existing.weights, existing.precision, existing.data)
         if inputs == (finished.trial.key, digest, precision, data):
             return existing
@@ -281,12 +282,11 @@ def read_image_metrics(arrays: Path, name: str = "counts") -> ImageMetrics | Non
         return compute_image_metrics(stored[name])
 
 
-def _has_confusion(arrays: Path) -> bool:
-    """Return whether a file of counts can be read and has a confusion matrix; earlier versions did not write it."""
+def _is_intact(arrays: Path) -> bool:
+    """Return whether a file has all arrays of an evaluation; earlier versions wrote no confusion matrix."""
     try:
-        with np.load(arrays) as stored:
-            return CONFUSION in stored.files
-    except (OSError, ValueError, EOFError, BadZipFile):
+        return CONFUSION in read_arrays(arrays, None)
+    except DamageError:
         return False
 
 
