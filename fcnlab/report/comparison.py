@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -129,9 +130,8 @@ def load_side(reference: Reference, lab: Lab) -> Side:
     )
     name, grid = plan.grid.display_name(label), plan.grid.name
     folds = reference.planned.cell.dataset.folds_by_seed if seed is None else None
-    side = _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed, folds)
     shown = plan.grid.file.labels.classes
-    return replace(side, shown_classes=tuple(shown.get(one, one) for one in side.classes))
+    return _side(name if seed is None else f"{name}, seed {seed}", grid, label, records, seed, folds, shown)
 
 
 def _side(
@@ -141,6 +141,7 @@ def _side(
     records: TrialRecords,
     seed: int | None = None,
     folds: CrossValidation | None = None,
+    display_names: Mapping[str, str] = MappingProxyType({}),
 ) -> Side:
     counts: Mapping[int, np.ndarray] = {
         number: array for number, array in records.counts(cell).items() if seed in (None, number)
@@ -149,7 +150,8 @@ def _side(
         raise RunError(f"{name}: none of its trials has finished with counts")
     ids = {number: records.ids(cell, number) for number in counts}
     classes = records.by_cell[cell][min(counts)].classes
-    return Side(name, source, counts, ids, classes, classes, records.checkpoint, folds)
+    shown = tuple(display_names.get(one, one) for one in classes)
+    return Side(name, source, counts, ids, classes, shown, records.checkpoint, folds)
 
 
 def compare(a: Side, b: Side) -> CellComparison:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from fcnlab.console import format_count
 from fcnlab.errors import list_some
 from fcnlab.report.dataset_groups import count_images
+from fcnlab.report.footnotes.names import MAX_NAMES, name_cell
 from fcnlab.report.tables.columns import is_per_image, make_heading, name_class_metrics, split_class_column
-from fcnlab.report.tables.names import join_names, number_repeated, quote_name
+from fcnlab.report.tables.names import join_names, number_repeated
 from fcnlab.report.trial_records import find_missing_counts
 
 if TYPE_CHECKING:
     from fcnlab.report.report import Report
-
-MAX_CELLS = 6
-"""Most cells without counts that are named."""
 
 
 def describe_image_metrics(report: Report, columns: Collection[str]) -> list[str]:
@@ -71,7 +69,7 @@ def describe_missing_image_metrics(report: Report, columns: Collection[str]) -> 
     missing = find_missing_counts(report.cells, report.records)
     if not missing:
         return []
-    cells = list_some([quote_name(report.grid.display_name(cell)) for cell in missing], MAX_CELLS)
+    cells = list_some([name_cell(report.grid, cell) for cell in missing], MAX_NAMES)
     number = sum(missing.values())
     verb = "is" if number == 1 else "are"
     return [f"No metrics per image of {cells}: counts.npz of {format_count(number, 'trial')} {verb} missing."]
