@@ -10,10 +10,10 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.executors.base import Executor
-from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
 from tests.conftest import write_grid
 from tests.data.images import random_image, random_mask, save_image
+from tests.remarks import RemarkRecorder
 
 REGISTRY = """
 folds:
@@ -65,18 +65,14 @@ def test_seeds_that_are_no_multiple_of_the_folds_are_a_warning(lab: Lab, seeds: 
 
 
 def test_plan_and_run_print_the_warning(lab: Lab) -> None:
-    class Remarks(ProgressReporter):
-        def on_remark(self, text: str) -> None:
-            remarks.append(text)
-
-    remarks: list[str] = []
+    reporter = RemarkRecorder()
     file = write_grid(lab.root, f"{GRID}seeds: 3\n")
     (warning,) = check_folds(lab.load_grid(file))
     planned = CliRunner().invoke(app, ["grid", "plan", str(file), "--no-probe"])
     assert planned.exit_code == 0 and f"warning: {warning}\n" in planned.stderr
     with pytest.raises(RunError, match="not in this test"):
-        run_grid(lab.load_grid(file), lab, Remarks(), executor=refuse_to_train)
-    assert remarks.count(warning) == 1
+        run_grid(lab.load_grid(file), lab, reporter, executor=refuse_to_train)
+    assert reporter.remarks.count(warning) == 1
 
 
 def refuse_to_train() -> Executor:

@@ -32,6 +32,7 @@ from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.trainer import Trainer
 from tests.builders import epoch_records
 from tests.conftest import SMOKE, write_grid
+from tests.remarks import RemarkRecorder
 from tests.report.finished_grid import finished_lab
 from tests.runner.damages import FakeExecutor
 
@@ -204,22 +205,14 @@ def test_fail_fast_stops_the_grid_after_a_failure(
 
 
 def test_a_run_that_does_not_wait_leaves_the_trials_of_other_drivers(tmp_path: Path) -> None:
-    class Remarks(ProgressReporter):
-        def __init__(self) -> None:
-            super().__init__()
-            self.texts: list[str] = []
-
-        def on_remark(self, text: str) -> None:
-            self.texts.append(text)
-
-    path, reporter = write_grid(tmp_path, SMOKE), Remarks()
+    path, reporter = write_grid(tmp_path, SMOKE), RemarkRecorder()
     lab = Lab.find(path)
     other = make_plan(fcnlab.load_grid(path), lab).trials[1]
     with hold_leases(lab) as leases:
         other.folder.create()
         assert leases.claim(other.folder.path)
         assert serial(path, reporter, wait=False) == Outcome(finished=3, failed=0, reused=0)
-    assert reporter.texts[-1] == "1 trial left to other drivers, without waiting for them"
+    assert reporter.remarks[-1] == "1 trial left to other drivers, without waiting for them"
     assert make_plan(fcnlab.load_grid(path), lab).trials[1].status == "to do"
     assert serial(path, wait=False) == Outcome(finished=4, failed=0, reused=3)
 

@@ -15,7 +15,6 @@ from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
 from fcnlab.report.write import create_report
 from fcnlab.runner.plan import PlannedTrial, make_plan
-from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import OptionalTracker, open_tracker
 from fcnlab.runner.run import sync_grid
 from fcnlab.tracking.base import TrackedTrial
@@ -25,17 +24,8 @@ from fcnlab.tracking.store import open_client
 from fcnlab.tracking.view import encode_view
 from tests.builders import finished_record
 from tests.conftest import SMOKE, write_grid
+from tests.remarks import RemarkRecorder
 from tests.report.finished_grid import finish
-
-
-class Listener(ProgressReporter):
-    """Keeps the remarks."""
-
-    def __init__(self) -> None:
-        self.remarks: list[str] = []
-
-    def on_remark(self, text: str) -> None:
-        self.remarks.append(text)
 
 
 def make_lab(folder: Path, text: str = SMOKE) -> tuple[Grid, Lab]:
@@ -50,12 +40,12 @@ def publish(grid: Grid, lab: Lab, miou: float) -> list[str]:
     """Finish the trials of a grid, publish them with the report, and return the remarks."""
     for planned in make_plan(grid, lab).remaining:
         finish(planned, miou)
-    listener = Listener()
-    assert sync_grid(grid, lab, listener).deferred == {}
+    recorder = RemarkRecorder()
+    assert sync_grid(grid, lab, recorder).deferred == {}
     tracker = OptionalTracker(grid, lab)
     create_report(grid, lab, tracker, predict=False)
     assert tracker.error is None
-    return listener.remarks
+    return recorder.remarks
 
 
 def describe(planned: PlannedTrial) -> TrackedTrial:
