@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -55,6 +55,10 @@ class Lab:
     data_root: Path | None = None
     tracking_uri: str = field(default="", repr=False)  # it may contain a password
     trackers: tuple[str, ...] = ("mlflow",)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for another process, which loads the registry itself."""
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
 
     @classmethod
     def find(

@@ -27,7 +27,9 @@ from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.commands import format_grid_command
 from fcnlab.runner.executors.base import Executor
-from fcnlab.runner.executors.create import check_executor, create_executor
+from fcnlab.runner.executors.call_process import create_call
+from fcnlab.runner.executors.create import check_executor, create_executor, worker_environment
+from fcnlab.runner.executors.worker_process import prepare_workers
 from fcnlab.runner.grid_state import claim_results, publishing_folder
 from fcnlab.runner.inputs import has_unrecorded_inputs
 from fcnlab.runner.interrupts import Interrupts
@@ -105,11 +107,13 @@ def run_grid(
             missing.
         TrackingError: MLflow cannot open a file with the path of the lab's store.
     """
+    environment = None
     if executor is None:
         check_executor(options, grid.cells, lab)
+        environment = worker_environment(options, grid.recipes)
         executor = partial(create_executor, options, lab, grid.recipes)
     with convert_storage_errors(lab.root):
-        return _run_grid(grid, lab, reporter, options, interrupts or Interrupts(), executor)
+        return _run_grid(grid, lab, reporter, options, interrupts or Interrupts(), executor, environment)
 
 
 def _run_grid(
@@ -119,6 +123,7 @@ def _run_grid(
     options: RunOptions,
     interrupts: Interrupts,
     executor: Callable[[], Executor],
+    environment: Mapping[str, str] | None,
 ) -> Outcome:
     plan = make_plan(grid, lab)
     check_trackers(lab)
@@ -131,7 +136,10 @@ def _run_grid(
         lab.check_head(cell.variant.head)
         lab.check_recipe(cell.recipe)
     data = OpenedData(lab)
-    warnings = check_trials(plan.remaining, lab, grid.path, data)
+    with create_call(environment) as call:
+        warnings = check_trials(plan.remaining, lab, grid.path, data, call)
+    if plan.remaining and environment is not None:
+        prepare_workers(environment)  # they import torch while this process imports MLflow
     remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]
     check_class_presence(plan, lab, data)
     warnings += [*check_repeated_images(plan, lab), *check_folds(grid)]

@@ -22,6 +22,7 @@ from fcnlab.models.backbones.pretrained import find_obstacle, find_pretrained
 from fcnlab.models.backbones.timm import TimmBackbone
 from fcnlab.runner.checks.pretrained import find_missing_weights
 from fcnlab.runner.checks.trials import check_trials
+from fcnlab.runner.executors.call_process import call_directly
 from fcnlab.runner.plan import make_plan
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
@@ -96,7 +97,7 @@ def test_weights_are_fetched_once_and_then_found_without_the_server(
 ) -> None:
     missing = find_pretrained(TIMM)
     assert missing is not None and missing.path is None and missing.url.startswith(server)
-    assert find_obstacle(missing) is None and find_missing_weights([TIMM], Path("g.yaml")) == []
+    assert find_obstacle(missing) is None and find_missing_weights([TIMM], Path("g.yaml"), call_directly) == []
     output = fcnlab("weights", "fetch", f"timm:{NAME}")
     assert output.code == 0
     file = find_pretrained(TIMM)
@@ -131,7 +132,7 @@ def test_weights_of_torchvision_are_found_in_the_cache_of_torch(offline: None, t
     (folder / name).write_bytes(b"")
     found = find_pretrained(PAPER)
     assert found is not None and found.path == folder / name
-    assert find_missing_weights([PAPER], Path("g.yaml")) == []
+    assert find_missing_weights([PAPER], Path("g.yaml"), call_directly) == []
 
 
 def test_a_model_without_its_weights_is_an_error_after_one_request(

@@ -117,7 +117,7 @@ def test_a_job_of_a_worker_that_is_lost_before_it_has_started_goes_to_the_next(
 
 
 def test_workers_that_cannot_be_started_end_the_run_and_no_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "WORKER", "fcnlab.no_such_module")
+    monkeypatch.setattr(process, "WORKER", "fcnlab.no_such_module")
     monkeypatch.setattr(process, "start_worker", worker_process.StartedWorker)
     with ProcessExecutor(lab, [Slot(threads=1)] * 2) as executor:
         executor.start(Job(trial=build_trial(lab=lab)))

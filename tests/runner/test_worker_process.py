@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from fcnlab.runner.executors import worker_process
-from fcnlab.runner.executors.worker_process import ForkedWorker, start_worker
+from fcnlab.runner.executors.worker_process import WORKER, ForkedWorker, start_worker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 
 def start(folder: Path, **environment: str) -> ForkedWorker:
     """Start a worker and wait until it is ready."""
-    worker = start_worker([str(folder), ""], os.environ | {"OMP_NUM_THREADS": "1"} | environment)
+    worker = start_worker(WORKER, [str(folder), ""], os.environ | {"OMP_NUM_THREADS": "1"} | environment)
     assert isinstance(worker, ForkedWorker) and worker.stdout is not None
     line = b""
     while not line.endswith(b"\n"):
@@ -79,9 +79,8 @@ def test_the_environment_of_a_worker_is_that_of_its_request(tmp_path: Path, monk
     end(start(tmp_path))
     monkeypatch.delenv("FCNLAB_TEST_OLD")
     # The worker refuses to start with a device that torch does not see, and names the variable.
-    worker = start_worker(
-        [str(tmp_path), ""], os.environ | {"OMP_NUM_THREADS": "1", "FCNLAB_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "7"}
-    )
+    missing_gpu = {"OMP_NUM_THREADS": "1", "FCNLAB_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "7"}
+    worker = start_worker(WORKER, [str(tmp_path), ""], os.environ | missing_gpu)
     assert worker.stdout is not None and worker.stdin is not None
     assert "CUDA_VISIBLE_DEVICES=7" in json.loads(worker.stdout.read())["refused"]
     assert end(worker) == 0

@@ -18,6 +18,7 @@ from fcnlab.console import format_size
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import FcnlabError, ModelError, describe_error
 from fcnlab.lab import Lab
+from fcnlab.runner.executors.call_process import Call
 from fcnlab.training.protocol import scale_size
 from fcnlab.version import __version__
 
@@ -83,12 +84,13 @@ class NetworkSetup:
         return cls(identity, trial.variant, recipe, num_classes, channels, scaled)
 
 
-def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
+def find_error(setup: NetworkSetup, lab: Lab, call: Call) -> str | None:
     """Return the reason for which a network cannot be trained or evaluated.
 
     Args:
         setup: the network and its sizes.
         lab: the lab of its extensions.
+        call: calls the functions that import torch.
 
     Returns:
         One line with the remedy; None if the network accepts all sizes, which is cached.
@@ -99,7 +101,7 @@ def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
     cache = _cache_file(setup)
     if read_json(cache):
         return None
-    error, gmacs = _check(setup, lab)
+    error, gmacs = call(_check, setup, lab)
     if error is None:
         write_json(cache, {"gmacs": gmacs})
     return error

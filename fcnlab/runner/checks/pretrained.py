@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import ModelError
 from fcnlab.runner.commands import format_path
+from fcnlab.runner.executors.call_process import Call
 
 
-def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]:
+def find_missing_weights(backbones: Iterable[Backbone], file: Path, call: Call) -> list[str]:
     """Return one line for each backbone whose published weights are missing, and the command to get them.
 
     A server that cannot be reached is asked only once.
@@ -19,6 +20,7 @@ def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]
     Args:
         backbones: configurations of the backbones.
         file: the grid file, for the command.
+        call: calls the functions that import torch.
 
     Returns:
         The lines; empty if all weights are cached or can be downloaded.
@@ -28,14 +30,16 @@ def find_missing_weights(backbones: Iterable[Backbone], file: Path) -> list[str]
         for backbone in backbones
         if backbone.weights in ("timm", "torchvision")
     }
-    if not distinct:
-        return []
+    return call(_describe_missing, list(distinct.values()), file) if distinct else []
+
+
+def _describe_missing(backbones: Sequence[Backbone], file: Path) -> list[str]:
     from fcnlab.models.backbones.pretrained import find_obstacle, find_pretrained  # imports torch
 
     errors: list[str] = []
     has_missing = False
     obstacles: dict[str, str] = {}
-    for backbone in distinct.values():
+    for backbone in backbones:
         try:
             weights = find_pretrained(backbone)
         except ModelError as error:

@@ -7,17 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fcnlab.config.augmentation import CustomTransform
+from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Dataset, read_sample
+from fcnlab.data.datasets.base import read_sample
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import DataError, describe_error
 from fcnlab.lab import Lab
+from fcnlab.runner.executors.call_process import Call
 from fcnlab.version import __version__
 
 if TYPE_CHECKING:
-    from fcnlab.data.sample_transform import SampleTransform
     from fcnlab.kernels.inputs import DecodedSample
 
 IMAGES = 4
@@ -45,8 +46,14 @@ class _Observations:
 class TransformChecks:
     """Checks of the transforms of trials. Each transform is applied once to each dataset; valid results are cached."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, call: Call) -> None:
+        """Apply no transform yet.
+
+        Args:
+            lab: the lab of the data and extensions.
+            call: calls the functions that import torch.
+        """
+        self._lab, self._call = lab, call
         self._checked: dict[str, _Observations | str] = {}
         self._warnings: dict[str, None] = {}
 
@@ -55,12 +62,12 @@ class TransformChecks:
         """The warnings about the transforms that have been checked, without duplicates."""
         return list(self._warnings)
 
-    def find_errors(self, trial: Trial, dataset: Dataset) -> list[str]:
+    def find_errors(self, trial: Trial, classes: tuple[str, ...]) -> list[str]:
         """Return the errors of the transform of a trial.
 
         Args:
             trial: the trial.
-            dataset: the dataset of the trial.
+            classes: names of the classes of its dataset.
 
         Returns:
             One line, or none if the transform works, is not allowed to run, or the recipe has none.
@@ -74,23 +81,19 @@ class TransformChecks:
         split = trial.dataset.splits.train
         identity = canonical([spec.content(), trial.extensions.get("transform"), trial.data, split, _versions()])
         if identity not in self._checked:
-            self._checked[identity] = self._check(spec, identity, dataset, split)
+            self._checked[identity] = self._check(spec, identity, trial.dataset)
         checked = self._checked[identity]
         if isinstance(checked, str):
             return [checked]
-        self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, checked, dataset.classes))
+        self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, checked, classes))
         return []
 
-    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset, split: str) -> _Observations | str:
+    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset) -> _Observations | str:
         """Apply a transform, unless an earlier check is in the cache; return what was observed, or an error."""
         file = cache_file("transforms", identity)
         if cached := read_json(file):
             return _Observations(**cached)
-        from fcnlab.data.sample_transform import create_sample_transform  # imports torch
-
-        transform = create_sample_transform(spec, len(dataset.classes), self._lab.extensions)
-        assert transform is not None
-        observed = _apply(transform, dataset, split)
+        observed = self._call(_apply, spec, dataset, self._lab)
         if isinstance(observed, _Observations):
             write_json(file, asdict(observed))
         return observed
@@ -107,16 +110,20 @@ def _versions() -> list[str]:
     return versions
 
 
-def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Observations | str:
-    """Apply a transform to the first samples of a split; return what was observed, or an error."""
+def _apply(spec: CustomTransform, dataset: Dataset, lab: Lab) -> _Observations | str:
+    """Apply a transform to the first training samples of a dataset; return what was observed, or an error."""
     import torch
 
+    from fcnlab.data.sample_transform import create_sample_transform
     from fcnlab.kernels.inputs import DecodedSample
 
-    where = f"recipe.transform: {transform.name}"
-    split, observations = dataset.split(split_name), _Observations()
+    opened, split_name = lab.open_dataset(dataset), dataset.splits.train
+    num_classes, split = len(opened.classes), opened.split(split_name)
+    transform = create_sample_transform(spec, num_classes, lab.extensions)
+    assert transform is not None, "the recipe has one"
+    where, observations = f"recipe.transform: {transform.name}", _Observations()
     for index in range(min(IMAGES, len(split))):
-        sample = read_sample(split, index, len(dataset.classes))
+        sample = read_sample(split, index, num_classes)
         original = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
         for epoch in range(EPOCHS):
             try:

@@ -16,6 +16,7 @@ from fcnlab.runner.checks.loss import find_loss_errors
 from fcnlab.runner.checks.network import NetworkSetup, find_error
 from fcnlab.runner.checks.pretrained import find_missing_weights
 from fcnlab.runner.checks.transform import TransformChecks
+from fcnlab.runner.executors.call_process import Call, call_directly
 from fcnlab.runner.plan import PlannedTrial
 
 MOST_LEFT_OUT = 0.1
@@ -25,7 +26,13 @@ MAX_LABELS = 3
 """Maximum number of cells that one line lists."""
 
 
-def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: OpenedData | None = None) -> list[str]:
+def check_trials(
+    trials: Iterable[PlannedTrial],
+    lab: Lab,
+    file: Path,
+    data: OpenedData | None = None,
+    call: Call = call_directly,
+) -> list[str]:
     """Check that trials can be trained and evaluated, as far as this is known without running them.
 
     Each distinct network is built once on the meta device, and run with a batch of its crops and with images of the
@@ -38,6 +45,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         lab: the lab of the data and extensions.
         file: the grid file, for messages.
         data: the datasets of the trials that are open already; None opens them.
+        call: calls the functions that import torch, for checks whose results are not cached.
 
     Returns:
         A warning for each suspicious result of a transform, for each training split much of which does not fit into
@@ -52,7 +60,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
     backbones: dict[int, Backbone] = {}
     cells_by_error: dict[str, dict[str, None]] = {}
     network_errors: dict[NetworkSetup, list[str]] = {}
-    transforms = TransformChecks(lab)
+    transforms = TransformChecks(lab, call)
     warnings: dict[str, None] = {}
     # The trials of a cell differ in their seed only, and looking for extensions among packages takes milliseconds.
     for planned in {id(planned.cell): planned for planned in trials}.values():
@@ -60,20 +68,20 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path, data: Ope
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
         if setup not in network_errors:
-            error = find_error(setup, lab) if _may_be_built(trial, lab) else None
+            error = find_error(setup, lab, call) if _may_be_built(trial, lab) else None
             network_errors[setup] = [error] if error is not None else []
         dataset = data.dataset(trial)
         messages = [
             *_find_batch_errors(trial, data),
             *network_errors[setup],
-            *find_loss_errors(trial, len(dataset.classes), lab),
-            *transforms.find_errors(trial, dataset),
+            *find_loss_errors(trial, len(dataset.classes), lab, call),
+            *transforms.find_errors(trial, dataset.classes),
         ]
         for message in messages:
             cells_by_error.setdefault(message, {})[planned.cell.label] = None
         warnings |= dict.fromkeys([*_find_left_out_images(trial, data), *_find_unchecked_code(trial, lab)])
     errors = [f"{file}: {_name_cells(list(labels))}: {message}" for message, labels in cells_by_error.items()]
-    errors += [f"{file}: {message}" for message in find_missing_weights(backbones.values(), file)]
+    errors += [f"{file}: {message}" for message in find_missing_weights(backbones.values(), file, call)]
     if errors:
         raise ConfigError("\n".join(errors))
     return [*transforms.warnings, *warnings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -77,6 +78,21 @@ def create_executor(options: RunOptions, lab: Lab, recipes: Sequence[Recipe]) ->
     if _is_builtin(options.executor):
         return ProcessExecutor(lab, slots)
     return _load_extension(options.executor, lab)(lab, slots)
+
+
+def worker_environment(options: RunOptions, recipes: Iterable[Recipe]) -> dict[str, str] | None:
+    """Return the environment variables of the workers that a run starts on this machine.
+
+    Args:
+        options: the options of the run, which `check_executor` has checked.
+        recipes: the recipes of the trials.
+
+    Returns:
+        The variables of the first worker; None if the executor is not `process`.
+    """
+    if options.executor != "process":
+        return None
+    return {**os.environ, **plan_slots(recipes, options)[0].environment}
 
 
 def _is_builtin(executor: str) -> bool:

@@ -2,8 +2,8 @@
 
 Each message on its socket brings four files: standard input, output and error output of a new worker, and a pipe on
 which the worker writes its process id, before anything else, and the server its exit code. The worker reads its
-arguments and its environment from its standard input. The server exits at the end of the socket, when its driver has
-exited.
+program, its arguments and its environment from its standard input. The server exits at the end of the socket, when its
+driver has exited.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from fcnlab.runner.executors.worker_process import LENGTH_BYTES
-
-Worker = Callable[[Sequence[str]], None]
+from fcnlab.runner.executors.worker_process import LENGTH_BYTES, WORKER
 
 
 def main(requests: int) -> None:
@@ -34,19 +33,18 @@ def main(requests: int) -> None:
     """
     initial = frozenset(os.environ)
     gc.disable()  # imports make many objects and no garbage
-    from fcnlab.runner.executors.worker import main as worker  # imports torch, which adds environment variables
-
+    import_module(WORKER)  # and torch, which adds environment variables
     gc.collect()
     gc.freeze()  # so that garbage collection in workers does not copy the shared pages
     gc.enable()
     with socket.socket(fileno=requests) as messages:
-        _Server(messages, worker, initial).serve()
+        _Server(messages, initial).serve()
     gc.unfreeze()  # otherwise extension modules report all their objects as leaked when the interpreter exits
 
 
 class _Server:
-    def __init__(self, requests: socket.socket, worker: Worker, initial: frozenset[str]) -> None:
-        self._requests, self._worker, self._initial = requests, worker, initial
+    def __init__(self, requests: socket.socket, initial: frozenset[str]) -> None:
+        self._requests, self._initial = requests, initial
         self._status: dict[int, Connection] = {}  # by the process id of a worker
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
@@ -111,7 +109,7 @@ class _Server:
             for name in self._initial - request["environment"].keys():
                 os.environ.pop(name, None)
             os.environ.update(request["environment"])
-            self._worker(request["arguments"])
+            import_module(request["program"]).main(request["arguments"])
             code = 0
         except EOFError:  # the driver has exited
             code = 0

@@ -18,7 +18,7 @@ from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.exits import count_oom_kills, describe_exit, find_memory_message, was_killed
 from fcnlab.runner.executors.hang import HangDetector
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.executors.worker_process import UNKNOWN_EXIT, WorkerProcess, start_worker
+from fcnlab.runner.executors.worker_process import UNKNOWN_EXIT, WORKER, WorkerProcess, start_worker
 from fcnlab.trial.run_folder import RunFolder
 
 START_TIMEOUT = 300.0
@@ -261,7 +261,7 @@ class ProcessExecutor(Executor):
         arguments += ["--verify"] if slot.verify else []
         on_one_gpu = slot.gpu is not None and slot.devices == 1
         arguments += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
-        process = start_worker(arguments, {**os.environ, **slot.environment})
+        process = start_worker(WORKER, arguments, {**os.environ, **slot.environment})
         worker = _Worker(process, slot, failed_starts)
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)

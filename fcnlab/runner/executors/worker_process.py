@@ -1,7 +1,7 @@
 """Start of worker processes: on Linux forked from one process that has imported torch, elsewhere as new programs.
 
 Importing torch, torchvision and timm takes several seconds of CPU time, and a forked worker starts in milliseconds. The
-server is started with the first worker and exits with this process.
+server is started before the first worker or with it, and exits with this process.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ class ForkedWorker:
             was killed.
     """
 
-    def __init__(self, server: _Server, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, server: _Server, program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Ask a server for a worker; it need not have started yet.
 
         Args:
             server: the server.
+            program: module whose function `main` the worker calls.
             arguments: command-line arguments of the worker.
             environment: its environment variables.
 
@@ -84,8 +85,8 @@ class ForkedWorker:
             os.close(theirs_in)
             os.close(theirs_out)
             theirs_status.close()
-        request = {"arguments": list(arguments), "environment": dict(environment), "folder": str(Path.cwd())}
-        content = json.dumps(request).encode()
+        request = {"program": program, "arguments": list(arguments), "environment": dict(environment)}
+        content = json.dumps(request | {"folder": str(Path.cwd())}).encode()
         with suppress(BrokenPipeError):  # the server has just died; the executor sees the end of the output
             self.stdin.write(len(content).to_bytes(LENGTH_BYTES, "big") + content)
             self.stdin.flush()
@@ -145,16 +146,17 @@ class ForkedWorker:
 class StartedWorker(subprocess.Popen[bytes]):
     """A worker that is a new program."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the worker.
 
         Args:
+            program: module that it runs.
             arguments: its command-line arguments.
             environment: its environment variables.
         """
         with block_stop_signals():  # until the worker can handle them
             super().__init__(
-                [sys.executable, "-m", WORKER, *arguments],
+                [sys.executable, "-m", program, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=dict(environment),
@@ -220,28 +222,51 @@ _servers: dict[tuple[int, tuple[tuple[str, str], ...]], _Server] = {}
 _lock = Lock()
 
 
-def start_worker(arguments: Sequence[str], environment: Mapping[str, str]) -> WorkerProcess:
+def start_worker(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> WorkerProcess:
     """Start a worker process, in a process group of its own.
 
     Args:
-        arguments: command-line arguments of `fcnlab.runner.executors.worker`.
+        program: module whose function `main` it calls with the arguments, such as `WORKER`.
+        arguments: its command-line arguments.
         environment: its environment variables.
 
     Returns:
         The process.
     """
     if sys.platform != "linux":
-        return StartedWorker(arguments, environment)
-    read = sorted((name, value) for name, value in environment.items() if name.startswith(READ_BY_LIBRARIES))
-    key = (os.getpid(), tuple(read))
+        return StartedWorker(program, arguments, environment)
     with _lock:
-        if key in _servers:
-            try:
-                return ForkedWorker(_servers[key], arguments, environment)
-            except OSError:  # it was killed
-                _servers.pop(key).close()
+        server = _start_server(environment)
+        try:
+            return ForkedWorker(server, program, arguments, environment)
+        except OSError:  # it was killed
+            _servers.pop(_identify(environment)).close()
+        return ForkedWorker(_start_server(environment), program, arguments, environment)
+
+
+def prepare_workers(environment: Mapping[str, str]) -> None:
+    """Start the server of later workers, which imports torch while this process does something else.
+
+    Args:
+        environment: environment variables of the workers.
+    """
+    if sys.platform == "linux":
+        with _lock:
+            _start_server(environment)
+
+
+def _start_server(environment: Mapping[str, str]) -> _Server:
+    """Return the server of workers with an environment, which is started if there is none."""
+    key = _identify(environment)
+    if key not in _servers:
         _servers[key] = _Server(environment)
-        return ForkedWorker(_servers[key], arguments, environment)
+    return _servers[key]
+
+
+def _identify(environment: Mapping[str, str]) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Return the key of the server of this process for workers with an environment."""
+    read = sorted((name, value) for name, value in environment.items() if name.startswith(READ_BY_LIBRARIES))
+    return os.getpid(), tuple(read)
 
 
 @atexit.register

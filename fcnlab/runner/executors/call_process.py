@@ -1,0 +1,163 @@
+"""A process that calls functions which import torch, so that the driver need not import it.
+
+    python -m fcnlab.runner.executors.call_process
+
+Standard input has one pickled tuple per call: the function, its positional and its keyword arguments. For each, a
+pickled pair is written to standard output: the result and None, or None and the error. The process exits at the end of
+standard input, and after an exception that is a bug: its traceback is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from types import TracebackType
+from typing import IO, Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+from fcnlab.errors import FcnlabError, RunError
+from fcnlab.redaction import redact_output
+from fcnlab.runner.executors.exits import describe_exit
+from fcnlab.runner.executors.worker_process import WorkerProcess, start_worker
+
+CALL_PROCESS = "fcnlab.runner.executors.call_process"
+
+END_TIMEOUT = 10.0
+"""Seconds that a process has to end after the end of its output: it may still print a traceback."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """A function that calls functions which import torch, in this process or in another one."""
+
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function.
+
+        Args:
+            function: a function of a module; it, its arguments and its result can be pickled.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            Its result.
+
+        Raises:
+            FcnlabError: the function has raised it; the same for OSError and MemoryError.
+            RunError: the process that called the function has ended.
+        """
+        ...
+
+
+def call_directly(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in this process, as `Call` describes."""
+    return function(*args, **kwargs)
+
+
+def create_call(environment: Mapping[str, str] | None) -> AbstractContextManager[Call]:
+    """Create the calls of functions that import torch: in another process if this one has not imported it.
+
+    Args:
+        environment: environment variables of the workers that this process will start, which import torch anyway; None
+            if it starts none.
+
+    Returns:
+        A context manager of the calls.
+    """
+    if environment is None or "torch" in sys.modules:
+        return nullcontext(call_directly)
+    return CallProcess(environment)
+
+
+class _Process(NamedTuple):
+    worker: WorkerProcess
+    calls: IO[bytes]
+    results: IO[bytes]
+
+
+class CallProcess:
+    """Calls functions in another process, which is started by the first call. A context manager, which ends it.
+
+    On Linux it is forked from the server of the workers, which imports torch once for all of them.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Start no process yet.
+
+        Args:
+            environment: environment variables of the process; those of a worker select its server.
+        """
+        self._environment = environment
+        self._process: _Process | None = None
+
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in the process, as `Call` describes."""
+        if self._process is None:
+            self._process = _start(self._environment)
+        try:
+            pickle.dump((function, args, kwargs), self._process.calls)
+            self._process.calls.flush()
+            result, error = pickle.load(self._process.results)
+        except (BrokenPipeError, EOFError):
+            code = self._end(END_TIMEOUT)
+            raise RunError(f"the process that checks the trials ended with {describe_exit(code)}") from None
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+    def __enter__(self) -> CallProcess:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        if self._process is not None:
+            self._end()
+
+    def _end(self, timeout: float = 0.0) -> int:
+        """Kill the process if it does not end by itself within some seconds, and return its exit code."""
+        assert self._process is not None, "it has been started"
+        (worker, calls, results), self._process = self._process, None
+        try:
+            code = worker.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = worker.end()
+        results.close()
+        with suppress(BrokenPipeError):  # a call that was not written completely
+            calls.close()
+        return code
+
+
+def _start(environment: Mapping[str, str]) -> _Process:
+    worker = start_worker(CALL_PROCESS, [], environment)
+    assert worker.stdin is not None and worker.stdout is not None
+    # Its own output is buffered or not; around a buffer, another one would wait until it is full.
+    results = os.fdopen(os.dup(worker.stdout.fileno()), "rb")
+    worker.stdout.close()
+    return _Process(worker, worker.stdin, results)
+
+
+def main(_arguments: Sequence[str] = ()) -> None:
+    """Call the functions from standard input, until the driver ends the process or exits."""
+    redact_output()
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output of the functions must not mix with the results
+    with open(0, "rb", closefd=False) as calls, results:
+        while True:
+            try:
+                function, args, kwargs = pickle.load(calls)
+            except EOFError:
+                return
+            answer: tuple[Any, Exception | None]
+            try:
+                answer = function(*args, **kwargs), None
+            except (FcnlabError, OSError, MemoryError) as error:
+                answer = None, error
+            pickle.dump(answer, results)
+            results.flush()
+
+
+if __name__ == "__main__":
+    main()
