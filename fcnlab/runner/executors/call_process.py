@@ -2,21 +2,21 @@
 
     python -m fcnlab.runner.executors.call_process
 
-Standard input has one pickled tuple per call: the function, its positional and its keyword arguments. For each, a
-pickled pair is written to standard output: the result and None, or None and the error. The process exits at the end of
-standard input, and after an exception that is a bug: its traceback is printed.
+Standard input and output are connections of `multiprocessing`. Each call is received as a tuple of the function, its
+positional and its keyword arguments, and answered by a pair: the result and None, or None and the error. The process
+exits at the end of standard input, and after an exception that is a bug: its traceback is printed.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import IO, Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.redaction import redact_output
@@ -75,8 +75,8 @@ def create_call(environment: Mapping[str, str] | None) -> AbstractContextManager
 
 class _Process(NamedTuple):
     worker: WorkerProcess
-    calls: IO[bytes]
-    results: IO[bytes]
+    calls: Connection
+    answers: Connection
 
 
 class CallProcess:
@@ -99,9 +99,8 @@ class CallProcess:
         if self._process is None:
             self._process = _start(self._environment)
         try:
-            pickle.dump((function, args, kwargs), self._process.calls)
-            self._process.calls.flush()
-            result, error = pickle.load(self._process.results)
+            self._process.calls.send((function, args, kwargs))
+            result, error = self._process.answers.recv()
         except (BrokenPipeError, EOFError):
             code = self._end(END_TIMEOUT)
             raise RunError(f"the process that checks the trials ended with {describe_exit(code)}") from None
@@ -119,44 +118,40 @@ class CallProcess:
     def _end(self, timeout: float = 0.0) -> int:
         """Kill the process if it does not end by itself within some seconds, and return its exit code."""
         assert self._process is not None, "it has been started"
-        (worker, calls, results), self._process = self._process, None
-        try:
-            code = worker.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = worker.end()
-        results.close()
-        with suppress(BrokenPipeError):  # a call that was not written completely
-            calls.close()
-        return code
+        (worker, calls, answers), self._process = self._process, None
+        with calls, answers:
+            try:
+                return worker.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return worker.end()
 
 
 def _start(environment: Mapping[str, str]) -> _Process:
     worker = start_worker(CALL_PROCESS, [], environment)
     assert worker.stdin is not None and worker.stdout is not None
-    # Its own output is buffered or not; around a buffer, another one would wait until it is full.
-    results = os.fdopen(os.dup(worker.stdout.fileno()), "rb")
-    worker.stdout.close()
-    return _Process(worker, worker.stdin, results)
+    with worker.stdin, worker.stdout:
+        calls = Connection(os.dup(worker.stdin.fileno()), readable=False)
+        answers = Connection(os.dup(worker.stdout.fileno()), writable=False)
+    return _Process(worker, calls, answers)
 
 
 def main(_arguments: Sequence[str] = ()) -> None:
     """Call the functions from standard input, until the driver ends the process or exits."""
     redact_output()
-    results = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of the functions must not mix with the results
-    with open(0, "rb", closefd=False) as calls, results:
+    calls, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
+    os.dup2(2, 1)  # output of the functions must not mix with the answers
+    with calls, answers:
         while True:
             try:
-                function, args, kwargs = pickle.load(calls)
-            except EOFError:
+                function, args, kwargs = calls.recv()
+            except EOFError:  # the driver has exited
                 return
             answer: tuple[Any, Exception | None]
             try:
                 answer = function(*args, **kwargs), None
             except (FcnlabError, OSError, MemoryError) as error:
                 answer = None, error
-            pickle.dump(answer, results)
-            results.flush()
+            answers.send(answer)
 
 
 if __name__ == "__main__":
