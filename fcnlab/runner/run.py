@@ -136,7 +136,7 @@ def _run_grid(
         lab.check_head(cell.variant.head)
         lab.check_recipe(cell.recipe)
     data = OpenedData(lab)
-    with create_call(environment) as call:
+    with create_call(environment, reporter.on_check_start) as call:
         warnings = check_trials(plan.remaining, lab, grid.path, data, call)
     if plan.remaining and environment is not None:
         prepare_workers(environment)  # they import torch while this process imports MLflow

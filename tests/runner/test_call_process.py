@@ -20,9 +20,13 @@ if sys.platform == "linux":
     STARTS["forked"] = worker_process.start_worker
 
 
+def ignore() -> None:
+    pass
+
+
 @pytest.fixture(params=STARTS, scope="module")
 def call(request: pytest.FixtureRequest) -> Iterator[CallProcess]:
-    with pytest.MonkeyPatch.context() as patch, CallProcess(os.environ | {"FCNLAB_TEST": "here"}) as call:
+    with pytest.MonkeyPatch.context() as patch, CallProcess(os.environ | {"FCNLAB_TEST": "here"}, ignore) as call:
         patch.setattr(call_process, "start_worker", STARTS[request.param])
         yield call
 
@@ -61,6 +65,14 @@ def test_a_process_that_ends_is_an_error_and_the_next_call_starts_another(
     assert call(describe, "FCNLAB_TEST")[0] == "here"
 
 
+def test_the_start_of_the_process_is_reported_once() -> None:
+    starts: list[str] = []
+    with CallProcess(os.environ, lambda: starts.append("start")) as call:
+        assert starts == []
+        assert call(len, "ab") == 2 and call(len, "abc") == 3
+    assert starts == ["start"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_a_server_that_is_killed_while_it_imports_torch_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "_servers", {})
@@ -72,14 +84,15 @@ def test_a_server_that_is_killed_while_it_imports_torch_is_an_error(monkeypatch:
         return worker
 
     monkeypatch.setattr(call_process, "start_worker", start_and_kill)
-    with CallProcess(os.environ) as call, pytest.raises(RunError, match="ended with exit code 255"):
+    with CallProcess(os.environ, ignore) as call, pytest.raises(RunError, match="ended with exit code 255"):
         call(describe, "PATH")
     worker_process._servers.popitem()[1].close()
 
 
 def test_a_process_that_has_imported_torch_calls_the_functions_itself() -> None:
-    with create_call({}) as call:
-        assert call(describe, "PATH") == (os.environ["PATH"], os.getpid(), True)
-    with pytest.raises(DataError), create_call(None) as call:
+    started: list[bool] = []
+    with create_call({}, lambda: started.append(True)) as call:
+        assert call(describe, "PATH") == (os.environ["PATH"], os.getpid(), True) and not started
+    with pytest.raises(DataError), create_call(None, ignore) as call:
         raise DataError("of the caller")
     assert call is call_directly

@@ -58,19 +58,20 @@ def call_directly(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     return function(*args, **kwargs)
 
 
-def create_call(environment: Mapping[str, str] | None) -> AbstractContextManager[Call]:
+def create_call(environment: Mapping[str, str] | None, on_start: Callable[[], None]) -> AbstractContextManager[Call]:
     """Create the calls of functions that import torch: in another process if this one has not imported it.
 
     Args:
         environment: environment variables of the workers that this process will start, which import torch anyway; None
             if it starts none.
+        on_start: called before another process is started, which takes seconds.
 
     Returns:
         A context manager of the calls.
     """
     if environment is None or "torch" in sys.modules:
         return nullcontext(call_directly)
-    return CallProcess(environment)
+    return CallProcess(environment, on_start)
 
 
 class _Process(NamedTuple):
@@ -85,18 +86,21 @@ class CallProcess:
     On Linux it is forked from the server of the workers, which imports torch once for all of them.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], on_start: Callable[[], None]) -> None:
         """Start no process yet.
 
         Args:
             environment: environment variables of the process; those of a worker select its server.
+            on_start: called before the process is started.
         """
         self._environment = environment
+        self._on_start = on_start
         self._process: _Process | None = None
 
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in the process, as `Call` describes."""
         if self._process is None:
+            self._on_start()
             self._process = _start(self._environment)
         try:
             self._process.calls.send((function, args, kwargs))

@@ -76,6 +76,9 @@ class ProgressReporter:
             text: one line.
         """
 
+    def on_check_start(self) -> None:
+        """Report that torch is being imported to check networks or weights that were not checked on this machine."""
+
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         """Report that a split is being decoded for all trials.
 

@@ -55,6 +55,9 @@ class JsonlReporter(ProgressReporter):
     def on_remark(self, text: str) -> None:
         self._write_event("remark", text=text)
 
+    def on_check_start(self) -> None:
+        self._write_event("checking")
+
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._write_event("decoding", split=split, images=samples)
         return super().on_decode_start(split, samples)

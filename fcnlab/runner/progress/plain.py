@@ -32,6 +32,9 @@ class PlainReporter(ProgressReporter):
     def on_remark(self, text: str) -> None:
         self._print(text)
 
+    def on_check_start(self) -> None:
+        self._print("check networks: this takes some seconds, once for each network on this machine")
+
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._print(f"decode {split}: {format_count(samples, 'image')}, once for all trials")
         return super().on_decode_start(split, samples)
