@@ -165,6 +165,14 @@ def test_the_example_runs_in_worker_processes(
         assert run["tags"]["mlflow.source.name"].startswith("fcnlab --allow-extensions grid reproduce experiments/own")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a crash has another exit code")
+def test_a_head_that_crashes_is_an_error_in_one_line(own: Lab) -> None:
+    edit(own, "extensions/shallow.py", "super().__init__()", "super().__init__()\n        __import__('os').abort()")
+    done = run_in_new_process(own, *grid_words(own))
+    assert done.returncode == 2 and not own.runs.exists()
+    assert done.stderr.endswith("fcnlab: error: the process that checks the trials ended with signal 6\n"), done.stderr
+
+
 @pytest.mark.usefixtures("allowed")
 def test_printed_commands_have_the_permission_that_the_grid_needs(own: Lab, call: Call) -> None:
     grid = own.load_grid(own.root / "experiments" / "own.yaml")

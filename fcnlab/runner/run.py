@@ -22,6 +22,7 @@ from fcnlab.notebook import render_html
 from fcnlab.paths import is_file
 from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
+from fcnlab.runner.checks.code import check_code
 from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
@@ -132,11 +133,9 @@ def _run_grid(
     if options.retry_failed:
         changes.append(f"{format_count(clear_failed(grid, lab), 'failed trial')} will be run again")
     plan = make_plan(grid, lab) if changes else plan
-    for cell in {id(planned.cell): planned.cell for planned in plan.remaining}.values():
-        lab.check_head(cell.variant.head)
-        lab.check_recipe(cell.recipe)
     data = OpenedData(lab)
     with create_call(environment, reporter.on_check_start) as call:
+        check_code({id(planned.cell): planned.cell for planned in plan.remaining}.values(), lab, call)
         warnings = check_trials(plan.remaining, lab, grid.path, data, call)
     if plan.remaining and environment is not None:
         prepare_workers(environment)  # they import torch while this process imports MLflow

@@ -332,7 +332,7 @@ def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Pat
     first.send_signal(signal.SIGTERM)
     out, _ = first.communicate(timeout=patience())
     assert first.returncode == 130, out
-    assert out.startswith("check networks: "), "there is output before torch is imported"
+    assert out.startswith("check networks and "), "there is output before torch is imported"
     assert "press Ctrl-C again to stop now" in out
     assert out.endswith("torch imported: False\n"), "it does not import torch, which needs seconds and memory"
     assert "paused " in out and "Resume with: fcnlab grid run" in out

@@ -210,6 +210,7 @@ def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_te
 
 def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     reporter = ProgressReporter()
+    assert reporter.describe_counts() == "starting", "the plan is not known yet"
     reporter.on_plan(plan)
     assert reporter.idle == "starting"
     reporter.on_trials_elsewhere(2)

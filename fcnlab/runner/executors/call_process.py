@@ -105,7 +105,7 @@ class CallProcess:
         try:
             self._process.calls.send((function, args, kwargs))
             result, error = self._process.answers.recv()
-        except (BrokenPipeError, EOFError):
+        except (OSError, EOFError):  # the end of a pipe, perhaps within a message
             code = self._end(END_TIMEOUT)
             raise RunError(f"the process that checks the trials ended with {describe_exit(code)}") from None
         if error is not None:

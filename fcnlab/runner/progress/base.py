@@ -77,7 +77,7 @@ class ProgressReporter:
         """
 
     def on_check_start(self) -> None:
-        """Report that torch is being imported to check networks or weights that were not checked on this machine."""
+        """Report that torch is imported to check extensions, and networks that were not checked on this machine."""
 
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         """Report that a split is being decoded for all trials.
@@ -251,6 +251,8 @@ class ProgressReporter:
 
     def describe_counts(self) -> str:
         """Describe the counts of the grid in one line."""
+        if not self.total:
+            return "starting"
         left = self.time_left if self.running and not self.is_pausing else None  # others report only ends of trials
         parts = [
             f"{self.done}/{self.total} trials",

@@ -33,7 +33,7 @@ class PlainReporter(ProgressReporter):
         self._print(text)
 
     def on_check_start(self) -> None:
-        self._print("check networks: this takes some seconds, once for each network on this machine")
+        self._print("check networks and extensions: this takes some seconds")
 
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._print(f"decode {split}: {format_count(samples, 'image')}, once for all trials")
