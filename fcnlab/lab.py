@@ -19,8 +19,7 @@ from fcnlab.config.grid import grid
 from fcnlab.config.grid.cell import InputFingerprints
 from fcnlab.config.grid.from_dict import create_from_dict
 from fcnlab.config.grid.name import find_lab_folder
-from fcnlab.config.head import CustomHead, SmpHead
-from fcnlab.config.head import Head as HeadConfig
+from fcnlab.config.head import CustomHead
 from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
@@ -208,47 +207,6 @@ class Lab:
             )
         dataset.code = f"{extension.fingerprint} {sorted(spec.options.items())}"
         return dataset
-
-    def check_head(self, spec: HeadConfig) -> None:
-        """Import the class of a head that is not built in, and build one with options of smp.
-
-        So errors are reported before a trial is started.
-
-        Args:
-            spec: configuration of the head.
-
-        Raises:
-            ConfigError: the class cannot be imported, or the user has not allowed it.
-            ModelError: an option of a head of smp has an invalid value.
-        """
-        if isinstance(spec, CustomHead):
-            from fcnlab.models.heads import Head
-
-            self.extensions.load("head", spec.type, Head)
-        elif isinstance(spec, SmpHead) and spec.options:
-            from fcnlab.models.heads.smp import check_options
-
-            check_options(**spec.arguments)
-
-    def check_recipe(self, recipe: Recipe) -> None:
-        """Import the classes of the loss and of the transform of a recipe that are not built in.
-
-        So errors are reported before a trial is started.
-
-        Args:
-            recipe: the recipe.
-
-        Raises:
-            ConfigError: a class cannot be imported, or the user has not allowed it.
-        """
-        if recipe.loss.custom is not None:
-            from fcnlab.training.loss_term import LossTerm
-
-            self.extensions.load("loss", recipe.loss.custom.type, LossTerm)  # type: ignore[type-abstract]
-        if recipe.transform is not None:
-            from fcnlab.data.transforms import Transform
-
-            self.extensions.load("transform", recipe.transform.type, Transform)  # type: ignore[type-abstract]
 
     def check_inputs(self, trial: Trial) -> None:
         """Check that the code of the extensions, the dataset and the weights file of a trial are those of its key.

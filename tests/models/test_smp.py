@@ -22,6 +22,8 @@ from fcnlab.errors import ConfigError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.models.heads.smp import DECODERS
+from fcnlab.runner.checks.code import check_head
+from fcnlab.runner.executors.call_process import call_directly
 from fcnlab.training.cost import count_gmacs, count_parameters
 from fcnlab.training.fused_loss import can_fuse
 from fcnlab.training.losses import Loss
@@ -201,9 +203,9 @@ def test_an_invalid_head_is_an_error_with_the_valid_values(decoder: str, keys: d
 
 
 def test_an_invalid_value_of_an_option_is_an_error_before_anything_runs(lab: Lab) -> None:
-    lab.check_head(head("unet", options={"decoder_channels": (16, 16, 8, 8, 8)}))
+    check_head(head("unet", options={"decoder_channels": (16, 16, 8, 8, 8)}), lab, call_directly)
     with pytest.raises(ModelError) as caught:
-        lab.check_head(head("unet", options={"decoder_channels": (8, 8)}))
+        check_head(head("unet", options={"decoder_channels": (8, 8)}), lab, call_directly)
     assert str(caught.value) == (
         "smp's decoder unet does not accept {'decoder_channels': (8, 8)}: "
         "Model depth is 5, but you provide `decoder_channels` for 2 blocks"

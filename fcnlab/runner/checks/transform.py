@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fcnlab.config.augmentation import CustomTransform
-from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import read_sample
+from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import DataError, describe_error
 from fcnlab.lab import Lab
@@ -62,12 +62,12 @@ class TransformChecks:
         """The warnings about the transforms that have been checked, without duplicates."""
         return list(self._warnings)
 
-    def find_errors(self, trial: Trial, classes: tuple[str, ...]) -> list[str]:
+    def find_errors(self, trial: Trial, dataset: Dataset) -> list[str]:
         """Return the errors of the transform of a trial.
 
         Args:
             trial: the trial.
-            classes: names of the classes of its dataset.
+            dataset: the dataset of the trial.
 
         Returns:
             One line, or none if the transform works, is not allowed to run, or the recipe has none.
@@ -81,19 +81,21 @@ class TransformChecks:
         split = trial.dataset.splits.train
         identity = canonical([spec.content(), trial.extensions.get("transform"), trial.data, split, _versions()])
         if identity not in self._checked:
-            self._checked[identity] = self._check(spec, identity, trial.dataset)
+            self._checked[identity] = self._check(spec, identity, dataset, split)
         checked = self._checked[identity]
         if isinstance(checked, str):
             return [checked]
-        self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, checked, classes))
+        self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, checked, dataset.classes))
         return []
 
-    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset) -> _Observations | str:
+    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset, split: str) -> _Observations | str:
         """Apply a transform, unless an earlier check is in the cache; return what was observed, or an error."""
         file = cache_file("transforms", identity)
         if cached := read_json(file):
             return _Observations(**cached)
-        observed = self._call(_apply, spec, dataset, self._lab)
+        num_classes, images = len(dataset.classes), dataset.split(split)
+        samples = [read_sample(images, index, num_classes) for index in range(min(IMAGES, len(images)))]
+        observed = self._call(_apply, spec, samples, split, num_classes, self._lab)
         if isinstance(observed, _Observations):
             write_json(file, asdict(observed))
         return observed
@@ -110,29 +112,28 @@ def _versions() -> list[str]:
     return versions
 
 
-def _apply(spec: CustomTransform, dataset: Dataset, lab: Lab) -> _Observations | str:
-    """Apply a transform to the first training samples of a dataset; return what was observed, or an error."""
+def _apply(
+    spec: CustomTransform, samples: Sequence[Sample], split: str, num_classes: int, lab: Lab
+) -> _Observations | str:
+    """Apply a transform to the first samples of a split; return what was observed, or an error."""
     import torch
 
     from fcnlab.data.sample_transform import create_sample_transform
     from fcnlab.kernels.inputs import DecodedSample
 
-    opened, split_name = lab.open_dataset(dataset), dataset.splits.train
-    num_classes, split = len(opened.classes), opened.split(split_name)
     transform = create_sample_transform(spec, num_classes, lab.extensions)
     assert transform is not None, "the recipe has one"
     where, observations = f"recipe.transform: {transform.name}", _Observations()
-    for index in range(min(IMAGES, len(split))):
-        sample = read_sample(split, index, num_classes)
+    for index, sample in enumerate(samples):
         original = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
         for epoch in range(EPOCHS):
             try:
                 transformed = transform(original, 0, epoch, index)
                 repeated = transform(original, 0, epoch, index)
             except DataError as error:
-                return f"{error} (image '{sample.id}' of {split_name})"
+                return f"{error} (image '{sample.id}' of {split})"
             except Exception as error:  # noqa: BLE001 - whatever the user's class raises
-                return f"{where}: raises {describe_error(error)} (image '{sample.id}' of {split_name})"
+                return f"{where}: raises {describe_error(error)} (image '{sample.id}' of {split})"
             same_image = torch.equal(transformed.image, repeated.image)
             if not (same_image and torch.equal(transformed.label, repeated.label)):
                 return (

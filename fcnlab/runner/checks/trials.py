@@ -75,7 +75,7 @@ def check_trials(
             *_find_batch_errors(trial, data),
             *network_errors[setup],
             *find_loss_errors(trial, len(dataset.classes), lab, call),
-            *transforms.find_errors(trial, dataset.classes),
+            *transforms.find_errors(trial, dataset),
         ]
         for message in messages:
             cells_by_error.setdefault(message, {})[planned.cell.label] = None

@@ -236,12 +236,11 @@ def start_worker(program: str, arguments: Sequence[str], environment: Mapping[st
     if sys.platform != "linux":
         return StartedWorker(program, arguments, environment)
     with _lock:
-        server = _start_server(environment)
         try:
-            return ForkedWorker(server, program, arguments, environment)
+            return ForkedWorker(_start_server(environment), program, arguments, environment)
         except OSError:  # it was killed
             _servers.pop(_identify(environment)).close()
-        return ForkedWorker(_start_server(environment), program, arguments, environment)
+            return ForkedWorker(_start_server(environment), program, arguments, environment)
 
 
 def prepare_workers(environment: Mapping[str, str]) -> None:
