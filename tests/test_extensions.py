@@ -36,7 +36,15 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.settings import RunOptions
 from fcnlab.training.loss_term import create_loss_term
 from fcnlab.training.losses import Loss
+from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_training
+from fcnlab.trial.evaluation.evaluate import (
+    EvaluationTarget,
+    evaluate_trial,
+    evaluation_file,
+    read_confusion,
+    resolve_target,
+)
 from fcnlab.trial.find import read_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -440,6 +448,32 @@ def test_a_trained_model_is_only_loaded_with_the_code_of_its_head(own: Lab) -> N
     edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
     with pytest.raises(FcnlabError, match="the code of head type 'shallow' has changed since the training"):
         read_finished_trial(RunFolder(own.runs, trial.key)).load_model("last")
+
+
+@pytest.mark.usefixtures("allowed")
+def test_other_code_of_a_dataset_is_not_compared_with_metrics_of_the_old_code(own: Lab) -> None:
+    trial = load_trials(own)["fcn32s"]
+    record = run_trial(trial, own)
+    assert record is not None and record.failure is None
+    finished = read_finished_trial(RunFolder(own.runs, trial.key))
+    train = resolve_target(finished, own, None, "train")
+
+    def evaluate(target: EvaluationTarget | None) -> np.ndarray:
+        arrays = evaluation_file(finished, Protocol(), "last", target).with_suffix(".npz")
+        evaluate_trial(finished, own, Protocol(), "last", target=target)
+        return read_confusion(arrays)
+
+    evaluate(None)
+    before = evaluate(train)
+    swapped = (
+        "    def label_decoder(self):\n"
+        "        from fcnlab.data.datasets.labels import IdDecoder\n\n"
+        "        return IdDecoder([[1], [0]], ignored=[])\n\n"
+    )
+    edit(own, "extensions/paired_names.py", "    def list_pairs", swapped + "    def list_pairs")
+    assert np.array_equal(evaluate(train), before[::-1]), "the labels of the new code"
+    with pytest.raises(DataError, match="the code of dataset type 'paired_names' has changed since the trial was run"):
+        evaluate(None)
 
 
 @pytest.mark.usefixtures("allowed")

@@ -58,7 +58,8 @@ class Evaluation(BaseModel):
         stride: rows and columns from window to window.
         weights: SHA-256 digest of the file with the weights.
         dataset: name of the dataset; None for the reported split.
-        data: fingerprint of the data; None for the reported split.
+        data: fingerprint of the data, and of the code of its dataset if that is an extension; None for the reported
+            split.
         training_images: number of the images that the trial, or one that it is initialized from, was trained on; None
             for the reported split, or if it is not known.
         metrics: the metrics.
@@ -184,7 +185,8 @@ def evaluate_trial(
 
     Raises:
         RunError: the weights are missing, or `out` cannot be written.
-        DataError: the data of the trial has changed, or the target has other classes than the trial.
+        DataError: the data of the trial or the code of its dataset has changed, or the target has other classes than
+            the trial.
     """
     data = _check_data(finished, lab, target)
     weights = finished.weights_file(checkpoint)
@@ -306,22 +308,34 @@ def find_other_precision(record: Record, evaluation: Evaluation) -> Precision | 
 
 def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | None) -> str | None:
     """Check that the data fits the trial, and return the fingerprint of a target, None for the reported split."""
-    trial = finished.trial
-    if target is not None:
-        dataset = lab.open_dataset(target.config)
-        _check_classes(finished.record.classes, dataset.classes, target.dataset)
-        trained, channels = trial.dataset.image_channels, dataset.image_format.channels
-        if trained != channels:
-            raise DataError(
-                f"dataset {target.dataset}: its images have {channels} channels, those of the trial have {trained}"
-            )
-        return dataset.fingerprint((target.split,))
-    if lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
+    if target is None:
+        _check_unchanged(finished, lab)
+        return None
+    dataset = lab.open_dataset(target.config)
+    _check_classes(finished.record.classes, dataset.classes, target.dataset)
+    trained, channels = finished.trial.dataset.image_channels, dataset.image_format.channels
+    if trained != channels:
         raise DataError(
-            f"{finished.folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' has changed since "
-            "the trial was run, so its metrics would not be comparable; run the trial again"
+            f"dataset {target.dataset}: its images have {channels} channels, those of the trial have {trained}"
         )
-    return None
+    files = dataset.fingerprint((target.split,))
+    return f"{files} {dataset.code}" if dataset.code else files  # other code may decode other labels from these files
+
+
+def _check_unchanged(finished: FinishedTrial, lab: Lab) -> None:
+    """Raise an error if the files of the trial's dataset or its code have changed since the trial was run."""
+    trial = finished.trial
+    code = lab.extensions.fingerprints(trial.variant.head, trial.dataset).get("dataset")
+    if code != trial.extensions.get("dataset"):
+        changed = f"the code of dataset type '{trial.dataset.type}'"
+    elif lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
+        changed = f"the dataset '{trial.names.get('dataset', trial.dataset.type)}'"
+    else:
+        return
+    raise DataError(
+        f"{finished.folder.path}: {changed} has changed since the trial was run, so its metrics would not be "
+        "comparable; run the trial again"
+    )
 
 
 def _check_classes(trained: Sequence[str], classes: Sequence[str], name: str) -> None:
