@@ -135,6 +135,11 @@ class Recipe(Entry):
     def _check_combination(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must increase, not {self.scale[0]} to {self.scale[1]}")
+        if self.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs is a number of epochs, at most `epochs`; {self.schedule.warmup_epochs:g} is "
+                f"more than {self.epochs}"
+            )
         terms = self.loss.batch_terms
         if self.grad_accum_steps > 1 and terms and self.loss.reduction != "pixel_mean":
             raise ValueError(f"grad_accum_steps with {terms[0]} requires loss.reduction: pixel_mean")

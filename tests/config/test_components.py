@@ -151,6 +151,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"recipe.scale": [2, 1]}, "scale must increase, not 2.0 to 1.0"),
     ({"recipe.blur": {"sigma": [2, 1]}}, "sigma must increase, not 2.0 to 1.0"),
+    (
+        {"recipe.epochs": 2, "recipe.schedule.warmup_epochs": 1500},
+        "schedule.warmup_epochs is a number of epochs, at most `epochs`; 1500 is more than 2",
+    ),
     ({"recipe.grad_accum_steps": 3}, "grad_accum_steps must divide batch_size; 3 does not divide 4"),
     ({"recipe.grad_accum_steps": 8}, "grad_accum_steps must divide batch_size; 8 does not divide 4"),
 ]
@@ -161,6 +165,10 @@ def test_an_invalid_combination_is_one_error_line(overrides: dict[str, Any], mes
     with pytest.raises(ConfigError, match=f"^grid.yaml: .*{re.escape(message)}$") as caught:
         cell(overrides)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_warm_up_can_last_until_the_last_epoch() -> None:
+    assert cell({"recipe.epochs": 2, "recipe.schedule.warmup_epochs": 2}).recipe.schedule.warmup_epochs == 2
 
 
 @pytest.mark.parametrize(
