@@ -9,8 +9,9 @@
 exclusive attempt that runs out of memory because of them continues with more micro-batches.
 
 The attempts are stored in the run folder (`attempts.jsonl`), so a driver that takes over a trial continues with the
-next step. Micro-batches do not change the gradient. Attempts, jobs and records contain the factor by which their number
-is raised (`Record.micro_batches`).
+next step. More micro-batches change the gradient only through batch norms in training mode, of the backbone or of the
+head, which see smaller batches. Attempts, jobs and records contain the factor by which their number is raised
+(`Record.micro_batches`).
 """
 
 from __future__ import annotations

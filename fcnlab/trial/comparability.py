@@ -189,15 +189,17 @@ def _flag_values(fact: _Fact, values: tuple[str, ...], reference: tuple[str, ...
 
 
 def _flag_micro_batches(trials: Sequence[Record]) -> Flag | None:
-    """Flag additional micro-batches: they change the statistics of batch norm, but not the gradient."""
+    """Flag additional micro-batches: they change the statistics of batch norm, and with them the gradient.
+
+    The recipe sets the mode of the backbone's batch norms only, and heads have batch norms of their own.
+    """
     split = [record for record in trials if record.micro_batches > 1]
     if not split:
         return None
     counts = sorted({record.trial["recipe"].get("grad_accum_steps", 1) * record.micro_batches for record in split})
     affected = f"{len(split)} of {len(trials)} trials"
-    trains = any(record.trial["recipe"].get("batch_norm", "train") == "train" for record in trials)
-    consequence = ", so batch norm saw smaller batches" if trains else "; the gradient is the same"
     return Flag(
         "micro-batches",
-        f"micro-batches: memory ran out in {affected}; {' and '.join(map(str, counts))} per batch{consequence}",
+        f"micro-batches: memory ran out in {affected}; {' and '.join(map(str, counts))} per batch, so batch norms in "
+        "training mode, if the network has any, saw smaller batches",
     )

@@ -213,7 +213,7 @@ class Record(_Frozen):
         environment: hardware and software; None if the trial failed.
         failure: reason for a failure.
         micro_batches: factor by which the number of micro-batches was raised because memory ran out. The gradient is
-            the same, except for statistics over the whole batch such as those of batch norm.
+            the same, unless the backbone or the head has batch norms in training mode: they see smaller batches.
         plateau: reason for stopping before the last epoch of the recipe; None if the trial did not.
         ended: UTC time at which the trial ended, in ISO format.
     """

@@ -45,12 +45,19 @@ def test_comparable_cells_have_no_flag() -> None:
         (
             finished_record(build_trial()).model_copy(update={"micro_batches": 4}),
             "micro-batches",
-            "1 of 1 trials; 4 per batch, so batch norm",
+            "1 of 1 trials; 4 per batch, so batch norms in training mode, if the network has any, saw smaller",
+        ),
+        (  # the mode of the recipe is that of the backbone; this head has batch norms of its own
+            finished_record(build_trial({"head": "dilated8", "recipe.batch_norm": "frozen"})).model_copy(
+                update={"micro_batches": 4}
+            ),
+            "micro-batches",
+            "1 of 1 trials; 4 per batch, so batch norms in training mode, if the network has any, saw smaller",
         ),
         (
             finished_record(build_trial(batch_size=8, grad_accum_steps=2)).model_copy(update={"micro_batches": 4}),
             "micro-batches",
-            "1 of 1 trials; 8 per batch, so batch norm",
+            "1 of 1 trials; 8 per batch, so batch norms",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
