@@ -55,14 +55,20 @@ def export(
 
     from fcnlab.constants import KEY_DIGITS
     from fcnlab.inference.export import export as write
+    from fcnlab.inference.export import find_onnx_weights
     from fcnlab.inference.outputs import check_not_existing
+    from fcnlab.paths import exists
 
     set_threads(threads)
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
+    files = [path, find_onnx_weights(path)] if to == "onnx" else [path]
     if not overwrite:
-        check_not_existing([path])
+        check_not_existing(files)
     comparison = write(model, to, path)
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {_format_comparison(comparison, model.precision)}")
+    written = [file for file in files if exists(file)]
+    size = f"{sum(file.stat().st_size for file in written) / 1e6:.1f} MB"
+    beside = f" with the weights in {written[1].name}, which it needs in the same folder" if len(written) > 1 else ""
+    typer.echo(f"{path}: {size}{beside}, {_format_comparison(comparison, model.precision)}")
     if model.precision != "fp32":
         typer.echo(
             f"`fcnlab predict` uses {model.precision} on this device, as the training, so a few labels differ from "

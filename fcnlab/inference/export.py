@@ -23,6 +23,7 @@ from fcnlab.inference.export_model import ExportModel
 from fcnlab.inference.export_pooling import export_pooling_of_any_size
 from fcnlab.inference.load import read_safetensors, write_safetensors
 from fcnlab.inference.model import TrainedModel
+from fcnlab.paths import exists
 from fcnlab.storage_errors import convert_write_errors
 
 FileFormat = Literal["onnx", "torch", "safetensors"]
@@ -37,6 +38,9 @@ The network is traced at none of these sizes, so that a program that only accept
 
 TOLERANCE = 1e-3
 """Maximum difference of a probability; other runtimes add in another order."""
+
+MAX_GRAPH_BYTES = 3 * 2**29
+"""Size of the weights above which an ONNX graph keeps them in a file of its own: one with them can have 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,23 @@ class ExportComparison:
     pixels: int
 
 
+def find_onnx_weights(path: Path) -> Path:
+    """Return the path of the weights of a large ONNX graph, which must be in the same folder.
+
+    Args:
+        path: path of the graph.
+    """
+    return path.with_name(f"{path.name}.data")
+
+
 def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportComparison | None:
     """Write a model to a file, and compare the predictions of the file with those of the model.
 
     A `safetensors` file contains weights and description, for `fcnlab.load`. `torch` is a program of `torch.export`,
     `onnx` a graph. Both contain the description and map images, uint8 [B, C, H, W], to `probabilities`, float32
     [B, num_classes, H, W], for any B, H and W. A `torch` program requires at least two rows and columns in the deepest
-    feature map: images of more than 32 pixels per side at stride 32.
+    feature map: images of more than 32 pixels per side at stride 32. The weights of an ONNX graph of more than
+    `MAX_GRAPH_BYTES` are in a second file, `find_onnx_weights(path)`; one of an earlier export is replaced or removed.
 
     Args:
         model: the model.
@@ -89,8 +103,19 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
                     f"{path}: not written, because its predictions differ from those of the model: probabilities by up "
                     f"to {comparison.max_difference:.2g}"
                 )
+            if file_format == "onnx":
+                _move_onnx_weights(temporary, path)
             temporary.replace(path)
     return comparison
+
+
+def _move_onnx_weights(temporary: Path, path: Path) -> None:
+    """Move the weights of a large graph, which refers to them by name, and remove those of an earlier export."""
+    weights = find_onnx_weights(temporary)
+    if exists(weights):
+        weights.replace(find_onnx_weights(path))
+    else:
+        find_onnx_weights(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -167,7 +192,8 @@ def _write_onnx(model: TrainedModel, path: Path) -> Predictor | None:
         program = torch.onnx.export(_trace(model), dynamo=True, verbose=False, output_names=["probabilities"])
         assert program is not None, "with dynamo=True the result is a program"
         program.model.metadata_props.update(model.description.to_metadata())
-        program.save(path)
+        size = sum(tensor.nbytes for tensor in model.network.state_dict().values())
+        program.save(path, external_data=size > MAX_GRAPH_BYTES)
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime

@@ -53,6 +53,23 @@ def test_onnx_predicts_the_same_and_contains_the_description(model: TrainedModel
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_the_weights_of_a_large_onnx_graph_are_beside_it(
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "MAX_GRAPH_BYTES", 10_000)
+    path = tmp_path / "model.onnx"
+    assert export(model, "onnx", path) is not None
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    assert path.stat().st_size < (tmp_path / "model.onnx.data").stat().st_size
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = random_images(1, 40, 64)
+    (actual,) = session.run(["probabilities"], {"images": images})
+    assert np.allclose(actual, expected(model, images), atol=1e-5)
+    monkeypatch.undo()
+    export(model, "onnx", path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"], "weights of the replaced graph are removed"
+
+
 def test_torch_program_predicts_the_same_at_odd_and_even_sizes_and_contains_the_description(
     model: TrainedModel, tmp_path: Path
 ) -> None:
