@@ -19,7 +19,7 @@ from fcnlab.inference.images import ImageSource, ImageSources, make_batches, rea
 from fcnlab.models import FCN
 from fcnlab.notebook import render_html
 from fcnlab.training import hardware
-from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
+from fcnlab.training.prediction import compute_scores, contain_nan, create_predictor, predict_classes
 from fcnlab.training.protocol import Protocol
 
 ValueRange = tuple[float, float]
@@ -139,7 +139,17 @@ class TrainedModel:
                 range of values or another number of bands; or `value_range` does not increase.
             ModelError: a score is not a number.
         """
-        return self._predict(images, protocol, value_range, lambda scores, _: _to_labels(scores))
+        scaled = protocol.multiply_scales(self.description.score_scale)
+        predictor = create_predictor(self.network, scaled, self.device)
+
+        @torch.inference_mode()
+        def predict_labels(pixels: Pixels) -> Pixels:
+            with hardware.create_autocast(self.device, self.precision)():
+                classes, has_nan = predictor(self._normalize(pixels))
+            _check_numbers(has_nan)
+            return classes.cpu().numpy()
+
+        return self._predict(images, value_range, predict_labels)
 
     @overload
     def predict_probabilities(
@@ -170,12 +180,17 @@ class TrainedModel:
             DataError: an image cannot be read or converted, as in `predict`.
             ModelError: a probability is not a number.
         """
-        return self._predict(images, protocol, value_range, _to_probabilities)
+        return self._predict(
+            images, value_range, lambda pixels: _to_probabilities(*self._compute_scores(pixels, protocol))
+        )
 
     def predict_both(
         self, image: ImageSource, protocol: Protocol = SINGLE_VIEW, *, value_range: ValueRange | None = None
     ) -> tuple[Pixels, NDArray[np.float32]]:
         """Return the results of `predict` and `predict_probabilities` from one forward pass.
+
+        The labels are the classes of the greatest probability. Those of `predict`, which computes no probabilities if
+        it can, are others where rounding decides between two classes.
 
         Args:
             image: an image, as in `predict`.
@@ -191,7 +206,8 @@ class TrainedModel:
         """
         pixels = read_pixels(image, self.select_format(value_range))
         scores, normalized = self._compute_scores(pixels[None], protocol)
-        return _to_labels(scores)[0], _to_probabilities(scores, normalized)[0]
+        _check_numbers(contain_nan(scores))
+        return predict_classes(scores)[0].cpu().numpy(), _to_probabilities(scores, normalized)[0]
 
     def select_format(self, value_range: ValueRange | None) -> ImageFormat:
         """Return the conversion of images with a range of values.
@@ -212,49 +228,46 @@ class TrainedModel:
     def _predict(
         self,
         images: ImageSource | ImageSources,
-        protocol: Protocol,
         value_range: ValueRange | None,
-        convert: Callable[[Tensor, bool], NDArray[Any]],
+        predict_batch: Callable[[Pixels], NDArray[Any]],
     ) -> Any:
         """Predict an image or a list of images.
 
         Args:
             images: an image or a list of images.
-            protocol: windows, flips and scales.
             value_range: values of images of more than 8 bits that become 0 and 255; None for those of the model.
-            convert: function from scores of a batch, and whether they are probabilities, to one result per image.
+            predict_batch: function from pixels [B, H, W, C] to one result per image.
         """
         image_format = self.select_format(value_range)
         if not isinstance(images, list | tuple):
-            return convert(*self._compute_scores(read_pixels(images, image_format)[None], protocol))[0]
-        batches = make_batches(images, image_format)
-        return [result for batch in batches for result in convert(*self._compute_scores(batch, protocol))]
+            return predict_batch(read_pixels(images, image_format)[None])[0]
+        return [result for batch in make_batches(images, image_format) for result in predict_batch(batch)]
 
     @torch.inference_mode()
     def _compute_scores(self, pixels: Pixels, protocol: Protocol) -> tuple[Tensor, bool]:
         """Return scores [B, num_classes, H, W] of pixels [B, H, W, C], and True if they are already probabilities."""
-        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(self.device)
         scaled = protocol.multiply_scales(self.description.score_scale)
         with hardware.create_autocast(self.device, self.precision)():
-            scores = compute_scores(scaled, self.network, normalize(images, self.mean, self.std))
+            scores = compute_scores(scaled, self.network, self._normalize(pixels))
         return scores, scaled.is_augmented
 
-
-def _to_labels(scores: Tensor) -> Pixels:
-    """Return the labels [B, H, W] of scores."""
-    return predict_classes(_check_numbers(scores)).cpu().numpy()
+    def _normalize(self, pixels: Pixels) -> Tensor:
+        """Return normalized images [B, C, H, W] of pixels [B, H, W, C], on the device."""
+        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(self.device)
+        return normalize(images, self.mean, self.std)
 
 
 def _to_probabilities(scores: Tensor, normalized: bool) -> NDArray[np.float32]:
     """Return the probabilities [B, num_classes, H, W] of scores, which are probabilities already if `normalized`."""
-    return _check_numbers(scores.float() if normalized else scores.float().softmax(1)).cpu().numpy()
+    probabilities = scores.float() if normalized else scores.float().softmax(1)
+    _check_numbers(contain_nan(probabilities))
+    return probabilities.cpu().numpy()
 
 
-def _check_numbers(scores: Tensor) -> Tensor:
-    """Return scores or probabilities if none is nan: the class with the greatest one would be undefined."""
-    if contain_nan(scores):
+def _check_numbers(has_nan: Tensor) -> None:
+    """Raise an error if a score or probability is nan: the class with the greatest one would be undefined."""
+    if has_nan:
         raise ModelError(
             "the scores of an image are not numbers, because weights are not finite or activations exceed the range of "
             "the precision; train with recipe.precision bf16 or fp32"
         )
-    return scores

@@ -18,8 +18,7 @@ from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import count_areas, count_joint
 from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
-from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
-from fcnlab.training.prediction import compute_scores, contain_nan, predict_classes
+from fcnlab.training.prediction import create_predictor
 from fcnlab.training.protocol import Protocol
 
 OnPrediction = Callable[[int, Tensor], None]
@@ -98,7 +97,7 @@ def evaluate_split(
     model.train()
     model.eval()
     device = next(model.parameters()).device
-    predict = _create_predictor(model, protocol, device)
+    predict = create_predictor(model, protocol, device)
     order: list[int] = []
     area_counts: list[Tensor] = []
     boundary_counts: list[Tensor] = []
@@ -126,22 +125,6 @@ def evaluate_split(
         _read_flag(nan_found),
         joint_counts.cpu().numpy() if confusion else None,
     )
-
-
-def _create_predictor(
-    model: FCN, protocol: Protocol, device: torch.device
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that maps images [B, C, H, W] to classes, uint8 [B, H, W], and whether a score is nan."""
-    fused = FusedPrediction(model) if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device) else None
-
-    def predict(images: Tensor) -> tuple[Tensor, Tensor]:
-        if fused is not None:
-            scores = fused.compute_scores(images)
-            return fused.classify(scores, images.shape[-2:]), contain_nan(scores)
-        scores = compute_scores(protocol, model, images)
-        return predict_classes(scores), contain_nan(scores)
-
-    return predict
 
 
 def _pass_predictions(

@@ -77,6 +77,7 @@ def test_scores_that_are_not_numbers_are_an_error(
         return torch.full((len(images), 6, *images.shape[-2:]), value)
 
     monkeypatch.setattr(model.network, "forward", forward)
+    monkeypatch.setattr(model.network, "coarse_scores", forward)
     with pytest.raises(ModelError, match="not numbers"):
         model.predict_probabilities([sample.image], protocol)
     with pytest.raises(ModelError, match="not numbers"):
@@ -84,6 +85,22 @@ def test_scores_that_are_not_numbers_are_an_error(
     if np.isnan(value):
         with pytest.raises(ModelError, match="not numbers"):
             model.predict(sample.image, protocol)
+
+
+def test_labels_are_predicted_on_the_cpu_without_scores_of_the_size_of_the_image(
+    model: TrainedModel, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = TrainedModel(model.network, model.description, torch.device("cpu"))
+    probabilities = model.predict_probabilities(sample.image)
+
+    def refuse(images: Tensor) -> Tensor:
+        raise AssertionError("scores of the size of the image")
+
+    monkeypatch.setattr(model.network, "forward", refuse)
+    labels = model.predict(sample.image)
+    chosen = np.take_along_axis(probabilities, labels[None].astype(int), 0)[0]
+    assert np.allclose(chosen, probabilities.max(0), atol=1e-5), "only rounding decides otherwise"
+    assert np.array_equal(model.predict([sample.image])[0], labels)
 
 
 def test_model_of_these_tests_predicts_several_classes(model: TrainedModel, sample: Sample) -> None:
