@@ -18,6 +18,7 @@ from fcnlab.runner.run import hold_leases
 from fcnlab.tracking.store import find_database
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
+from fcnlab.trial.storage.counts_check import verify_metrics
 from fcnlab.trial.storage.damage import DamageError, KeptError, convert_read_error
 from fcnlab.trial.storage.quarantine import list_keys, move_to_quarantine
 from fcnlab.trial.storage.sealed_record import SealedRecord, hash_result_file
@@ -95,7 +96,14 @@ def _find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | 
     if sealed is None:
         checkpoints = map(find_checkpoint_damage, (folder.checkpoint, folder.previous_checkpoint))
         return [damage for damage in checkpoints if damage is not None], None
-    return list(_compare_files(folder, sealed.files)), sealed
+    return [*_compare_files(folder, sealed.files), *_compare_metrics(folder, sealed)], sealed
+
+
+def _compare_metrics(folder: RunFolder, sealed: SealedRecord) -> Iterator[DamageError]:
+    try:
+        verify_metrics(sealed, folder.path)
+    except DamageError as damage:
+        yield damage
 
 
 def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[DamageError]:

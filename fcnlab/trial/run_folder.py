@@ -120,9 +120,10 @@ class RunFolder:
         return record
 
     def load(self) -> Record | None:
-        """Read the record and verify it: its own checksum, and its metrics against the counts.
+        """Read the record and verify its checksum and that of the counts.
 
-        The large files with the weights are verified when they are loaded (`verify_file`).
+        The large files with the weights are verified when they are loaded (`verify_file`). `fcnlab lab check` computes
+        the metrics again.
 
         Returns:
             The record; None if the trial has not ended.

@@ -22,5 +22,5 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
 
 @pytest.mark.parametrize("case", _select(), ids=lambda case: f"{case.trial}-{case.file}-{case.name}")
 def test_damage_is_reported_and_repaired(harness: Harness, case: Case) -> None:
-    verbs = VERBS if case.name in QUICK else ("report",)
+    verbs = ("report",) if case.verbs == VERBS and case.name not in QUICK else None
     assert harness.try_case(case, verbs=verbs) == []

@@ -18,7 +18,7 @@ from fcnlab.paths import fold_name
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
-from fcnlab.trial.storage.damage import DamageError, KeptError
+from fcnlab.trial.storage.damage import DamageError
 from fcnlab.trial.storage.sample_name import name_sample, name_samples
 from fcnlab.trial.storage.sealed_record import compute_checksum, hash_result_file
 from tests.builders import epoch_records
@@ -52,16 +52,23 @@ def test_a_record_contains_the_checksums_of_the_result(folder: RunFolder) -> Non
     assert folder.load() is not None
 
 
-def test_a_changed_metric_is_damage_with_and_without_a_corrected_checksum(folder: RunFolder) -> None:
+def _check(folder: RunFolder) -> str:
+    """Return the only problem that `fcnlab lab check` finds."""
+    (problem,) = check_lab(Lab(folder.path.parent.parent)).problems
+    return f"{Path(problem.path).name}: {problem.problem}"
+
+
+def test_a_changed_metric_is_damage_also_for_the_check_of_a_lab_with_a_corrected_checksum(folder: RunFolder) -> None:
     metrics = json.loads(folder.record.read_bytes())["metrics"]
     metrics[0]["miou"] = 0.46
     _edit(folder, metrics=metrics)
     with pytest.raises(DamageError, match=r"does not agree with its checksum"):
         folder.load()
-    _edit(folder, seal=True)
-    with pytest.raises(DamageError, match=r"miou of test at the last epoch does not agree with counts.npz"):
-        folder.load()
     assert folder.read() is None
+    _edit(folder, seal=True)
+    assert _check(folder) == "record.json: miou of test at the last epoch does not agree with counts.npz"
+    (repaired,) = check_lab(Lab(folder.path.parent.parent), repair=True).problems
+    assert "the next `fcnlab grid run` runs the trial again" in repaired.repair and folder.load() is None
 
 
 def test_a_record_without_checksums_is_damage(folder: RunFolder) -> None:
@@ -76,7 +83,7 @@ def test_a_record_without_checksums_is_damage(folder: RunFolder) -> None:
         folder.load()
 
 
-def test_changed_counts_are_damage_with_and_without_a_corrected_checksum(folder: RunFolder) -> None:
+def test_changed_counts_are_damage_also_for_the_check_of_a_lab_with_a_corrected_checksum(folder: RunFolder) -> None:
     with np.load(folder.counts) as stored:
         arrays = dict(stored)
     arrays["test_last"] = arrays["test_last"][:-1]
@@ -85,8 +92,15 @@ def test_changed_counts_are_damage_with_and_without_a_corrected_checksum(folder:
         folder.load()
     files = json.loads(folder.record.read_bytes())["files"]
     _edit(folder, seal=True, files=files | {"counts.npz": hash_result_file(folder.counts)})
-    with pytest.raises(DamageError, match=r"int64 \[39, 3, 3\], not int64 \[40, 3, 3\]"):
-        folder.load()
+    assert "int64 [39, 3, 3], not int64 [40, 3, 3]" in _check(folder)
+
+
+def test_a_record_is_read_without_decompressing_its_counts(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> object:
+        raise AssertionError("counts are decompressed")
+
+    monkeypatch.setattr(np, "load", refuse)
+    assert folder.load() is not None
 
 
 def test_deleted_counts_are_damage(folder: RunFolder) -> None:
@@ -132,10 +146,11 @@ def test_counts_as_they_were_written_are_not_damage(
         raise error
 
     monkeypatch.setattr(np, "load", fail)
-    with pytest.raises(KeptError, match=rf"counts.npz: it cannot be read: {type(error).__name__}: "):
-        folder.load()
-    with pytest.raises(StopRunError):
-        folder.repair()
+    problems = check_lab(Lab(folder.path.parent.parent), repair=True).problems
+    assert str(folder.counts) in {found.path for found in problems}
+    for found in problems:
+        assert found.problem.startswith(f"it cannot be read: {type(error).__name__}: ")
+        assert found.repair == "not changed"
     monkeypatch.undo()
     assert folder.load() is not None
 

@@ -1,4 +1,4 @@
-"""Verification of a finished record against the counts from which its metrics were computed."""
+"""Verification of a finished record, and of its metrics against the counts from which they were computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-12
 
 
 def verify_result(sealed: SealedRecord, folder: Path) -> None:
-    """Verify that a finished record is complete, and that its metrics follow from its counts.
+    """Verify that a record is complete, and that its counts are those that were written.
 
     The weights and the samples are not read.
 
@@ -33,9 +33,9 @@ def verify_result(sealed: SealedRecord, folder: Path) -> None:
         folder: run folder of the trial.
 
     Raises:
-        DamageError: a field is missing, the counts are damaged, or a metric does not agree with them.
+        DamageError: a field is missing, or the counts are missing or have another checksum.
     """
-    record, path = sealed.record, folder / COUNTS_FILE
+    record = sealed.record
     if record.status == "failed":
         if record.failure is None:
             raise DamageError(RECORD_FILE, "the status is `failed`, but `failure` is missing")
@@ -44,9 +44,26 @@ def verify_result(sealed: SealedRecord, folder: Path) -> None:
     if missing:
         raise DamageError(RECORD_FILE, f"it has no {' and no '.join(missing)}")
     expected = sealed.files.get(COUNTS_FILE)
-    if expected is None and not exists(path):  # a record of trials that stored no counts
-        return
-    _verify_metrics(record, read_arrays(path, expected))
+    if expected is not None:  # else it is a record of trials that stored no counts
+        _read_counts(folder / COUNTS_FILE, expected)
+
+
+def verify_metrics(sealed: SealedRecord, folder: Path) -> None:
+    """Compute the metrics of a record again from its counts, and verify that they agree.
+
+    Nothing but an edited record with a new checksum, or a bug, makes them differ. All counts are decompressed, which
+    takes longer than all other checks of a record.
+
+    Args:
+        sealed: the record, which `verify_result` accepts, with the checksums of the other files.
+        folder: run folder of the trial.
+
+    Raises:
+        DamageError: the counts have another form, or a metric does not agree with them.
+    """
+    path, expected = folder / COUNTS_FILE, sealed.files.get(COUNTS_FILE)
+    if sealed.record.status == "finished" and (expected is not None or exists(path)):
+        _verify_metrics(sealed.record, read_arrays(path, expected))
 
 
 def read_arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
@@ -60,6 +77,18 @@ def read_arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
         UnreadableError: the file cannot be read now.
         DamageError: the file is missing, has another checksum, or is not an archive of arrays.
     """
+    raw = _read_counts(path, expected)
+    try:
+        with np.load(BytesIO(raw)) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise errors of many types for damaged archives
+        if expected is not None:  # the content is that which was written: memory, or a module of Python, is missing
+            raise UnreadableError(COUNTS_FILE, error) from None
+        raise DamageError(COUNTS_FILE, "it is not a complete archive of arrays") from None
+
+
+def _read_counts(path: Path, expected: str | None) -> bytes:
+    """Read a file of counts, and verify its checksum if that is known."""
     try:
         raw = read_shared(path)
     except FileNotFoundError:
@@ -68,13 +97,7 @@ def read_arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
         raise convert_read_error(COUNTS_FILE, error) from None
     if expected is not None and hashlib.sha256(raw).hexdigest() != expected:
         raise DamageError(COUNTS_FILE, "its content does not agree with the checksum in record.json")
-    try:
-        with np.load(BytesIO(raw)) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise errors of many types for damaged archives
-        if expected is not None:  # the content is that which was written: memory, or a module of Python, is missing
-            raise UnreadableError(COUNTS_FILE, error) from None
-        raise DamageError(COUNTS_FILE, "it is not a complete archive of arrays") from None
+    return raw
 
 
 def _verify_metrics(record: Record, arrays: Mapping[str, np.ndarray]) -> None:
