@@ -25,10 +25,8 @@ def test_blockwise_scores_equal_the_transposed_convolution(
     torch.manual_seed(0)
     up = TransposedUpsampler(6, factor, init="kaiming", bias=bias).eval().to(memory_format=layout)
     scores = torch.randn(3, 6, *size).contiguous(memory_format=layout)
-    assert up._upsample_blocks(scores).is_contiguous() is False  # it is a view without the border
     found, wanted = both(up, scores)
     assert found.shape == wanted.shape == (3, 6, factor * size[0], factor * size[1])
-    assert found.stride(1) > 1, "the way by blocks was not taken"
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -54,13 +52,10 @@ def test_blockwise_scores_equal_those_of_torch_for_all_channels_and_geometries(
         torch.testing.assert_close(*both(up, torch.randn(2, 4, 3, 5)), rtol=1e-5, atol=1e-6)
 
 
-def test_training_and_gradients_use_the_convolution_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("by blocks")
-
+def test_gradients_equal_those_of_the_transposed_convolution() -> None:
     up = TransposedUpsampler(3, 32, init="random")
-    monkeypatch.setattr(TransposedUpsampler, "_upsample_blocks", refuse)
-    up(torch.randn(1, 3, 2, 2)).sum().backward()
-    assert up.weight.grad is not None
-    with torch.inference_mode(), pytest.raises(AssertionError, match="by blocks"):
-        up(torch.randn(1, 3, 2, 2))
+    gradients = []
+    for forward in (up, lambda scores: nn.ConvTranspose2d.forward(up, scores)):
+        scores = torch.linspace(-1, 1, 12).view(1, 3, 2, 2).requires_grad_()
+        gradients.append(torch.autograd.grad(forward(scores).square().sum(), (scores, up.weight)))
+    torch.testing.assert_close(*gradients)
