@@ -197,11 +197,29 @@ def evaluate_trial(
     precision = hardware.resolve_recorded_precision(
         finished.trial.recipe.precision, finished.recorded_precision, device
     )
+    recorded = finished.reported_metrics(checkpoint)
+    evaluated_split = target.split if target else recorded.split
+    inputs: dict[str, Any] = {
+        "key": finished.trial.key,
+        "scales": protocol.scales,
+        "flip": protocol.flip,
+        "window": protocol.window,
+        "stride": protocol.stride,
+        "weights": digest,
+        "dataset": target.dataset if target else None,
+        "data": data,
+        "precision": precision,
+    }
     existing = _read(file)
-    if existing is not None and _is_intact(arrays):
-        inputs = (existing.key, existing.weights, existing.precision, existing.data)
-        if inputs == (finished.trial.key, digest, precision, data):
-            return existing
+    # All inputs are compared, because two of them may have one file name: scales are rounded in it, and names of
+    # datasets and splits are joined by a hyphen, which they may contain.
+    if (
+        existing is not None
+        and all(getattr(existing, name) == value for name, value in inputs.items())
+        and (existing.metrics.split, existing.metrics.checkpoint) == (evaluated_split, checkpoint)
+        and _is_intact(arrays)
+    ):
+        return existing
 
     with convert_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -227,29 +245,19 @@ def evaluate_trial(
             f"scores on split '{split}' are not numbers, because activations exceed the range of {precision}; "
             "train with recipe.precision bf16 or fp32"
         )
-    recorded = finished.reported_metrics(checkpoint)
     evaluation = Evaluation(
-        key=finished.trial.key,
+        **inputs,
         name=str(protocol),
-        scales=protocol.scales,
-        flip=protocol.flip,
-        window=protocol.window,
-        stride=protocol.stride,
-        weights=digest,
-        dataset=target.dataset if target else None,
-        data=data,
         training_images=count_training_images(finished.trial, config, split, lab) if target else None,
-        metrics=compute_split_metrics(
-            split if target else recorded.split, checkpoint, recorded.epoch, counts.areas, counts.boundaries
-        ),
+        metrics=compute_split_metrics(evaluated_split, checkpoint, recorded.epoch, counts.areas, counts.boundaries),
         seconds_per_image=seconds / len(decoded),
         device=hardware.get_device_name(device),
-        precision=precision,
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     stored: dict[str, Any] = {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(decoded.ids)}
     stored[CONFUSION] = counts.confusion
+    file.unlink(missing_ok=True)  # after a crash between the two files, old metrics would be combined with new counts
     write_atomically(arrays, lambda to: np.savez_compressed(to, **stored))
     write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
     return evaluation
