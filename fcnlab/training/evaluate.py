@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ OnProgress = Callable[[int, int], None]
 DEFAULT_PROTOCOL = Protocol()
 MAX_PENDING_IMAGES = 256
 """Largest number of decoded images that wait for others of their shape."""
+MAX_PENDING_BYTES = 2**30
+"""Largest size of these images and their labels."""
 CPU_BATCH_SIZE = 4
 CUDA_MAX_BATCH_SIZE = 16
 CUDA_MAX_BATCH_PIXELS = 4 * 2**20
@@ -180,7 +182,8 @@ def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
 def _group_by_shape(split: DecodedSplit, batch_size: Callable[[Tensor], int]) -> Iterator[_Batch]:
     """Yield samples of one shape with their indices, as full batches while the split is read and the rest at the end.
 
-    Each sample is read once. When more than `MAX_PENDING_IMAGES` are pending, the largest incomplete batch is yielded.
+    Each sample is read once. When more than `MAX_PENDING_IMAGES` or `MAX_PENDING_BYTES` are pending, the incomplete
+    batches with the most images are yielded.
 
     Args:
         split: the samples.
@@ -193,6 +196,12 @@ def _group_by_shape(split: DecodedSplit, batch_size: Callable[[Tensor], int]) ->
         group.append((index, sample))
         if len(group) >= batch_size(sample.label):
             yield pending.pop(sample.label.shape)
-        elif sum(map(len, pending.values())) > MAX_PENDING_IMAGES:
+        while _exceeds_limits(pending.values()):
             yield pending.pop(max(pending, key=lambda shape: len(pending[shape])))
     yield from pending.values()
+
+
+def _exceeds_limits(groups: Collection[_Batch]) -> bool:
+    """Return whether pending samples, grouped by their shape, are too many or too large."""
+    size = sum(len(group) * group[0][1].nbytes for group in groups)
+    return size > MAX_PENDING_BYTES or sum(map(len, groups)) > MAX_PENDING_IMAGES

@@ -133,10 +133,13 @@ def test_images_of_one_shape_are_evaluated_together(batch_size: int, shapes: lis
     assert model.input_shapes == [(n, 3, height, width) for n, height, width in shapes]
 
 
-def test_the_number_of_pending_images_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("MAX_PENDING_IMAGES", 6), ("MAX_PENDING_BYTES", 6 * 4 * 6 * 4)])
+def test_the_number_and_size_of_pending_images_are_limited(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
     sizes = [(4, 4 + i % 5) for i in range(15)]
     expected = evaluate(Net(), Mixed(sizes), batch_size=4)
-    monkeypatch.setattr("fcnlab.training.evaluate.MAX_PENDING_IMAGES", 6)
+    monkeypatch.setattr(f"fcnlab.training.evaluate.{limit}", value)
     model = Net()
     assert np.array_equal(evaluate(model, Mixed(sizes), batch_size=4), expected)
     assert sum(n for n, *_ in model.input_shapes) == 15 and len(model.input_shapes) > 5
