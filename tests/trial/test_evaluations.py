@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.lab import Lab
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.evaluation import evaluate
 from fcnlab.trial.evaluation.evaluate import EvaluationTarget, evaluate_trial, evaluation_file
 from fcnlab.trial.find import FinishedTrial, read_finished_trial
 from fcnlab.trial.run import run_trial
@@ -40,14 +40,13 @@ def test_metrics_are_never_beside_counts_of_another_evaluation(
     evaluate_trial(finished, lab, Protocol(scales=(0.5,)), "last")
     file = evaluation_file(finished, Protocol(scales=(0.5,)), "last")
     assert file.exists()
-    write = evaluate.write_atomically
 
     def crash(path: Path, *arguments: Any) -> None:
         if path == file:
             raise KeyboardInterrupt
-        write(path, *arguments)
+        write_atomically(path, *arguments)
 
-    monkeypatch.setattr(evaluate, "write_atomically", crash)
+    monkeypatch.setattr("fcnlab.trial.evaluation.evaluate.write_atomically", crash)
     with pytest.raises(KeyboardInterrupt):
         evaluate_trial(finished, lab, Protocol(scales=(0.5000001,)), "last")
     assert not file.exists()
