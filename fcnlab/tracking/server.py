@@ -145,6 +145,7 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
         "MLFLOW_BACKEND_STORE_URI": uri,  # command lines are visible to all users of a machine
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONSAFEPATH": "1",  # files in the current folder are no modules, also for the processes that it starts
     }
     if host not in LOOPBACK:
         # MLflow refuses requests to other names, and requests of pages from other origins.

@@ -58,7 +58,7 @@ def reproduce(
     again = Lab(resolve_path(folder))
     if exists(again.runs / planned.key):
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
-    subprocess.run([sys.executable, "-m", *words], check=False)
+    subprocess.run([sys.executable, "-P", "-m", *words], check=False)
     _compare(record, _read(again, planned))
     if workdir is None:
         shutil.rmtree(folder, ignore_errors=True)

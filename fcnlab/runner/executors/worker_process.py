@@ -156,7 +156,7 @@ class StartedWorker(subprocess.Popen[bytes]):
         """
         with block_stop_signals():  # until the worker can handle them
             super().__init__(
-                [sys.executable, "-m", program, *arguments],
+                [sys.executable, "-P", "-m", program, *arguments],  # -P: files in the current folder are no modules
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=dict(environment),
@@ -190,7 +190,7 @@ class _Server:
         # It ends with this process only: a signal to all processes of a job pauses the trials, which may be resumed.
         with theirs, block_stop_signals():
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {SERVER} import main; main({theirs.fileno()})"],
+                [sys.executable, "-P", "-c", f"from {SERVER} import main; main({theirs.fileno()})"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=dict(environment),
