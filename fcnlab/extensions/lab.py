@@ -100,6 +100,18 @@ class LabExtension:
         """True if the user has allowed to run the Python files of labs."""
         return os.environ.get(ALLOW_EXTENSIONS_VARIABLE) == "1"
 
+    def check_allowed(self) -> None:
+        """Check that the user has allowed to run the Python files of labs.
+
+        Raises:
+            ConfigError: the user has not allowed it.
+        """
+        if not self.is_allowed:
+            raise ConfigError(
+                f"{self.where}: this would run the lab's Python file {self.root / self.file}, which is not allowed; "
+                f"if you trust it, run `fcnlab --allow-extensions ...` or set {ALLOW_EXTENSIONS_VARIABLE}=1"
+            )
+
     def load(self) -> Any:
         """Run the Python file and return the class.
 
@@ -107,11 +119,7 @@ class LabExtension:
             ConfigError: the user has not allowed it, the file has an error, or it does not define the class.
         """
         path, source = self.root / self.file, self._read()
-        if not self.is_allowed:
-            raise ConfigError(
-                f"{self.where}: this would run the lab's Python file {path}, which is not allowed; if you trust it, "
-                f"run `fcnlab --allow-extensions ...` or set {ALLOW_EXTENSIONS_VARIABLE}=1"
-            )
+        self.check_allowed()
         module = self._run(path, source)
         if not hasattr(module, self.class_name):
             names = [name for name, value in vars(module).items() if _is_defined_in(value, module)]

@@ -33,6 +33,9 @@ class PackageExtension:
         assert self.entry.dist is not None
         return f"{self.entry.dist.name}=={self.entry.dist.version}"
 
+    def check_allowed(self) -> None:
+        """Accept the package, which the user has installed."""
+
     def load(self) -> Any:
         """Import the class.
 

@@ -1,4 +1,4 @@
-"""Running a grid: run and publish its remaining trials, publish missing records, clear failed trials.
+"""Running a grid: run and publish its remaining trials, publish missing records.
 
 Several drivers may run one grid from one lab, on one machine or on several that share its folder. A trial is run by the
 driver that has leased it (`fcnlab.runner.lease`); every driver stays until all trials have ended.
@@ -7,7 +7,7 @@ driver that has leased it (`fcnlab.runner.lease`); every driver stays until all 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from fcnlab.notebook import render_html
 from fcnlab.paths import is_file
 from fcnlab.runner.changed_inputs import describe_changed_inputs
 from fcnlab.runner.checks.class_presence import check_class_presence, find_trials_by_dataset
-from fcnlab.runner.checks.code import check_code
+from fcnlab.runner.checks.code import check_code_is_allowed
 from fcnlab.runner.checks.folds import check_folds
 from fcnlab.runner.checks.repeated_images import check_repeated_images
 from fcnlab.runner.checks.trials import OpenedData, check_trials
@@ -130,19 +130,21 @@ def _run_grid(
     check_trackers(lab)
     claim_results(grid, lab)
     changes = _repair(plan, lab)
-    if options.retry_failed:
-        changes.append(f"{format_count(clear_failed(grid, lab), 'failed trial')} will be run again")
     plan = make_plan(grid, lab) if changes else plan
-    data = OpenedData(lab)
+    failed = _find_failed(plan) if options.retry_failed else []
+    checked, data = [*plan.remaining, *failed], OpenedData(lab)
+    check_code_is_allowed(checked, lab)
     with create_call(environment, reporter.on_check_start) as call:
-        check_code({id(planned.cell): planned.cell for planned in plan.remaining}.values(), lab, call)
-        warnings = check_trials(plan.remaining, lab, grid.path, data, call)
+        warnings = check_trials(checked, lab, grid.path, data, call)
+    if failed:
+        changes.append(f"{format_count(_clear_failed(failed, lab), 'failed trial')} will be run again")
+        plan = make_plan(grid, lab)
     if plan.remaining and environment is not None:
         prepare_workers(environment)  # they import torch while this process imports MLflow
     remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]
     check_class_presence(plan, lab, data)
     warnings += [*check_repeated_images(plan, lab), *check_folds(grid)]
-    for planned in plan.remaining:  # detects a full disk before anything is started or published
+    for planned in plan.remaining[:1]:  # detects a full disk before anything is started or published
         planned.folder.create()
     with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
@@ -213,25 +215,13 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
     return Outcome(counts["finished"], counts["failed"], ended, counts["pruned"], deferred=publisher.deferred)
 
 
-def clear_failed(grid: Grid, lab: Lab) -> int:
-    """Clear the failed trials of a grid, so that the next run runs them again.
+def _find_failed(plan: Plan) -> list[PlannedTrial]:
+    return [planned for planned, record in plan.records() if record.status == "failed"]
 
-    Args:
-        grid: the grid.
-        lab: the lab that contains the run folders.
 
-    Returns:
-        The number of cleared trials; a trial that another driver has leased is not cleared.
-
-    Raises:
-        ConfigError: a failed trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist. No
-            trial is cleared then.
-        TrackingError: MLflow cannot open a file with the path of the lab's store; the same.
-    """
-    check_trackers(lab)
-    failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
-    check_trials(failed, lab, grid.path)
-    with convert_storage_errors(lab.root), hold_leases(lab) as leases:
+def _clear_failed(failed: Iterable[PlannedTrial], lab: Lab) -> int:
+    """Clear failed trials, so that they are run again; return the number of those that no other driver has leased."""
+    with hold_leases(lab) as leases:
         return sum(_clear_if_failed(planned, leases) for planned in failed)
 
 

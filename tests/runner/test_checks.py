@@ -58,6 +58,11 @@ def test_the_stride_of_the_batch_norm_is_named(lab: Lab) -> None:
     assert "at stride 16: use a larger crop" in error
 
 
+def test_an_invalid_option_of_a_decoder_is_refused(lab: Lab) -> None:
+    (error,) = check(lab, "head.options: {merge_policy: mul}", head="fpn", backbone="resnet10t-scratch")
+    assert error.startswith("smp's decoder fpn does not accept {'merge_policy':")
+
+
 def test_batch_norm_of_a_head_is_not_changed_by_the_remedy_of_the_backbone(lab: Lab) -> None:
     base = "recipe.batch_size: 1, recipe.batch_norm: eval, recipe.crop: {height: 8, width: 8}"
     (error,) = check(lab, base, head="dilated8")

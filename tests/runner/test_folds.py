@@ -6,10 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fcnlab.cli import app
-from fcnlab.errors import RunError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.folds import check_folds
+from fcnlab.runner.checks.trials import OpenedData, check_trials
 from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.plan import make_plan
 from fcnlab.runner.run import run_grid
 from tests.conftest import write_grid
 from tests.data.images import random_image, random_mask, save_image
@@ -73,6 +75,18 @@ def test_plan_and_run_print_the_warning(lab: Lab) -> None:
     with pytest.raises(RunError, match="not in this test"):
         run_grid(lab.load_grid(file), lab, reporter, executor=refuse_to_train)
     assert reporter.remarks.count(warning) == 1
+
+
+def test_each_fold_is_checked(lab: Lab) -> None:
+    text = GRID.replace("recipe.batch_size: 1", "recipe.batch_size: 6")
+    plan = make_plan(lab.load_grid(write_grid(lab.root, f"{text}seeds: 5\n")), lab)
+    sizes = {planned.trial.seed: len(OpenedData(lab).split(planned.trial, "train")) for planned in plan.trials}
+    large, small = (next(seed for seed, size in sizes.items() if size == images) for images in (6, 5))
+    file = write_grid(lab.root, f"{text}seeds: [{large}, {small}]\n")
+    with pytest.raises(ConfigError, match="a batch of 6 is more than the training split has"):
+        check_trials(make_plan(lab.load_grid(file), lab).remaining, lab, file)
+    file = write_grid(lab.root, f"{text}seeds: [{large}]\n")
+    assert check_trials(make_plan(lab.load_grid(file), lab).remaining, lab, file) == []
 
 
 def refuse_to_train() -> Executor:

@@ -17,24 +17,27 @@ from typer.testing import CliRunner
 
 import fcnlab
 from fcnlab.cli import app
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, StopRunError
 from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
-from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
+from fcnlab.runner.run import Outcome, hold_leases, run_grid, sync_grid
+from fcnlab.settings import RunOptions
 from fcnlab.tracking.store import open_client
 from fcnlab.trial.run_folder import RunFolder
 from tests.builders import failed_record, finished_record
 from tests.conftest import SMOKE, write_grid
 from tests.patience import patience, wait_until
+from tests.remarks import RemarkRecorder
 
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 """The columns that differ from run to run."""
 
 
-def run(path: Path, lab: Lab | None = None) -> Outcome:
-    return fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, lab=lab, quiet=True)
+def run(path: Path, lab: Lab | None = None, *, retry_failed: bool = False) -> Outcome:
+    return fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, lab=lab, quiet=True, retry_failed=retry_failed)
 
 
 DRIVER = """
@@ -203,8 +206,7 @@ def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert list(frame["status"]) == ["finished", "failed"]
     assert "the loss of epoch 1 is" in frame["failure"][1]
-    assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
-    assert run(path) == Outcome(finished=1, failed=1, reused=1)
+    assert run(path, retry_failed=True) == Outcome(finished=1, failed=1, reused=1)
     again = fcnlab.frame(fcnlab.load_grid(path))
     assert list(again["status"]) == ["finished", "failed"], "the retried run replaces the previous one"
     assert list(again["run_id"] == frame["run_id"]) == [True, False]
@@ -214,7 +216,7 @@ def test_a_trial_that_another_driver_has_run_again_is_not_cleared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_grid(tmp_path, SMOKE)
-    grid, lab = fcnlab.load_grid(path), Lab.find(path)
+    grid, lab = fcnlab.load_grid(path), Lab.find(path, trackers="none")
     first, second, *_ = make_plan(grid, lab).trials
     for planned in (first, second):
         planned.folder.create()
@@ -224,8 +226,14 @@ def test_a_trial_that_another_driver_has_run_again_is_not_cleared(
         first.folder.finish(finished_record(first.trial))
         return []
 
+    def create_no_executor() -> Executor:
+        raise StopRunError("before a trial is started")
+
     monkeypatch.setattr("fcnlab.runner.run.check_trials", check_while_another_driver_runs)
-    assert clear_failed(grid, lab) == 1
+    recorder = RemarkRecorder()
+    with pytest.raises(StopRunError):
+        run_grid(grid, lab, recorder, RunOptions(retry_failed=True), executor=create_no_executor)
+    assert recorder.remarks[0] == "1 failed trial will be run again"
     assert first.record is not None and first.record.status == "finished"
     assert second.record is None
 

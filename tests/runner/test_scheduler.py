@@ -26,7 +26,7 @@ from fcnlab.runner.lease import WAITING, Leases
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.progress.plain import PlainReporter
-from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid
+from fcnlab.runner.run import Outcome, hold_leases, run_grid
 from fcnlab.settings import RunOptions
 from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.trainer import Trainer
@@ -71,9 +71,10 @@ def serial(
     path: Path,
     reporter: ProgressReporter | None = None,
     interrupts: Interrupts | None = None,
+    trackers: str | None = None,
     **options: Any,
 ) -> Outcome:
-    grid, lab = fcnlab.load_grid(path), Lab.find(path)
+    grid, lab = fcnlab.load_grid(path), Lab.find(path, trackers=trackers)
     reporter = reporter or ProgressReporter()
     return run_grid(grid, lab, reporter, RunOptions(executor="serial", threads=1, **options), interrupts=interrupts)
 
@@ -184,7 +185,7 @@ def test_trial_fails_with_out_of_memory_at_the_smallest_micro_batch(
     assert "4 micro-batches" in record.failure.message
     monkeypatch.undo()
     with pytest.raises(ConfigError, match="tensorbord"):  # nothing is cleared for a run that is refused
-        clear_failed(fcnlab.load_grid(path), Lab.find(path, trackers="tensorbord"))
+        serial(path, trackers="tensorbord", retry_failed=True)
     assert serial(path) == Outcome(finished=2, failed=2, reused=4), "failed trials are not retried unasked"
     assert serial(path, retry_failed=True) == Outcome(finished=4, failed=0, reused=2)
 

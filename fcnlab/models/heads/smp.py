@@ -177,27 +177,6 @@ class SmpHead(CoarseHead):
         return scores if self.output_stride == 1 else crop(scores, features[self.output_stride].shape[-2:])
 
 
-def check_options(decoder: str, output_stride: int = 32, options: Mapping[str, Any] | None = None) -> None:
-    """Build a decoder without memory for its weights.
-
-    Args:
-        decoder: one of `DECODERS`.
-        output_stride: stride of the deepest map.
-        options: keyword arguments of smp's decoder.
-
-    Raises:
-        ModelError: an option has an invalid value.
-    """
-
-    def no_upsampler(num_classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
-        return nn.Identity()
-
-    with torch.device("meta"):
-        SmpHead(
-            dict.fromkeys(STRIDES, 32), 1, no_upsampler, decoder=decoder, output_stride=output_stride, options=options
-        )
-
-
 class _Crop(nn.Module):
     """Crop of scores that are at least as large as the image."""
 

@@ -62,8 +62,8 @@ def check_trials(
     network_errors: dict[NetworkSetup, list[str]] = {}
     transforms = TransformChecks(lab, call)
     warnings: dict[str, None] = {}
-    # The trials of a cell differ in their seed only, and looking for extensions among packages takes milliseconds.
-    for planned in {id(planned.cell): planned for planned in trials}.values():
+    # The trials of a cell differ in their seed, and in their data if each seed has another fold or split.
+    for planned in {(id(planned.cell), planned.trial.data): planned for planned in trials}.values():
         trial = planned.trial
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
