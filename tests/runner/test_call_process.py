@@ -12,6 +12,7 @@ import pytest
 from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.runner.executors import call_process, worker_process
 from fcnlab.runner.executors.call_process import CallProcess, call_directly, create_call
+from tests.conftest import REPOSITORY
 
 Start = Callable[[str, list[str], Mapping[str, str]], worker_process.WorkerProcess]
 
@@ -25,8 +26,13 @@ def ignore() -> None:
 
 
 @pytest.fixture(params=STARTS, scope="module")
-def call(request: pytest.FixtureRequest) -> Iterator[CallProcess]:
-    with pytest.MonkeyPatch.context() as patch, CallProcess(os.environ | {"FCNLAB_TEST": "here"}, ignore) as call:
+def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CallProcess]:
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / "secrets.py").write_text("raise SystemExit('files in the current folder are not modules of Python')")
+    # The functions of this file are found by PYTHONPATH, with which a server of its own is started.
+    environment = os.environ | {"FCNLAB_TEST": "here", "PYTHONPATH": str(REPOSITORY)}
+    with pytest.MonkeyPatch.context() as patch, CallProcess(environment, ignore) as call:
+        patch.chdir(folder)
         patch.setattr(call_process, "start_worker", STARTS[request.param])
         yield call
 

@@ -22,11 +22,12 @@ from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData, check_trials
-from fcnlab.runner.cost import probe_worker
+from fcnlab.runner.cost import measure
 from fcnlab.runner.cost.estimate import START_SECONDS, STARTS, CostEstimate, estimate_cost
 from fcnlab.runner.cost.history import find_workloads, read_cost_rates
 from fcnlab.runner.cost.probe import probe
 from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, SETUP_SECONDS, CostRate, count_validations
+from fcnlab.runner.executors import worker_process
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial, count_reported, make_plan
 from fcnlab.settings import cache_folder
@@ -372,7 +373,7 @@ def test_probe_measures_each_workload_once_keeps_it_and_records_nothing(
     result = estimate_cost(plan, lab, workloads, rates, 2)
     assert result.known == 2 and result.sources[0].startswith("2 probes of a few steps on ")
     assert not lab.runs.exists() and not list(cache_folder().glob("decoded/*/pixels.bin"))
-    monkeypatch.setattr("subprocess.Popen", None)  # nothing is measured again
+    monkeypatch.setattr("fcnlab.runner.cost.probe._measure", None)  # nothing is measured again
     assert probe(plan, lab, workloads, [Slot(threads=1)], lines.append) == rates
     known = dict.fromkeys(rates, next(iter(rates.values())))
     assert probe(plan, lab, workloads, [Slot(threads=2)], lines.append, known) == {}
@@ -409,17 +410,20 @@ def test_a_probe_whose_processes_end_at_once_is_one_line_also_for_many_workloads
     plan = planned_in(lab, f"question: 40 workloads?\nbase: {base}\nproduct: {product}\n")
     assert sum(len(planned.trial.model_dump_json()) for planned in plan.remaining) > 2**16  # more than a pipe holds
     monkeypatch.setattr("sys.executable", "false")
+    monkeypatch.setattr(worker_process, "_servers", {})
     lines: list[str] = []
     assert probe(plan, lab, find_workloads(plan), [Slot(threads=1)], lines.append) == {}
-    assert "its process ended with exit code 1" in lines[1]
+    assert "the process that measures it ended with exit code" in lines[1]
+    for server in worker_process._servers.values():
+        server.close()
 
 
 def test_a_slow_network_is_measured_with_one_small_step(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    monkeypatch.setattr(probe_worker, "_train", lambda *arguments: steps.append(arguments[-1]) or 2.0)
+    monkeypatch.setattr(measure, "_train", lambda *arguments: steps.append(arguments[-1]) or 2.0)
     trial = planned_in(lab).trials[0].trial
     images = len(lab.open_dataset(trial.dataset).split("train"))
-    rate = probe_worker.measure(trial, lab, deadline=time.monotonic())
+    rate = measure.measure_trial(trial, lab, deadline=time.monotonic())
     assert steps == [2] and images % trial.recipe.batch_size == 0
     assert rate.epoch_seconds == pytest.approx(images / 2 * 2.0)
     assert (rate.memory, rate.spread, rate.final_image_seconds) == (None, EXTRAPOLATED_SPREAD, rate.image_seconds)

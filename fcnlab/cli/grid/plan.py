@@ -56,13 +56,17 @@ def plan(
     from fcnlab.runner.checks.folds import check_folds
     from fcnlab.runner.checks.repeated_images import check_repeated_images
     from fcnlab.runner.checks.trials import OpenedData, check_trials
+    from fcnlab.runner.executors.call_process import create_call
+    from fcnlab.runner.executors.create import worker_environment
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
     options = RunOptions(workers=workers, threads=threads, per_gpu=per_gpu, device=device)
     lab_ = Lab.find(file, root=lab, data_root=data_root)
     grid_plan = make_plan(lab_.load_grid(file), lab_)
     data = OpenedData(lab_)
-    warnings = check_trials(grid_plan.remaining, lab_, file, data)
+    environment = worker_environment(options, grid_plan.grid.recipes) if grid_plan.remaining else None
+    with create_call(environment, _report_check_start) as call:
+        warnings = check_trials(grid_plan.remaining, lab_, file, data, call)
     remarks = [*check_plan_weights(grid_plan, lab_), *describe_changed_inputs(grid_plan, lab_)]
     warnings += check_class_presence(grid_plan, lab_, data)
     warnings += [*check_repeated_images(grid_plan, lab_), *check_folds(grid_plan.grid)]
@@ -75,6 +79,12 @@ def plan(
             typer.echo(text)
         for warning in warnings:
             typer.echo(f"warning: {warning}", err=True)
+
+
+def _report_check_start() -> None:
+    from fcnlab.runner.progress.plain import CHECK_START
+
+    typer.echo(CHECK_START, err=True)
 
 
 def _estimate(plan: Plan, lab: Lab, options: RunOptions, probe: bool) -> CostEstimate:

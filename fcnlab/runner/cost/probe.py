@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import socket
-import subprocess
-import sys
-import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from multiprocessing.connection import wait
+from typing import cast
 
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
 from fcnlab.data.json_cache import cache_file, read_json, write_json
+from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.processor import get_processor_name
 from fcnlab.runner.cost.history import Workload
 from fcnlab.runner.cost.rate import CostRate
+from fcnlab.runner.executors.call_process import CallProcess
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan
 
@@ -106,54 +107,38 @@ def _measure(
     trials: Sequence[Trial], lab: Lab, slot: Slot, together: int
 ) -> tuple[dict[int, CostRate], dict[int, str]]:
     """Return the mean rates and the errors of the trials, by their index."""
-    command = [sys.executable, "-m", "fcnlab.runner.cost.probe_worker", str(lab.root), str(lab.data_root or "")]
-    command += [str(slot.threads), str(time.monotonic()), str(time.monotonic() + BUDGET)]
-    # The worker decodes a few images only, which must not replace the cache of the whole split.
+    # A process decodes a few images only, which must not replace the cache of the whole split.
     environment = {**os.environ, **slot.environment, "FCNLAB_CACHE_BUDGET": "0"}
+    deadline, end = time.monotonic() + BUDGET, time.monotonic() + LIMIT
     rates: dict[int, list[CostRate]] = {}
     errors: dict[int, str] = {}
     with ExitStack() as stack:
-        processes = []
+        measuring: dict[CallProcess, deque[int]] = {}
         for number in range(together):
+            process = stack.enter_context(CallProcess(environment, purpose="measures it"))
             first = number * len(trials) // together
-            order = [*range(first, len(trials)), *range(first)]
-            content = json.dumps([[index, trials[index].model_dump(mode="json")] for index in order])
-            processes.append(_start_process(command, content, environment))
-            stack.callback(processes[-1].kill)  # if the probe is interrupted
-        ends = time.monotonic() + LIMIT
-        for process in processes:
-            output, cut_off = _read_output(process, ends)
-            for line in output.splitlines():
-                answer = json.loads(line)
-                if "error" in answer:
-                    errors[answer["index"]] = answer["error"]
+            measuring[process] = deque([*range(first, len(trials)), *range(first)])
+            process.start(_try_measure, trials[first], lab, slot.threads, deadline)
+        while measuring and (ready := wait(list(measuring), max(0.0, end - time.monotonic()))):
+            for process in cast(list[CallProcess], ready):
+                remaining = measuring.pop(process)
+                index = remaining.popleft()
+                try:
+                    answer = process.receive()
+                except RunError as error:
+                    errors[index] = str(error)
+                    continue
+                if isinstance(answer, CostRate):
+                    rates.setdefault(index, []).append(answer)
                 else:
-                    rates.setdefault(answer.pop("index"), []).append(CostRate(**answer))
-            if process.returncode != 0 and not cut_off:
-                unanswered = [index for index in range(len(trials)) if index not in rates and index not in errors]
-                errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
+                    errors[index] = str(answer)
+                if remaining and time.monotonic() <= deadline:
+                    process.start(_try_measure, trials[remaining[0]], lab, slot.threads, deadline)
+                    measuring[process] = remaining
     return {index: CostRate.mean(several) for index, several in rates.items()}, errors
 
 
-def _start_process(command: Sequence[str], content: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start a process whose standard input is a text.
+def _try_measure(trial: Trial, lab: Lab, threads: int, deadline: float) -> CostRate | str:
+    from fcnlab.runner.cost.measure import try_measure  # imports torch
 
-    The text is in a file, because writing a long one to a pipe waits until the process has imported torch, and fails if
-    the process ends before.
-    """
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        file.write(content)
-        file.seek(0)
-        return subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-        )
-
-
-def _read_output(process: subprocess.Popen[str], ends: float) -> tuple[str, bool]:
-    """Return the lines of a process, and whether it was killed because it had not ended at a time."""
-    try:
-        return process.communicate(timeout=max(0.0, ends - time.monotonic()))[0], False
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output = process.communicate()[0]
-        return output[: output.rfind("\n") + 1], True
+    return try_measure(trial, lab, threads, deadline)

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
@@ -83,34 +83,64 @@ class _Process(NamedTuple):
 class CallProcess:
     """Calls functions in another process, which is started by the first call. A context manager, which ends it.
 
-    On Linux it is forked from the server of the workers, which imports torch once for all of them.
+    On Linux it is forked from the server of the workers, which imports torch once for all of them. To wait for several
+    processes, `start` a call in each, pass them to `multiprocessing.connection.wait`, and `receive` the results.
     """
 
-    def __init__(self, environment: Mapping[str, str], on_start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        on_start: Callable[[], None] | None = None,
+        *,
+        purpose: str = "checks the trials",
+    ) -> None:
         """Start no process yet.
 
         Args:
             environment: environment variables of the process; those of a worker select its server.
             on_start: called before the process is started.
+            purpose: what the process does, for the message after it has ended.
         """
         self._environment = environment
         self._on_start = on_start
+        self._purpose = purpose
         self._process: _Process | None = None
 
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in the process, as `Call` describes."""
+        self.start(function, *args, **kwargs)
+        return cast(T, self.receive())
+
+    def start(self, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Start to call a function in the process, as `Call` describes; `receive` returns its result."""
         if self._process is None:
-            self._on_start()
+            if self._on_start is not None:
+                self._on_start()
             self._process = _start(self._environment)
-        try:
+        with suppress(OSError):  # the process has ended, as `receive` reports
             self._process.calls.send((function, args, kwargs))
+
+    def receive(self) -> object:
+        """Wait for the function that was started, and return its result.
+
+        Raises:
+            FcnlabError: the function has raised it; the same for OSError and MemoryError.
+            RunError: the process has ended.
+        """
+        assert self._process is not None, "a call has been started"
+        try:
             result, error = self._process.answers.recv()
         except (OSError, EOFError):  # the end of a pipe, perhaps within a message
             code = self._end(END_TIMEOUT)
-            raise RunError(f"the process that checks the trials ended with {describe_exit(code)}") from None
+            raise RunError(f"the process that {self._purpose} ended with {describe_exit(code)}") from None
         if error is not None:
             raise error
-        return cast(T, result)
+        return result
+
+    def fileno(self) -> int:
+        """Return the file descriptor that can be read when the function that was started has returned."""
+        assert self._process is not None, "a call has been started"
+        return self._process.answers.fileno()
 
     def __enter__(self) -> CallProcess:
         return self

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,9 @@ from typing import NoReturn
 
 from fcnlab.runner.executors.worker_process import LENGTH_BYTES, WORKER
 
+import_seconds = 0.0
+"""Seconds that this process, or the one from which it was forked, took to import torch; 0 in other processes."""
+
 
 def main(requests: int) -> None:
     """Fork a worker for each message until the driver exits.
@@ -31,12 +35,15 @@ def main(requests: int) -> None:
     Args:
         requests: file descriptor of the socket.
     """
+    global import_seconds  # inherited by the forked processes
+    began = time.monotonic()
     initial = frozenset(os.environ)
     gc.disable()  # imports make many objects and no garbage
     import_module(WORKER)  # and torch, which adds environment variables
     gc.collect()
     gc.freeze()  # so that garbage collection in workers does not copy the shared pages
     gc.enable()
+    import_seconds = time.monotonic() - began
     with socket.socket(fileno=requests) as messages:
         _Server(messages, initial).serve()
     gc.unfreeze()  # otherwise extension modules report all their objects as leaked when the interpreter exits

@@ -11,6 +11,9 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 
+CHECK_START = "check networks and extensions: this takes some seconds"
+"""Printed before torch is imported."""
+
 
 class PlainReporter(ProgressReporter):
     """Reporter that prints one line per event, for logs and pipes."""
@@ -33,7 +36,7 @@ class PlainReporter(ProgressReporter):
         self._print(text)
 
     def on_check_start(self) -> None:
-        self._print("check networks and extensions: this takes some seconds")
+        self._print(CHECK_START)
 
     def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._print(f"decode {split}: {format_count(samples, 'image')}, once for all trials")

@@ -1,17 +1,9 @@
-"""Process of a probe: train trials for a few steps, evaluate a few images, and print the cost rates.
-
-    python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS STARTED DEADLINE
-
-Trials are read from standard input as a JSON list of index and trial, and one line of JSON per trial is written to
-standard output: the index with the cost rate, or with an error. Trials that are not measured until the deadline have no
-line. Nothing is recorded.
-"""
+"""Measurement of a trial's cost: train for a few steps, and evaluate a few images. Nothing is recorded."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +22,7 @@ from fcnlab.errors import first_line
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, CostRate
+from fcnlab.runner.executors import fork_server
 from fcnlab.training import hardware
 from fcnlab.training.cost import try_count_gmacs
 from fcnlab.training.evaluate import CPU_BATCH_SIZE, evaluate_split
@@ -102,33 +95,30 @@ class _Steps:
     full: bool
 
 
-def main(root: str, data_root: str, threads: str, started: str, deadline: str) -> None:
-    """Measure the trials on standard input until a deadline, and print their cost rates.
+def try_measure(trial: Trial, lab: Lab, threads: int, deadline: float) -> CostRate | str:
+    """Measure the cost rate of a trial in this process, whose output is discarded from then on.
 
     Args:
-        root: the folder of the lab.
-        data_root: the folder of the datasets; empty for the default.
+        trial: the trial.
+        lab: the lab of the data and weights files.
         threads: the number of CPU threads.
-        started: time at which the process was started, in seconds of `time.monotonic`, which all processes share.
-        deadline: time after which no further trial is measured, by the same clock.
+        deadline: time at which measuring should end, in seconds of `time.monotonic`, which all processes share.
+
+    Returns:
+        The cost rate, or the error.
     """
-    start_seconds = time.monotonic() - float(started)
-    torch.set_num_threads(int(threads))
+    with Path(os.devnull).open("wb") as nothing:
+        for stream in (1, 2):
+            os.dup2(nothing.fileno(), stream)
+    torch.set_num_threads(threads)
     hardware.retain_freed_memory()
-    lab = Lab(Path(root), Path(data_root) if data_root else None)
-    for index, content in json.loads(sys.stdin.read()):
-        if time.monotonic() > float(deadline):
-            return
-        try:
-            measured = measure(Trial.model_validate(content), lab, float(deadline))
-            rate = dataclasses.replace(measured, start_seconds=start_seconds)
-            answer = {"index": index, **dataclasses.asdict(rate)}
-        except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
-            answer = {"index": index, "error": first_line(error)}
-        print(json.dumps(answer), flush=True)  # noqa: T201 - read by `probe`
+    try:
+        return measure_trial(trial, lab, deadline)
+    except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
+        return first_line(error)
 
 
-def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
+def measure_trial(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     """Measure the cost rate of a trial on a few steps and images.
 
     Building the network and a first step with two images always run. From its time the others are predicted, and those
@@ -189,6 +179,7 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
         trials=0,
         spread=PROBE_SPREAD if steps.full else EXTRAPOLATED_SPREAD,
         decode_seconds=decode_seconds,
+        start_seconds=fork_server.import_seconds,
     )
 
 
@@ -268,7 +259,3 @@ def _measure_evaluation(model: FCN, dataset: Dataset, trial: Trial, deadline: fl
     if seconds * count < 2 * SECONDS:
         seconds = evaluate(count, boundaries=False)
     return seconds, evaluate(count, boundaries=True) if _has_time_for(seconds * count, deadline) else seconds
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
