@@ -7,6 +7,7 @@
     fcnlab.run_grid(grid)
     fcnlab.frame(grid)     # pandas, one row per trial
     fcnlab.summary(grid)   # pandas, one row per cell
+    fcnlab.effects(grid)   # pandas, one row per effect of an axis
     fcnlab.curves(grid)    # pandas, one row per trial and epoch
     fcnlab.report(grid)    # the table, charts and page in results/
     fcnlab.compare("experiments/quickstart.yaml:fcn32s,bilinear", "experiments/quickstart.yaml:best")
@@ -23,7 +24,19 @@ from typing import TYPE_CHECKING
 from fcnlab.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fcnlab.api import build_model, compare, curves, diff, frame, load, load_grid, report, run_grid, summary
+    from fcnlab.api import (
+        build_model,
+        compare,
+        curves,
+        diff,
+        effects,
+        frame,
+        load,
+        load_grid,
+        report,
+        run_grid,
+        summary,
+    )
 
 __all__ = [
     "__version__",
@@ -31,6 +44,7 @@ __all__ = [
     "compare",
     "curves",
     "diff",
+    "effects",
     "frame",
     "load",
     "load_grid",

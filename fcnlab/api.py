@@ -302,6 +302,27 @@ def summary(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame
         return report_plan(plan, lab, tracker).cells
 
 
+def effects(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
+    """Return a data frame with one row per effect of an axis: the mean difference of cells that differ in it only.
+
+    Args:
+        grid: the grid, from `load_grid`, or the path of its file.
+        lab: lab of the grid, or its folder; by default the folder above `experiments/`.
+
+    Returns:
+        Columns `dataset`, `axis`, `value`, `reference`, `pairs`, `n` (seeds), `delta`, `delta_low`, `delta_high` (the
+        95 % interval), `p_value`, `p_holm`, `significant` (missing where no claim is made), `delta_min` and `delta_max`
+        (the smallest and the largest difference of a pair); metrics are fractions of 1. Empty for a grid without an
+        axis that varies over two pairs of cells.
+    """
+    from fcnlab.report.report import report_plan
+
+    grid, lab = _find_grid(grid, lab)
+    plan = _make_plan(grid, lab)
+    with _open_tracker(grid, lab) as tracker:
+        return report_plan(plan, lab, tracker).effects
+
+
 def curves(grid: GridOrFile, *, lab: LabOrFolder | None = None) -> pd.DataFrame:
     """Return a data frame with one row per trial and epoch, also of trials that are running or have failed.
 

@@ -18,7 +18,8 @@ from fcnlab.analysis.differences import (
     estimate_differences,
     select_folds,
 )
-from fcnlab.analysis.holm import adjust_p_values
+from fcnlab.analysis.effects import Effect, estimate_effects
+from fcnlab.analysis.holm import adjust_p_values, is_significant
 from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS
 from fcnlab.analysis.power import SeedPlan, plan_seeds
 from fcnlab.analysis.ranks import RankStability, measure_rank_stability
@@ -31,6 +32,7 @@ __all__ = [
     "ClassDifferences",
     "Comparison",
     "Difference",
+    "Effect",
     "RankStability",
     "SeedPlan",
     "adjust_p_values",
@@ -38,6 +40,8 @@ __all__ = [
     "count_class_images",
     "estimate_difference",
     "estimate_differences",
+    "estimate_effects",
+    "is_significant",
     "measure_rank_stability",
     "plan_seeds",
     "select_folds",

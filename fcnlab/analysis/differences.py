@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fcnlab.analysis.holm import adjust_p_values
-from fcnlab.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval, compute_fold_interval, compute_interval
+from fcnlab.analysis.holm import adjust_p_values, is_significant
+from fcnlab.analysis.intervals import MIN_SEEDS, Interval, compute_fold_interval, compute_interval
 from fcnlab.analysis.resampling import BootstrapSample, CellCounts
 from fcnlab.config.dataset import CrossValidation
 from fcnlab.errors import RunError
@@ -97,9 +97,7 @@ class Comparison:
     @property
     def significant(self) -> bool | None:
         """Significance after Holm's correction; None if no claim is made."""
-        if np.isnan(self.adjusted_p):
-            return None
-        return bool(self.adjusted_p < 1 - CONFIDENCE)
+        return is_significant(self.adjusted_p)
 
 
 def estimate_difference(
@@ -132,7 +130,7 @@ def estimate_difference(
     seeds = _common_seeds(cell, baseline)
     if folds is not None and len(seeds) > 1:
         return _estimate_over_folds(cell, baseline, seeds, folds)
-    _check_labels(cell[seeds[0]], baseline[seeds[0]])
+    check_labels(cell[seeds[0]], baseline[seeds[0]])
     sample, reference = (BootstrapSample.from_counts(one, seeds, resamples, seed) for one in (cell, baseline))
     miou = sample.mean_over_classes() - reference.mean_over_classes()
     return _describe(
@@ -149,7 +147,7 @@ def _estimate_over_folds(
 ) -> Difference:
     """Estimate a difference from the values of each seed on the images of its fold."""
     for seed in seeds:
-        _check_labels(cell[seed], baseline[seed])
+        check_labels(cell[seed], baseline[seed])
     iou, reference = (np.stack([compute_class_iou(one[seed].sum(0)) for seed in seeds]) for one in (cell, baseline))
     miou = mean_over_classes(iou) - mean_over_classes(reference)
     distinct = select_folds(seeds, folds)
@@ -257,8 +255,16 @@ def _common_seeds(cell: CellCounts, baseline: CellCounts) -> list[int]:
     return seeds
 
 
-def _check_labels(cell: Counts, baseline: Counts) -> None:
-    """Raise RunError unless both cells were evaluated on the same labels."""
+def check_labels(cell: Counts, baseline: Counts) -> None:
+    """Check that two trials were evaluated on the same labels.
+
+    Args:
+        cell: counts of a trial.
+        baseline: counts of another trial.
+
+    Raises:
+        RunError: the images or their labels differ.
+    """
     if np.shape(cell) != np.shape(baseline):
         raise RunError(
             f"the cell's counts have shape {np.shape(cell)} and the baseline's have shape {np.shape(baseline)}: a "

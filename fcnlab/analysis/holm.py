@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fcnlab.analysis.intervals import CONFIDENCE
 from fcnlab.metrics.summary import Floats
 
 
@@ -33,3 +34,12 @@ def adjust_p_values(p_values: Sequence[float] | Floats) -> Floats:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
     return adjusted
+
+
+def is_significant(adjusted_p: float) -> bool | None:
+    """Return whether a difference is significant; None if no claim is made.
+
+    Args:
+        adjusted_p: p-value after Holm's correction; NaN where no claim is made.
+    """
+    return None if np.isnan(adjusted_p) else bool(adjusted_p < 1 - CONFIDENCE)

@@ -66,6 +66,20 @@ class BootstrapSample:
             np.asarray(self.counted.any(-1)),
         )
 
+    @staticmethod
+    def mean(samples: Sequence[BootstrapSample]) -> BootstrapSample:
+        """Return the sample of the mean of several metrics of the same seeds and images.
+
+        Args:
+            samples: at least one sample, with the same resamples.
+        """
+        return BootstrapSample(
+            np.mean([one.values for one in samples], axis=0),
+            np.mean([one.resampled for one in samples], axis=0),
+            np.mean([one.influence for one in samples], axis=0),
+            np.asarray(np.any([one.counted for one in samples], axis=0)),
+        )
+
     def __sub__(self, other: BootstrapSample) -> BootstrapSample:
         """Return the sample of the difference, paired by seed and image."""
         return BootstrapSample(

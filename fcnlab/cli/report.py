@@ -178,6 +178,7 @@ def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format
     for (one, view), table in zip(shown, tables, strict=True):
         if output == "terminal":
             show_table(one, table)
+            show_effects(one)
         else:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
             for line in describe_missing_image_metrics(one, table.columns):
@@ -200,6 +201,19 @@ def show_not_published(errors: Iterable[str], grid: Grid, lab: Lab) -> None:
     for error in errors:
         typer.echo(f"not published: {error}", err=True)
     typer.echo(f"publish later with: {format_grid_command('grid sync', grid, lab)}", err=True)
+
+
+def show_effects(report: Report) -> None:
+    """Print the table of the effects of the axes with its footnotes, if there are any."""
+    from fcnlab.report.tables.effects import describe_effects, make_effects_table
+    from fcnlab.report.tables.formats import to_terminal
+
+    if not report.axis_effects:
+        return
+    terminal = create_console()
+    table = make_effects_table(report.axis_effects, report.names)
+    terminal.print(to_terminal(table, "\nEffects of the axes", terminal.width))
+    terminal.print("\n".join(describe_effects(report.axis_effects)), style="dim")
 
 
 def show_table(report: Report, table: Table) -> None:

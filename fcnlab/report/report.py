@@ -18,6 +18,7 @@ from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.best import Best, add_best, find_best, select_cells
 from fcnlab.report.dataset_groups import DatasetGroup, find_groups
+from fcnlab.report.effects import AxisEffect, compute_axis_effects, effects_frame
 from fcnlab.report.footnotes.write import write_footnotes
 from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
 from fcnlab.report.significance import Significance, add_differences, compute_significance
@@ -244,6 +245,16 @@ class Report:
         if name not in charts or x or y:
             raise ConfigError(f"plot: pass the name of a chart, or x and y; {nearest(name, charts)}")
         return charts[name]
+
+    @cached_property
+    def axis_effects(self) -> list[AxisEffect]:
+        """Effects of the axes that vary over several pairs of cells."""
+        return compute_axis_effects(self.grid, self.names, self.records, self.groups)
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """Frame with one row per effect of an axis; see `effects_frame`."""
+        return effects_frame(self.axis_effects, self.names)
 
     @property
     def flags(self) -> list[str]:

@@ -49,6 +49,15 @@ def load_counts(records: TrialRecords, cells: Iterable[str]) -> dict[str, CellCo
     return {cell: counts for cell in cells if (counts := records.counts(cell))}
 
 
+def choose_resamples(grid: Grid) -> int:
+    """Return the number of bootstrap resamples of each cell.
+
+    Args:
+        grid: the grid.
+    """
+    return max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
+
+
 def compute_significance(grid: Grid, records: TrialRecords, groups: Collection[DatasetGroup]) -> Significance:
     """Compare each cell with the baseline of its dataset and flag cells that are not comparable.
 
@@ -60,7 +69,7 @@ def compute_significance(grid: Grid, records: TrialRecords, groups: Collection[D
         records: records of the finished trials.
         groups: the cells by dataset.
     """
-    resamples = max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
+    resamples = choose_resamples(grid)
     differences: dict[str, Difference] = {}
     flags: dict[str, list[Flag]] = {}
     for group in groups:

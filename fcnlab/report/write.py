@@ -33,9 +33,10 @@ from fcnlab.report.provenance import collect_provenance, describe_provenance, re
 from fcnlab.report.report import Report, report_plan
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.csv_text import to_csv_text
+from fcnlab.report.tables.effects import describe_effects, make_effects_table
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
-from fcnlab.report.tables.paper import report_to_latex
+from fcnlab.report.tables.paper import effects_to_latex, report_to_latex
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan, read_reported_trials
 from fcnlab.runner.publisher import OptionalTracker
@@ -46,6 +47,9 @@ from fcnlab.tracking.tracker import MlflowTracker
 
 if TYPE_CHECKING:  # importing it would import altair
     from fcnlab.report.charts.plot import Plot
+
+EFFECTS_FILES = ("effects.csv", "effects.tex")
+"""Files of a report with effects of its axes."""
 
 
 def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool, after_run: bool = True) -> Report:
@@ -243,6 +247,9 @@ def _write_all(section: Section, *, pdf: bool) -> None:
     grid = report.grid
     for name, text in section.files.items():
         _write(folder / name, text)
+    for name in EFFECTS_FILES:
+        if name not in section.files:  # an earlier report had effects
+            (folder / name).unlink(missing_ok=True)
     _write(folder / "table.md", to_markdown(report.cell_table))
     _write(folder / "provenance.json", json.dumps(collect_provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
@@ -268,11 +275,14 @@ def _remove_other_plots(folder: Path, names: Collection[str]) -> None:
 
 def _make_files(report: Report) -> dict[str, str]:
     """Return the tables that the page offers for download, by file name."""
-    return {
+    files = {
         "table.csv": to_csv_text(report.cells),
         "trials.csv": to_csv_text(report.trials.drop(columns="run_id")),
         "table.tex": report_to_latex(report),
     }
+    if report.axis_effects:
+        files |= dict(zip(EFFECTS_FILES, (to_csv_text(report.effects), effects_to_latex(report)), strict=True))
+    return files
 
 
 def _write(path: Path, content: str | bytes) -> None:
@@ -310,6 +320,7 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
     footnotes = [escape_markdown_lines(line) for line in report.footnotes]
     lines += [to_markdown(report.cell_table), *(f"{line}\\" for line in footnotes[:-1]), footnotes[-1], ""]
     lines += _unfinished(report.trials)
+    lines += _effects(report)
     for plot in plots:
         caption = escape_markdown(plot.caption)
         lines += [f"![{escape_alternative(plot.caption)}](plots/{plot.name}.png)", "", f"*{caption}*", ""]
@@ -329,6 +340,15 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
         for cell, keys in report.trials.groupby("cell", sort=False)["key"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _effects(report: Report) -> list[str]:
+    """Return the table of the effects of the axes, if there are any."""
+    if not report.axis_effects:
+        return []
+    notes = [escape_markdown_lines(line) for line in describe_effects(report.axis_effects)]
+    table = to_markdown(make_effects_table(report.axis_effects, report.names))
+    return ["## Effects of the axes", "", table, *(f"{line}\\" for line in notes[:-1]), notes[-1], ""]
 
 
 def _unfinished(trials: pd.DataFrame) -> list[str]:

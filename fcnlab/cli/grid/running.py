@@ -132,13 +132,14 @@ def conclude(
 
 
 def _print_summary(outcome: Outcome, report: Report, grid: Grid, lab: Lab, options: RunOptions) -> None:
-    from fcnlab.cli.report import show_not_published, show_table
+    from fcnlab.cli.report import show_effects, show_not_published, show_table
     from fcnlab.report.write import describe_kept_report
     from fcnlab.runner.commands import format_grid_command, format_path, list_run_options
 
     pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
     show_table(report, report.cell_table)
+    show_effects(report)
     typer.echo(describe_kept_report(report) or f"report: {report.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
         curves = format_path(lab.root / "tensorboard" / grid.name)

@@ -19,6 +19,8 @@ from fcnlab.report.html.sortable import make_sortable_cells, make_sortable_class
 from fcnlab.report.html.trials import HEADINGS, TEXTS, group_failures, make_trial_rows
 from fcnlab.report.provenance import describe_dates, describe_provenance, rerun_command
 from fcnlab.report.report import Report
+from fcnlab.report.tables.effects import describe_effects, make_effects_table
+from fcnlab.report.tables.formats import to_html
 
 if TYPE_CHECKING:  # importing it would import altair
     from fcnlab.report.charts.plot import Plot
@@ -87,6 +89,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         "summary": report.summary_text,
         "cells": make_sortable_cells(report),
         "footnotes": report.footnotes,
+        "effects": _make_effects(report),
         "downloads": [
             (name, to_data_uri(text.encode(), MEDIA_TYPES[name.rpartition(".")[2]]))
             for name, text in section.files.items()
@@ -100,6 +103,13 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         "command": rerun_command(grid),
         "provenance": [*describe_dates(report.records), *describe_provenance(grid, report.trials)],
     }
+
+
+def _make_effects(report: Report) -> dict[str, Any] | None:
+    effects = report.axis_effects
+    if not effects:
+        return None
+    return {"table": Markup(to_html(make_effects_table(effects, report.names))), "notes": describe_effects(effects)}
 
 
 def _make_plot_context(plot: Plot) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def to_values(report: Report, view: View) -> dict[str, Any]:
         "display_names": dict(report.grid.display_names),
         "summary": report.summary_text,
         "footnotes": report.write_footnotes(view.columns or _list_columns(report)),
+        "effects": json.loads(report.effects.to_json(orient="records", double_precision=10)),
         "cells": json.loads(select_cells(report, view).to_json(orient="records", double_precision=10)),
     }
 

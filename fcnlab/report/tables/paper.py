@@ -13,6 +13,7 @@ from fcnlab.report.footnotes.write import write_short_notes
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import default_columns, make_heading
+from fcnlab.report.tables.effects import describe_effects, make_effects_table
 from fcnlab.report.tables.latex import Layout, find_layout, to_latex
 from fcnlab.report.tables.table import Table
 
@@ -60,7 +61,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     return to_latex(
         table,
         report.caption,
-        label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
+        label=_make_label(report),
         comments=comments,
         notes=[
             *write_short_notes(report, table, columns),
@@ -69,6 +70,31 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         wide=wide,
         layout=layout,
     )
+
+
+def effects_to_latex(report: Report) -> str:
+    """Format the table of the effects of the axes in LaTeX.
+
+    Args:
+        report: report of a grid with effects.
+    """
+    table = make_effects_table(report.axis_effects, report.names)
+    sizes = ((wide, wrap) for wide in (False, True) for wrap in (False, True))
+    fitting = ((wide, find_layout(table, wide=wide, wrap=wrap)) for wide, wrap in sizes)
+    wide, layout = next(((wide, layout) for wide, layout in fitting if layout is not None), (True, None))
+    return to_latex(
+        table,
+        f"Effects of the axes: {report.caption}",
+        label=f"{_make_label(report)}-effects",
+        comments=[report.grid.file.question],
+        notes=describe_effects(report.axis_effects),
+        wide=wide,
+        layout=layout,
+    )
+
+
+def _make_label(report: Report) -> str:
+    return "tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII)
 
 
 def _choose(report: Report, view: View, wide: bool) -> tuple[Table, Layout | None, bool]:

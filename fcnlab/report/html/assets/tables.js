@@ -83,7 +83,7 @@ function showMore(box) {
   if (hint) hint.hidden = box.scrollLeft + box.clientWidth >= box.scrollWidth - 1;
 }
 
-const tables = [...document.querySelectorAll("table")];
+const tables = [...document.querySelectorAll("table[data-frozen]")];
 tables.forEach(makeSortable);
 document.querySelectorAll("input[data-table]").forEach(makeFilter);
 const boxes = [...document.querySelectorAll(".scroll")];
