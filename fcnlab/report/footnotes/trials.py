@@ -10,6 +10,9 @@ from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED
 from fcnlab.report.trial_records import TrialRecords
 
+CHANCE_MARGIN = 0.02
+"""Mean accuracy above that of chance which a network has to have to be called better."""
+
 
 def describe_flags(grid: Grid, significance: Significance) -> list[str]:
     """List the reasons why cells are not comparable, each once with the cells that it concerns.
@@ -67,6 +70,35 @@ def describe_damaged_trials(trials: pd.DataFrame) -> list[str]:
     return [
         f"{count} of {len(trials)} trials {verb} left out because of damaged or unreadable files; `fcnlab grid status` "
         "names the files."
+    ]
+
+
+def describe_untrained_cells(grid: Grid, records: TrialRecords) -> list[str]:
+    """Name the cells whose trials classify hardly better than networks that do not look at the image.
+
+    Such a network has a mean accuracy of 1 / C on average, for C classes, whatever their frequencies are.
+
+    Args:
+        grid: the grid.
+        records: records of the finished trials.
+    """
+    untrained: dict[str, list[bool]] = {}
+    for cell, by_seed in records.by_cell.items():
+        for record in by_seed.values():
+            metrics = record.find_metrics(record.report_split, records.checkpoint)
+            classes = sum(iou is not None for iou in metrics.class_iou) if metrics is not None else 0
+            if metrics is not None and metrics.mean_acc is not None and classes > 1:
+                untrained.setdefault(cell, []).append(metrics.mean_acc < 1 / classes + CHANCE_MARGIN)
+    found = {cell: sum(trials) for cell, trials in untrained.items() if any(trials)}
+    if not found:
+        return []
+    names = list_cells([name_cell(grid, cell) for cell in found])
+    finished = sum(len(untrained[cell]) for cell in found)
+    return [
+        f"Not better than chance: {sum(found.values())} of {finished} trials of {names} have a mean accuracy below 1 / "
+        f"(number of classes) + {100 * CHANCE_MARGIN:.0f} %, as networks that ignore the image. They have not learned to "
+        "segment, and a difference to them says little about their configuration; train longer, or with another "
+        "learning rate."
     ]
 
 

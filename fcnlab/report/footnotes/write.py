@@ -31,6 +31,7 @@ from fcnlab.report.footnotes.trials import (
     describe_plateaus,
     describe_pruned_cells,
     describe_spread,
+    describe_untrained_cells,
 )
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT, is_per_image
 from fcnlab.report.tables.table import Table
@@ -76,6 +77,7 @@ def write_footnotes(report: Report, columns: Collection[str], pivoted: Table | N
         *describe_costs(grid, finished, records, columns),
         *left_out,
         *describe_plateaus(records),
+        *(describe_untrained_cells(grid, records) if miou else ()),
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
     return lines + describe_flags(grid, significance)
