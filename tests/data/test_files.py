@@ -16,10 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fcnlab.config.dataset import CrossValidation
+from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.datasets import fingerprint
 from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.fingerprint import hash_file
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
@@ -287,6 +290,59 @@ def test_an_unchanged_file_is_not_read_again(camvid: CamVid, monkeypatch: pytest
     monkeypatch.setattr(fingerprint, "hash_file", read.append)
     assert camvid.fingerprint(("train",)) == before
     assert not read
+
+
+@pytest.fixture
+def read_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read for their digests, in order. The digests of new files are kept."""
+    monkeypatch.setattr(fingerprint, "KEPT_AFTER", 0.0)
+    read: list[Path] = []
+
+    def read_and_hash(path: Path) -> str:
+        read.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(fingerprint, "hash_file", read_and_hash)
+    return read
+
+
+def test_splits_folds_and_cache_keys_of_a_dataset_read_each_file_once(
+    camvid: CamVid, tmp_path: Path, read_files: list[Path]
+) -> None:
+    camvid.fingerprint(("train", "val", "test"))
+    for split in CAMVID:
+        compute_cache_key(camvid, split)
+        camvid.image_digests((split,))
+    assert sorted(read_files) == sorted({*read_files}) and len(read_files) == 12
+
+    read_files.clear()
+    for number in range(6):
+        save_image(random_image(number), tmp_path / f"grouped/images/video_{number % 3}/{number}.png")
+        save_image(random_mask(number, [0, 1]), tmp_path / f"grouped/masks/video_{number % 3}/{number}.png")
+    for fold in range(3):
+        parts = CrossValidation(folds=3, group_by="video_[0-9]+", fold=fold)
+        layout = FolderLayout(str(tmp_path / "grouped/images"), str(tmp_path / "grouped/masks"), cross_validation=parts)
+        dataset = Folder(layout, [("a", [0]), ("b", [1])])
+        dataset.fingerprint(("train", "val"))
+        compute_cache_key(dataset, "val")
+    assert sorted(read_files) == sorted({*read_files}) and len(read_files) == 12
+
+
+def test_digests_that_another_process_keeps_meanwhile_are_not_lost(
+    camvid: CamVid, read_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_and_hash = fingerprint.hash_file
+
+    def other_process(path: Path) -> str:
+        monkeypatch.setattr(fingerprint, "hash_file", read_and_hash)
+        CamVid(camvid.root).fingerprint(("val",))
+        return read_and_hash(path)
+
+    monkeypatch.setattr(fingerprint, "hash_file", other_process)
+    camvid.fingerprint(("train",))
+    assert len(read_files) == 10
+    camvid.fingerprint(("train", "val"))
+    assert len(read_files) == 10
 
 
 def test_unwritable_fingerprint_cache_is_ignored(

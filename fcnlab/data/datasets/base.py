@@ -293,12 +293,13 @@ class FileDataset(Dataset):
         return FileSplit(self._checked_pairs(name), self.label_decoder(), self.image_format)
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
-        return hash_files(
+        files = (
             (f"{split}/{pair.id}/{role}", path)
             for split in splits
             for pair in self._checked_pairs(split)
             for role, path in ((self._image_role(pair.image), pair.image), ("mask", pair.mask))
         )
+        return hash_files(files, self.root)
 
     def _image_role(self, image: Path) -> str:
         """Return the name of an image in the fingerprint, which differs if the file was decoded otherwise before."""
@@ -308,9 +309,8 @@ class FileDataset(Dataset):
 
     def image_digests(self, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:
         pairs = {split: self._checked_pairs(split) for split in splits}
-        # With the masks, because the fingerprint of the same splits has kept the digests of both together.
-        files = [path for listed in pairs.values() for pair in listed for path in (pair.image, pair.mask)]
-        digests = dict(zip(files, hash_each(files), strict=True))
+        files = [pair.image for listed in pairs.values() for pair in listed]
+        digests = dict(zip(files, hash_each(files, self.root), strict=True))
         return {split: {pair.id: digests[pair.image] for pair in listed} for split, listed in pairs.items()}
 
     def _checked_pairs(self, split: str) -> list[Pair]:
