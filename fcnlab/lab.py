@@ -27,8 +27,7 @@ from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset, FileDataset
 from fcnlab.data.datasets.fingerprint import hash_file
-from fcnlab.data.datasets.folder import Folder, FolderLayout
-from fcnlab.data.datasets.image_file import ImageFormat
+from fcnlab.data.datasets.folder import Folder, Listing
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
@@ -184,12 +183,35 @@ class Lab:
         if isinstance(spec, ShapesDataset):
             return Shapes(**spec.options.model_dump())
         if isinstance(spec, FolderDataset):
-            image_format = ImageFormat(spec.image_channels, spec.image_range)
-            return Folder(self._layout(spec), spec.classes, spec.ignore, image_format)
+            return self._open_folder(spec)
         if isinstance(spec, CustomDataset):
             return self._open_custom_dataset(spec)
         assert isinstance(spec, KnownDataset)
         return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
+
+    def open_dataset_once(self, spec: DatasetConfig) -> Dataset:
+        """Open a dataset, or return the one that this lab has opened once before; its files are listed only then.
+
+        Datasets that differ only in their fold list their folders once together.
+
+        Args:
+            spec: configuration of the dataset.
+
+        Raises:
+            DataError: its folder is not below the data root.
+            ConfigError: an extension that cannot be loaded, does not take the options or lacks an attribute.
+        """
+        known, content = self._known_datasets, repr(spec)
+        if content not in known:
+            if isinstance(spec, FolderDataset):
+                known[content] = self._open_folder(spec, self._listings)
+            else:
+                known[content] = self.open_dataset(spec)
+        return known[content]
+
+    def _open_folder(self, spec: FolderDataset, listings: dict[tuple[str, ...], Listing] | None = None) -> Folder:
+        lists = {split: self.find_list(name) for split, name in spec.lists.items()}
+        return Folder(spec, self.find_data_folder(spec.images), self.find_data_folder(spec.masks), lists, listings)
 
     def _open_custom_dataset(self, spec: CustomDataset) -> Dataset:
         loaded = self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]
@@ -237,23 +259,6 @@ class Lab:
         file = self.find_weights_file(trial.variant.backbone)
         if file is not None and f"sha256:{hash_file(file)}" != trial.weights:
             raise StopRunError(f"{file}: has changed since {planned}")
-
-    def _layout(self, spec: FolderDataset) -> FolderLayout:
-        """Resolve the paths of a dataset of type folder."""
-        parts = spec.fractions
-        shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
-        return FolderLayout(
-            images=str(self.find_data_folder(spec.images)),
-            masks=str(self.find_data_folder(spec.masks)),
-            image_suffix=spec.image_suffix,
-            mask_suffix=spec.mask_suffix,
-            lists={split: self.find_list(name) for split, name in spec.lists.items()},
-            fractions=shares | ({"test": parts.test} if parts and parts.test else {}),
-            seed=parts.seed if parts else 0,
-            group_by=parts.group_by if parts else None,
-            cross_validation=spec.cross_validation,
-            skip_unpaired=spec.unpaired == "skip",
-        )
 
     def find_data_folder(self, folder: str, type_: str = "folder") -> Path:
         """Find a folder of a dataset in the lab or below the data root.
@@ -340,7 +345,7 @@ class Lab:
         """
         known, content = self._known_fingerprints, repr(dataset)
         if content not in known:
-            known[content] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
+            known[content] = self.open_dataset_once(dataset).fingerprint(dataset.used_splits)
         return known[content]
 
     def fingerprint_weights(self, backbone: BackboneConfig) -> str | None:
@@ -386,6 +391,16 @@ class Lab:
     @cached_property
     def _known_fingerprints(self) -> dict[str | Path, str]:
         """Fingerprints by the `repr` of a dataset, and by weights file."""
+        return {}
+
+    @cached_property
+    def _known_datasets(self) -> dict[str, Dataset]:
+        """Datasets that were opened once, by the `repr` of their configuration."""
+        return {}
+
+    @cached_property
+    def _listings(self) -> dict[tuple[str, ...], Listing]:
+        """Listed folders of the datasets that were opened once."""
         return {}
 
 

@@ -34,7 +34,7 @@ class ImageDigests:
         """
         key = (repr(config), splits)
         if key not in self._known:
-            self._known[key] = self._lab.open_dataset(config).image_digests(splits)
+            self._known[key] = self._lab.open_dataset_once(config).image_digests(splits)
         return self._known[key]
 
     def read_training(self, trial: Trial) -> dict[str, str]:
@@ -50,7 +50,7 @@ class ImageDigests:
             DataError: the dataset is missing, or has changed since the trial was planned.
         """
         used = trial.dataset.used_splits
-        if self._lab.open_dataset(trial.dataset).fingerprint(used) != trial.data:
+        if self._lab.open_dataset_once(trial.dataset).fingerprint(used) != trial.data:
             raise DataError(f"its dataset '{trial.names.get('dataset', trial.dataset.type)}' has changed")
         return self.read(trial.dataset, used).get(trial.dataset.splits.train, {})
 

@@ -12,7 +12,6 @@ from PIL import ExifTags, Image
 
 from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels, Sample, Split
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.labels import LabelDecoder
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
@@ -22,10 +21,12 @@ from fcnlab.data.inspection.preview import create_rows
 from fcnlab.data.inspection.stats import compute_split_stats
 from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.errors import DataError
+from tests.data.folder_dataset import open_folder
 
 HEIGHT, WIDTH = 6, 8
 CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
 SPLITS = tuple(CAMVID)
+CLASSES = list("abcdefghijkl")
 
 
 def image_of(seed: int) -> Pixels:
@@ -212,9 +213,8 @@ def test_unpaired_mask_is_a_note_with_random_splits(tmp_path: Path) -> None:
         save(image_of(number), tmp_path / f"images/{number}.png")
         save(mask_of(number), tmp_path / f"masks/{number}.png")
     (tmp_path / "images/0.png").unlink()
-    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions=shares)
-    checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
+    dataset = open_folder(tmp_path, classes=CLASSES, fractions={"val": 0.25, "test": 0.25})
+    checked = check_splits(dataset, ["train", "val", "test"])
     assert [split.problems for split in checked] == [[], [], []]
     (note,) = [note for split in checked for note in split.notes]
     assert (note.split, note.where, note.kind) == ("", str(tmp_path / "masks/0.png"), "missing image")
@@ -239,9 +239,9 @@ def test_image_extension_does_not_matter_for_pairs(tmp_path: Path) -> None:
     for number in range(6):
         save(image_of(number), tmp_path / f"images/{number}{'.png' if number % 2 else '.BMP'}")
         save(mask_of(number), tmp_path / f"masks/{number}_mask.png")
-    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", fractions=shares)
-    checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
+    fractions = {"val": 0.2, "test": 0.2}
+    dataset = open_folder(tmp_path, classes=CLASSES, mask_suffix="_mask", fractions=fractions)
+    checked = check_splits(dataset, ["train", "val", "test"])
     assert [(split.problems, split.notes) for split in checked] == [([], [])] * 3
 
 
@@ -250,8 +250,8 @@ def test_unpaired_mask_is_a_problem_with_split_folders(tmp_path: Path) -> None:
         save(image_of(number), tmp_path / f"images/{split}/{number}.png")
         save(mask_of(number), tmp_path / f"masks/{split}/{number}.png")
     (tmp_path / "images/train/0.png").unlink()
-    layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
-    train, val = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), ["train", "val"])
+    dataset = open_folder(tmp_path, classes=CLASSES, images="images/{split}", masks="masks/{split}")
+    train, val = check_splits(dataset, ["train", "val"])
     assert [problem.kind for problem in train.problems] == ["missing image"] and val.problems == []
 
 
@@ -424,8 +424,8 @@ def test_palettes_are_compared_by_the_numbers_of_masks_over_all_splits(tmp_path:
         save(image_of(blue), tmp_path / f"images/{split}/{split}.png")
         labels = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 2 * 10
         palette_mask(tmp_path / f"masks/{split}/{split}.png", labels, [0] * 32 + [blue])
-    layout = FolderLayout(str(tmp_path / "images/{split}"), str(tmp_path / "masks/{split}"))
-    train, val = check_splits(Folder(layout, [("x", [0]), ("y", [10])]), ["train", "val"])
+    dataset = open_folder(tmp_path, classes={"x": 0, "y": 10}, images="images/{split}", masks="masks/{split}")
+    train, val = check_splits(dataset, ["train", "val"])
     assert train.notes == [] and [note.kind for note in val.notes] == ["palettes differ"]
     assert "10 is (0, 0, 1) in train and (0, 0, 2) in val" in val.notes[0].what
 

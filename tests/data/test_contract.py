@@ -21,10 +21,10 @@ from fcnlab.data.datasets.ade20k import Ade20k
 from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.cityscapes import Cityscapes
-from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.table import FILE_DATASETS
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
+from tests.data.folder_dataset import open_folder
 from tests.data.images import HEIGHT, WIDTH, random_image, random_mask, save_image
 from tests.data.test_matlab import damages
 
@@ -102,8 +102,8 @@ def make_folder(root: Path) -> FileDataset:
         for number, id_ in enumerate(ids):
             save_image(random_image(number), root / "images" / split / f"{id_}.jpg")
             save_image(random_mask(number, [0, 7, 9, 30, 255]), root / "masks" / split / f"{id_}_mask.png")
-    files = FolderLayout(f"{root}/images/{{split}}", f"{root}/masks/{{split}}", mask_suffix="_mask")
-    return Folder(files, [("ground", [0]), ("road", [7, 9])], [30])
+    folders = {"images": "images/{split}", "masks": "masks/{split}"}
+    return open_folder(root, **folders, mask_suffix="_mask", classes={"ground": 0, "road": [7, 9]}, ignore=30)
 
 
 def make_colored(root: Path) -> FileDataset:
@@ -112,8 +112,7 @@ def make_colored(root: Path) -> FileDataset:
     for number in range(6):
         save_image(random_image(number), root / "images" / f"{number}.png")
         save_image(table[random_mask(number, [0, 1, 2])], root / "masks" / f"{number}.png")
-    files = FolderLayout(f"{root}/images", f"{root}/masks", fractions={"train": 0.5, "val": 0.5})
-    return Folder(files, [("road", ["#804080"]), ("tree", ["#6b8e23"])], ["#000000"])
+    return open_folder(root, classes={"road": "#804080", "tree": "#6b8e23"}, ignore="#000000")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.cache.format import SEAL, compute_cache_key, decoded_cache_folder, open_cache
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.data.decoded import DecodedSplit, MappedSplit, open_decoded
 from fcnlab.data.resident import DEVICE_SHARE, DeviceSplit, move_to_device, release_resident_splits
 from fcnlab.kernels.inputs import DecodedSample
+from tests.data.folder_dataset import open_folder
 
 extents = st.integers(1, 20)
 sizes = st.lists(st.tuples(extents, extents), min_size=1, max_size=6)
@@ -103,9 +103,9 @@ def test_cached_folder_equals_decoded_and_key_depends_on_colors(
             tmp_path / f"images/train/{number}.png"
         )
         Image.fromarray(colors[draw.integers(0, 3, size)]).save(tmp_path / f"masks/train/{number}.png")
-    layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
-    one = Folder(layout, [("a", ["#ff0000"]), ("b", ["#00ff00"])], ["#0000ff"])
-    two = Folder(layout, [("a", ["#00ff00"]), ("b", ["#ff0000"])], ["#0000ff"])
+    folders = {"images": "images/{split}", "masks": "masks/{split}"}
+    one = open_folder(tmp_path, **folders, classes={"a": "#ff0000", "b": "#00ff00"}, ignore="#0000ff")
+    two = open_folder(tmp_path, **folders, classes={"a": "#00ff00", "b": "#ff0000"}, ignore="#0000ff")
     assert compute_cache_key(one, "train") != compute_cache_key(two, "train")
     check(one)
     check(two)

@@ -16,16 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.config.dataset import CrossValidation
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.datasets import fingerprint
 from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.fingerprint import hash_file
-from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
+from tests.data.folder_dataset import open_folder
 from tests.data.images import HEIGHT, WIDTH, random_image, random_mask, save_image
 
 CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
@@ -244,11 +243,11 @@ def test_the_fingerprint_changes_with_order_ids_and_membership(voc: Voc2012) -> 
     prints = {voc.fingerprint(("train",)), voc.fingerprint(("val",)), voc.fingerprint(("train", "val"))}
     for names in ("2007_02 2007_01 2007_03", "2007_01 2007_02", "2007_01 2007_02 2007_03 2007_04"):
         list_files.write_text(names)
-        prints.add(voc.fingerprint(("train",)))
+        prints.add(Voc2012(voc.root).fingerprint(("train",)))
     list_files.write_text("2007_01 2007_02 renamed")
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (voc.root / folder / f"2007_03.{suffix}").rename(voc.root / folder / f"renamed.{suffix}")
-    prints.add(voc.fingerprint(("train",)))
+    prints.add(Voc2012(voc.root).fingerprint(("train",)))
     assert len(prints) == 7
 
 
@@ -320,9 +319,8 @@ def test_splits_folds_and_cache_keys_of_a_dataset_read_each_file_once(
         save_image(random_image(number), tmp_path / f"grouped/images/video_{number % 3}/{number}.png")
         save_image(random_mask(number, [0, 1]), tmp_path / f"grouped/masks/video_{number % 3}/{number}.png")
     for fold in range(3):
-        parts = CrossValidation(folds=3, group_by="video_[0-9]+", fold=fold)
-        layout = FolderLayout(str(tmp_path / "grouped/images"), str(tmp_path / "grouped/masks"), cross_validation=parts)
-        dataset = Folder(layout, [("a", [0]), ("b", [1])])
+        parts = {"folds": 3, "group_by": "video_[0-9]+", "fold": fold}
+        dataset = open_folder(tmp_path / "grouped", cross_validation=parts)
         dataset.fingerprint(("train", "val"))
         compute_cache_key(dataset, "val")
     assert sorted(read_files) == sorted({*read_files}) and len(read_files) == 12

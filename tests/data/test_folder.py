@@ -16,14 +16,17 @@ from PIL import Image
 
 from fcnlab.config.dataset import AnyDataset, FolderDataset
 from fcnlab.config.validation import validate
+from fcnlab.data.cache.format import compute_cache_key
+from fcnlab.data.datasets import folder as datasets_folder
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, FolderLayout, list_images
-from fcnlab.data.datasets.image_file import ImageFormat
+from fcnlab.data.datasets.folder import index_pairs, list_images
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.data.datasets.splits import divide_ids, find_split_names
 from fcnlab.data.inspection.pairing import pair_files, pair_listed
-from fcnlab.errors import ConfigError, DataError
+from fcnlab.errors import ConfigError, DataError, StopRunError
 from fcnlab.lab import Lab
+from tests.conftest import SMOKE, write_grid
+from tests.data.folder_dataset import open_folder
 
 SHAPE = (4, 5)
 WHERE = Path("mask.png")
@@ -39,11 +42,6 @@ def put(root: Path, ids: str, *, image: str = ".jpg", mask: str = ".png", value:
     for id_ in ids.split():
         save(np.zeros((*SHAPE, 3), np.uint8), root / "images" / f"{id_}{image}")
         save(np.full(SHAPE, value, np.uint8), root / "masks" / f"{id_}{mask}")
-
-
-def folder(root: Path, **output: Any) -> Folder:
-    output = {"fractions": {"train": 0.5, "val": 0.5}} | output
-    return Folder(FolderLayout(str(root / "images"), str(root / "masks"), **output), [("a", [0]), ("b", [1])])
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -117,7 +115,7 @@ def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -
     put(tmp_path, "a x/a x/y/b", image="_rgb.JPG", mask="_mask.png")
     (tmp_path / "images/notes.txt").write_text("no image")
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/.cache/hidden_rgb.png")
-    dataset = folder(tmp_path, image_suffix="_rgb", mask_suffix="_mask")
+    dataset = open_folder(tmp_path, image_suffix="_rgb", mask_suffix="_mask")
     pairs = [pair for split in ("train", "val") for pair in dataset.list_pairs(split)]
     assert sorted(pair.id for pair in pairs) == ["a", "x/a", "x/y/b"]
     for pair in pairs:
@@ -130,7 +128,7 @@ def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"images/{decomposed}.jpg")
     save(np.zeros(SHAPE, np.uint8), tmp_path / f"masks/{composed}_mask.png")
     (tmp_path / "train.txt").write_text(composed)
-    dataset = folder(tmp_path, mask_suffix="_mask", lists={"train": tmp_path / "train.txt"}, fractions={})
+    dataset = open_folder(tmp_path, mask_suffix="_mask", lists={"train": tmp_path / "train.txt"})
     (pair,) = dataset.list_pairs("train")
     assert (pair.id, pair.mask.name) == (decomposed, f"{composed}_mask.png")
     found = pair_files(str(tmp_path / "images"), str(tmp_path / "masks"))
@@ -141,7 +139,7 @@ def test_duplicate_image_names_are_an_error_that_names_both(tmp_path: Path) -> N
     put(tmp_path, "a b")
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/a.png")
     with pytest.raises(DataError, match=r"images/a\.png: has the same id as a\.jpg"):
-        folder(tmp_path).split("train")
+        open_folder(tmp_path).split("train")
 
 
 def test_images_without_a_mask_are_an_error_or_skipped(tmp_path: Path) -> None:
@@ -150,11 +148,11 @@ def test_images_without_a_mask_are_an_error_or_skipped(tmp_path: Path) -> None:
     lists = {"train": tmp_path / "train.txt"}
     lists["train"].write_text("a\nb\n")
     with pytest.raises(DataError, match=r"masks/b\.png: no such file"):
-        folder(tmp_path, lists=lists).split("train")[1]
-    skipping = folder(tmp_path, skip_unpaired=True)
+        open_folder(tmp_path, lists=lists).split("train")[1]
+    skipping = open_folder(tmp_path, unpaired="skip")
     assert {*skipping.split("train").ids, *skipping.split("val").ids} == {"a", "c"}
     with pytest.raises(DataError, match=r"train\.txt, line 2: no image with a mask 'b'"):
-        folder(tmp_path, lists=lists, skip_unpaired=True).split("train")
+        open_folder(tmp_path, lists=lists, unpaired="skip").split("train")
 
 
 # --- splits ----------------------------------------------------------------------------------------------------------
@@ -200,21 +198,21 @@ def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     put(tmp_path, "a")
     (tmp_path / "images/a.jpg").unlink()
     with pytest.raises(DataError, match=r"images: has no images$"):
-        folder(tmp_path).split("train")
+        open_folder(tmp_path).split("train")
 
 
 def test_lists_contain_ids_or_image_names_in_order(tmp_path: Path) -> None:
     put(tmp_path, "a.1 x/b c", image="_rgb.jpg")
     file = tmp_path / "train.txt"
     file.write_text("x/b\n\n  a.1_rgb.jpg \nc_rgb\n")
-    assert folder(tmp_path, lists={"train": file}, image_suffix="_rgb").split("train").ids == ("x/b", "a.1", "c")
+    assert open_folder(tmp_path, lists={"train": file}, image_suffix="_rgb").split("train").ids == ("x/b", "a.1", "c")
 
 
 def test_lists_with_windows_line_endings_are_accepted(tmp_path: Path) -> None:
     put(tmp_path, "a b", image=".JPG", mask=".PNG")
     file = tmp_path / "train.txt"
     file.write_bytes(b"\xef\xbb\xbfb.JPG\r\na\r\n\r\n")
-    train = folder(tmp_path, lists={"train": file}).split("train")
+    train = open_folder(tmp_path, lists={"train": file}).split("train")
     assert train.ids == ("b", "a") and len(list(train)) == 2
 
 
@@ -242,7 +240,7 @@ def test_lists_of_images_contain_names_or_paths_and_comments(tmp_path: Path, for
     file = tmp_path / "train.txt"
     lines = [form.replace("PATH", str(tmp_path)).format(id_) for id_ in ("x/b", "a", "#c")]
     file.write_text("\n".join(["# split of 2020", *lines, "#a.jpg", "#"]))
-    assert folder(tmp_path / "data", lists={"train": file}, image_suffix=suffix).split("train").ids == (
+    assert open_folder(tmp_path / "data", lists={"train": file}, image_suffix=suffix).split("train").ids == (
         "x/b",
         "a",
         "#c",
@@ -284,10 +282,10 @@ def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, messa
 def test_a_folder_that_was_renamed_is_named_with_its_key(tmp_path: Path, key: str, split: str) -> None:
     put(tmp_path, "train/a")
     (tmp_path / key).rename(tmp_path / f"{key}2")
-    layout = FolderLayout(f"{tmp_path}/images{split}", f"{tmp_path}/masks{split}", fractions={"train": 1.0})
+    dataset = open_folder(tmp_path, images=f"images{split}", masks=f"masks{split}")
     message = rf"{key}: no such folder; .*, did you mean '{key}2'\?; correct '{key}' in registry/datasets\.yaml$"
     with pytest.raises(DataError, match=message):
-        Folder(layout, [("a", [0]), ("b", [1])]).split("train")
+        dataset.split("train")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +321,7 @@ def test_invalid_list_error_is_one_line(tmp_path: Path, harm: Callable[[Path], o
     file.write_text("a\n")
     harm(file)
     with pytest.raises(DataError, match=message) as caught:
-        folder(tmp_path, lists={"train": file}).split("train")
+        open_folder(tmp_path, lists={"train": file}).split("train")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -331,39 +329,39 @@ def test_split_placeholder_selects_sub_folders(tmp_path: Path) -> None:
     for split in ("train", "val", "te[s]t"):
         save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"in {split} set/images/{split}1.png")
         save(np.zeros(SHAPE, np.uint8), tmp_path / f"{split}annot/{split}1.png")
-    images, masks = f"{tmp_path}/in {{split}} set/images", f"{tmp_path}/{{split}}annot"
-    dataset = Folder(FolderLayout(images, masks), [("a", [0]), ("b", [1])])
-    assert find_split_names(images) == find_split_names(masks) == ("te[s]t", "train", "val")
+    folders = {"images": "in {split} set/images", "masks": "{split}annot"}
+    dataset = open_folder(tmp_path, **folders)
+    for path in folders.values():
+        assert find_split_names(f"{tmp_path}/{path}") == ("te[s]t", "train", "val")
     assert dataset.split("te[s]t").ids == ("te[s]t1",) and dataset.split("val")[0].label.max() == 0
     with pytest.raises(DataError, match=r"no split 'vall'; did you mean 'val'\? valid: te\[s\]t, train, val"):
         dataset.split("vall")
     shutil.rmtree(tmp_path / "valannot")
     with pytest.raises(DataError, match="valannot: no such folder"):
-        dataset.split("val")
+        open_folder(tmp_path, **folders).split("val")
 
 
 def test_fingerprint_depends_on_the_split_not_on_its_specification(tmp_path: Path) -> None:
     put(tmp_path, "a b c d e f")
-    by_chance = folder(tmp_path)
+    by_chance = open_folder(tmp_path)
     lists = {}
     for split in ("train", "val"):
         lists[split] = tmp_path / f"{split}.txt"
         lists[split].write_text("\n".join(by_chance.split(split).ids))
     used = ("train", "val")
-    assert folder(tmp_path, lists=lists).fingerprint(used) == by_chance.fingerprint(used)
-    assert folder(tmp_path, seed=3).fingerprint(used) != by_chance.fingerprint(used)
+    assert open_folder(tmp_path, lists=lists).fingerprint(used) == by_chance.fingerprint(used)
+    assert open_folder(tmp_path, fractions={"val": 0.5, "seed": 3}).fingerprint(used) != by_chance.fingerprint(used)
 
 
 def test_fingerprint_depends_on_values_not_on_class_names(tmp_path: Path) -> None:
     put(tmp_path, "a b")
-    files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 0.5, "val": 0.5})
 
-    def of(*output: Any) -> str:
-        return Folder(files, *output).fingerprint(("train", "val"))
+    def of(classes: dict[str, Any], **output: Any) -> str:
+        return open_folder(tmp_path, classes=classes, **output).fingerprint(("train", "val"))
 
-    named = of([("a", [0]), ("b", [1])])
-    assert named == of([("c", [0]), ("d", [1])])
-    others = {of([("a", [1]), ("b", [0])]), of([("a", [0]), ("b", [1, 2])]), of([("a", [0]), ("b", [1])], [2])}
+    named = of({"a": 0, "b": 1})
+    assert named == of({"c": 0, "d": 1})
+    others = {of({"a": 1, "b": 0}), of({"a": 0, "b": [1, 2]}), of({"a": 0, "b": 1}, ignore=2)}
     assert len(others | {named}) == 4
 
 
@@ -376,11 +374,60 @@ def test_pgm_images_with_a_value_range_have_a_fingerprint_of_their_own(tmp_path:
         for image in sorted((root / "images").iterdir()):
             image.unlink()
             image.with_suffix(extension).write_bytes(b"P5\n2 1\n4095\n\0\1\17\377")
-        files = FolderLayout(str(root / "images"), str(root / "masks"), fractions={"train": 0.5, "val": 0.5})
         for value_range in (None, (0.0, 4095.0)):
-            dataset = Folder(files, [("a", [0])], (), ImageFormat(1, value_range))
+            dataset = open_folder(root, channels=1, value_range=value_range)
             found.setdefault(value_range, set()).add(dataset.fingerprint(("train", "val")))
     assert {value_range: len(digests) for value_range, digests in found.items()} == {None: 1, (0.0, 4095.0): 2}
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders whose images and masks are listed."""
+    found: list[str] = []
+
+    def list_and_index(images: str, *output: str) -> Any:
+        found.append(images)
+        return index_pairs(images, *output)
+
+    monkeypatch.setattr(datasets_folder, "index_pairs", list_and_index)
+    return found
+
+
+def test_a_dataset_lists_its_folders_once_for_all_splits_and_uses(tmp_path: Path, listed: list[str]) -> None:
+    put(tmp_path, "a b c d")
+    dataset = open_folder(tmp_path, fractions={"val": 0.25, "test": 0.25})
+    for split in dataset.split_names:
+        dataset.split(split)
+        compute_cache_key(dataset, split)
+        dataset.image_digests((split,))
+    assert listed == [str(tmp_path / "images")]
+    open_folder(tmp_path).split("train")
+    assert len(listed) == 2
+
+
+def test_folds_that_a_lab_opens_once_list_their_folders_once(tmp_path: Path, listed: list[str]) -> None:
+    put(tmp_path / "mine", "a b c d e f")
+    lab = Lab(tmp_path, tmp_path)
+    spec = entry(**FOLDS)
+    prints = {lab.fingerprint_data(spec.select_fold(seed)) for seed in range(3)}
+    held_out = [lab.open_dataset_once(spec.select_fold(seed)).split("val").ids for seed in range(3)]
+    assert len(listed) == 1 and len(prints) == 3
+    assert sorted(id_ for ids in held_out for id_ in ids) == list("abcdef")
+    assert held_out == [lab.open_dataset(spec.select_fold(seed)).split("val").ids for seed in range(3)]
+    assert len(listed) == 4
+
+
+def test_files_that_are_added_after_the_plan_are_a_change_of_the_inputs(tmp_path: Path) -> None:
+    put(tmp_path / "mine", "a b c d")
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/datasets.yaml").write_text(yaml.safe_dump({"mine": ENTRY}))
+    lab = Lab(tmp_path, tmp_path)
+    grid = lab.load_grid(write_grid(tmp_path, SMOKE.replace("shapes-mini", "mine")))
+    trial = next(trial for _, trial in grid.trials(lab.fingerprints))
+    lab.check_inputs(trial)
+    put(tmp_path / "mine", "e")
+    with pytest.raises(StopRunError, match="has changed since this trial was planned"):
+        lab.check_inputs(trial)
 
 
 # --- the entry -------------------------------------------------------------------------------------------------------
@@ -604,8 +651,7 @@ def test_lists_are_found_in_the_lab_or_below_the_data_root(tmp_path: Path) -> No
 def test_camvid_as_a_folder_dataset_equals_camvid(real_data: Path) -> None:
     root = real_data / "camvid"
     known = CamVid(root)
-    classes = [(name, [number]) for number, name in enumerate(known.classes)]
-    own = Folder(FolderLayout(f"{root}/{{split}}", f"{root}/{{split}}annot"), classes, [11])
+    own = open_folder(root, images="{split}", masks="{split}annot", classes=list(known.classes), ignore=11)
     for name in ("train", "val", "test"):
         assert own.split(name).ids == known.split(name).ids
         ours, theirs = own.split(name)[0], known.split(name)[0]
@@ -623,12 +669,12 @@ def test_two_images_of_a_list_with_one_id_are_an_error_that_names_both(tmp_path:
     message = (
         rf"{tmp_path}/s1/images/000.jpg: has the same id '000' as {tmp_path}/s0/images/000.jpg; ids are paths below"
     )
-    narrow = folder(tmp_path / "s0", fractions={}, lists=lists)
+    narrow = open_folder(tmp_path / "s0", lists=lists)
     for use in (lambda: narrow.split("train"), lambda: narrow.fingerprint(("train", "val"))):
         with pytest.raises(DataError, match=message):
             use()
     with pytest.raises(DataError, match=message):
         pair_listed(lists.values(), str(tmp_path / "s0/images"), str(tmp_path / "s0/masks"))
-    wide = Folder(FolderLayout(str(tmp_path), str(tmp_path), lists=lists), [("a", [0]), ("b", [1])])
+    wide = open_folder(tmp_path, lists, images="", masks="")
     assert wide.split("train").ids == ("s0/images/000", "s1/images/000")
     assert narrow.split("val").ids == ("000",)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.dataset import CrossValidation
-from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.splits import divide_ids, divide_into_folds, find_group, read_pairs, split_pair
 from fcnlab.errors import DataError
+from tests.data.folder_dataset import open_folder
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_ids_of_paths_with_dots_stay_below_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [b"a\x1b[2J", b"a\nb", b"\xff", "a\u202eb".encode()])
 def test_images_whose_names_cannot_be_printed_are_refused(tmp_path: Path, name: bytes) -> None:
     for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / (os.fsdecode(name) + ".png")).touch()
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 1.0})
+        (tmp_path / folder / "train").mkdir(parents=True)
+        (tmp_path / folder / "train" / (os.fsdecode(name) + ".png")).touch()
+    dataset = open_folder(tmp_path, images="images/{split}", masks="masks/{split}")
     with pytest.raises(DataError, match="rename the file") as refused:
-        Folder(layout, [("a", [0]), ("b", [1])]).list_pairs("train")
+        dataset.list_pairs("train")
     assert str(refused.value).isprintable()
 
 

@@ -19,6 +19,7 @@ from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
+from tests.data.folder_dataset import open_folder
 
 GRID = """
 question: Does it run?
@@ -290,13 +291,11 @@ def test_all_missing_datasets_and_weights_files_are_listed(lab: Lab) -> None:
 def test_sizes_are_read_from_headers_and_kept(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, size in enumerate([(40, 30), (40, 30), (64, 20)]):
         for folder, kind in (("images", "RGB"), ("masks", "L")):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.new(kind, size).save(tmp_path / folder / f"{number}.png")
-    (tmp_path / "images" / "0.png").write_bytes((tmp_path / "images" / "0.png").read_bytes()[:60])  # only the header
-    from fcnlab.data.datasets.folder import Folder, FolderLayout
-
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 1.0})
-    split = Folder(layout, [("a", [0]), ("b", [1])]).split("train")
+            (tmp_path / folder / "train").mkdir(parents=True, exist_ok=True)
+            Image.new(kind, size).save(tmp_path / folder / "train" / f"{number}.png")
+    first = tmp_path / "images/train/0.png"
+    first.write_bytes(first.read_bytes()[:60])  # only the header
+    split = open_folder(tmp_path, images="images/{split}", masks="masks/{split}").split("train")
     expected = {(30, 40): 2, (20, 64): 1}
     assert read_sizes(split, "train", "content") == expected
     monkeypatch.setattr(type(split), "size", None)

@@ -64,10 +64,7 @@ def check(
 def every_split(dataset: Dataset) -> tuple[str, ...]:
     """Return the names of all splits of a dataset of files; none for generated datasets."""
     from fcnlab.data.datasets.base import FileDataset
-    from fcnlab.data.datasets.folder import Folder
 
-    if isinstance(dataset, Folder):
-        return dataset.files.splits()
     return dataset.split_names if isinstance(dataset, FileDataset) else ()
 
 

@@ -6,6 +6,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,8 @@ class FileSplit(Split):
 class FileDataset(Dataset):
     """A dataset whose splits are files below one folder.
 
+    An object lists the files of a split once, when they are first used; a new object sees files that were added since.
+
     A subclass sets `classes`, `expected_layout` and `split_names`, and implements `list_pairs`. It overrides
     `label_decoder` if the values of the masks are not the labels.
 
@@ -304,8 +307,8 @@ class FileDataset(Dataset):
     def _image_role(self, image: Path) -> str:
         """Return the name of an image in the fingerprint, which differs if the file was decoded otherwise before."""
         # A range once applied to the values of PGM files that Pillow had scaled, and now to those that they contain.
-        is_pgm = image.suffix.lower() in PGM_EXTENSIONS
-        return "image, stored values" if is_pgm and self.image_format.value_range is not None else "image"
+        has_range = self.image_format.value_range is not None
+        return "image, stored values" if has_range and image.suffix.lower() in PGM_EXTENSIONS else "image"
 
     def image_digests(self, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:
         pairs = {split: self._checked_pairs(split) for split in splits}
@@ -314,6 +317,17 @@ class FileDataset(Dataset):
         return {split: {pair.id: digests[pair.image] for pair in listed} for split, listed in pairs.items()}
 
     def _checked_pairs(self, split: str) -> list[Pair]:
+        """Return the files of a split as they were when this object was first asked for them."""
+        if split not in self._known_pairs:
+            self._known_pairs[split] = self._list_checked_pairs(split)
+        return self._known_pairs[split]
+
+    @cached_property
+    def _known_pairs(self) -> dict[str, list[Pair]]:
+        """The files of splits, which are listed once."""
+        return {}
+
+    def _list_checked_pairs(self, split: str) -> list[Pair]:
         if split not in self.split_names:
             raise DataError(f"{type(self).__name__} has no split '{split}'; {nearest(split, self.split_names)}")
         if not is_folder(self.root):
@@ -344,7 +358,7 @@ def check_ids(pairs: Iterable[Pair]) -> None:
     images: dict[str, Path] = {}
     for pair in pairs:
         first = images.setdefault(pair.id, pair.image)
-        if first != pair.image:
+        if first is not pair.image and first != pair.image:
             raise DataError(
                 f"{pair.image}: has the same id '{pair.id}' as {first}; ids are paths below the folder of the images: "
                 "use a folder that contains both"

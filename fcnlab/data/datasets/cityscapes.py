@@ -38,10 +38,10 @@ class Cityscapes(FileDataset):
             [[number] for number in _EVALUATED], [number for number in _LABELS if number not in _EVALUATED]
         )
 
-    def _checked_pairs(self, split: str) -> list[Pair]:
+    def _list_checked_pairs(self, split: str) -> list[Pair]:
         if split == "test":
             raise DataError("Cityscapes has no public labels for 'test'; use val")
-        return super()._checked_pairs(split)
+        return super()._list_checked_pairs(split)
 
     def list_pairs(self, split: str) -> list[Pair]:
         images, masks = self.root / "leftImg8bit" / split, self.root / "gtFine" / split

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
-from fcnlab.config.dataset import CrossValidation
-from fcnlab.config.mask_values import ClassValues
+from fcnlab.config.dataset import FolderDataset
 from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair, check_ids
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
@@ -35,67 +34,18 @@ SHOWN = 3
 """Number of existing names that an error message lists."""
 
 
-@dataclass(frozen=True)
-class FolderLayout:
-    """Paths of images and masks, and their division into splits.
-
-    Attributes:
-        images: folder of the images, which may be in subfolders; with `{split}` in the path, one folder per split.
-        masks: folder of the masks, with the same structure.
-        image_suffix: suffix of the images' names before the extension.
-        mask_suffix: suffix of the masks' names before the extension.
-        lists: text files with one id, or an image and its mask, per line, by split.
-        fractions: fraction of all images in each random split; the first split gets the remaining images.
-        seed: seed of the random division.
-        group_by: regular expression; ids with the same match are in the same random split.
-        cross_validation: division of all images into folds.
-        skip_unpaired: leave out images without a mask.
-    """
-
-    images: str
-    masks: str
-    image_suffix: str = ""
-    mask_suffix: str = ""
-    lists: Mapping[str, Path] = field(default_factory=dict)
-    fractions: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
-    group_by: str | None = None
-    cross_validation: CrossValidation | None = None
-    skip_unpaired: bool = False
-
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits."""
-        if self.cross_validation is not None:
-            return self.cross_validation.split_names
-        return tuple(self.lists) or tuple(self.fractions) or common_splits(self.images, self.masks)
-
-    @property
-    def is_random(self) -> bool:
-        """True if the splits are a random division of all images."""
-        return bool(self.fractions) or self.cross_validation is not None
-
-    def divide(self, ids: Sequence[str]) -> dict[str, list[str]]:
-        """Divide ids into random splits or folds.
-
-        Args:
-            ids: ids of all images.
-
-        Returns:
-            The ids of each split.
-
-        Raises:
-            DataError: there are too few images.
-        """
-        if self.cross_validation is not None:
-            return divide_into_folds(ids, self.cross_validation)
-        return divide_ids(ids, self.fractions, self.seed, self.group_by)
+Listing = tuple[dict[str, Path], dict[str, Path]]
+"""The images and the masks of two folders by id."""
 
 
 class Folder(FileDataset):
     """A dataset of images and masks with the same names. Ids are paths in the folder, without suffix and extension.
 
     Attributes:
-        files: paths of images and masks.
+        spec: configuration of the dataset.
+        images: path of the images; with `{split}` in it, one folder per split.
+        masks: path of the masks, with the same structure.
+        lists: files of the lists of ids or pairs by split.
         values: mask values of each class, in the order of the labels.
         ignore: mask values of ignored pixels.
     """
@@ -104,25 +54,36 @@ class Folder(FileDataset):
 
     def __init__(
         self,
-        files: FolderLayout,
-        classes: ClassValues,
-        ignore: Sequence[int | str] = (),
-        image_format: ImageFormat = RGB,
+        spec: FolderDataset,
+        images: str | Path,
+        masks: str | Path,
+        lists: Mapping[str, Path] | None = None,
+        listings: dict[tuple[str, ...], Listing] | None = None,
     ) -> None:
         """Create a dataset.
 
         Args:
-            files: paths of images and masks.
-            classes: names and mask values of the classes, in the order of the labels.
-            ignore: mask values of ignored pixels.
-            image_format: conversion of the images.
+            spec: configuration of the dataset; its paths are replaced by the following ones.
+            images: path of the images.
+            masks: path of the masks.
+            lists: files of the lists by split, if the configuration has lists.
+            listings: folders that datasets have listed; datasets with the same dict list a folder once. By default,
+                the folders are listed for this dataset.
         """
-        super().__init__(_root_of(files.images))
-        self.files = files
-        self.image_format = image_format
-        self.classes = tuple(name for name, _ in classes)
-        self.values = [list(values) for _, values in classes]
-        self.ignore = list(ignore)
+        super().__init__(_root_of(str(images)))
+        self.spec, self.images, self.masks, self.lists = spec, str(images), str(masks), dict(lists or {})
+        self.image_format = ImageFormat(spec.image_channels, spec.image_range)
+        self.classes = tuple(name for name, _ in spec.classes)
+        self.values = [list(values) for _, values in spec.classes]
+        self.ignore = list(spec.ignore)
+        self._listings = {} if listings is None else listings
+        self._division: dict[str, list[str]] = {}
+
+    @cached_property
+    def split_names(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders are looked at when it is used
+        """Names of the splits."""
+        random = self.spec.cross_validation or self.spec.fractions
+        return random.split_names if random else tuple(self.lists) or common_splits(self.images, self.masks)
 
     def label_decoder(self) -> LabelDecoder:
         values = [value for values in self.values for value in values] + self.ignore
@@ -136,41 +97,73 @@ class Folder(FileDataset):
             mapping += repr(self.image_format)
         return f"sha256:{hashlib.sha256(f'{super().fingerprint(splits)} {mapping}'.encode()).hexdigest()}"
 
-    def _checked_pairs(self, split: str) -> list[Pair]:
-        for key, root in (("images", self.root), ("masks", _root_of(self.files.masks))):
+    def _list_checked_pairs(self, split: str) -> list[Pair]:
+        for key, root in (("images", self.root), ("masks", _root_of(self.masks))):
             if not is_folder(root):
                 raise DataError(f"{describe_missing_folder(root)}; correct '{key}' in registry/datasets.yaml")
-        names = self.files.splits()
-        if split not in names and split not in find_split_names(self.files.images):
-            raise DataError(f"{self.files.images}: no split '{split}'; {nearest(split, names)}")
+        if split not in self.split_names and split not in find_split_names(self.images):
+            raise DataError(f"{self.images}: no split '{split}'; {nearest(split, self.split_names)}")
         pairs = self.list_pairs(split)
+        where = self.lists.get(split) or self.images.replace(SPLIT, split)
         if not pairs:
-            where = self.files.lists.get(split) or self.files.images.replace(SPLIT, split)
             raise EmptySplitError(f"{where}: the split '{split}' has no images; add some, or remove the split")
         check_ids(pairs)
         return pairs
 
     def list_pairs(self, split: str) -> list[Pair]:
-        files, folders = self.files, [Path(f.replace(SPLIT, split)) for f in (self.files.images, self.files.masks)]
-        if files.lists:
-            listed = read_pairs(files.lists[split], folders[0], folders[1], files.image_suffix)
+        images, masks = (folder.replace(SPLIT, split) for folder in (self.images, self.masks))
+        if self.lists:
+            listed = read_pairs(self.lists[split], Path(images), Path(masks), self.spec.image_suffix)
             if listed is not None:
                 return [Pair(*pair) for pair in listed]
-        images, masks = index_pairs(str(folders[0]), str(folders[1]), files.image_suffix, files.mask_suffix)
-        if files.skip_unpaired:
-            images = {id_: path for id_, path in images.items() if id_ in masks}
-        ids = sorted(images)
-        if files.lists:
-            ids = _read_ids(files.lists[split], images, files)
-        elif files.is_random:
-            if not ids:
-                raise EmptySplitError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
-            try:
-                ids = files.divide(ids)[split]
-            except DataError as error:
-                raise DataError(f"{folders[0]}: {error}") from None
-        ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
-        return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
+        found, found_masks = self._list_folders(images, masks)
+        suffix = self.spec.mask_suffix
+        ending = suffix if has_extension(suffix) else f"{suffix}.png"
+        return [
+            Pair(id_, found[id_], found_masks.get(id_) or Path(masks) / f"{id_}{ending}")
+            for id_ in self._select_ids(split, found, images)
+        ]
+
+    def _list_folders(self, images: str, masks: str) -> Listing:
+        """Return the images and the masks of two folders by id, without the images that are skipped."""
+        key = (images, masks, self.spec.image_suffix, self.spec.mask_suffix)
+        if key not in self._listings:
+            self._listings[key] = index_pairs(*key)
+        found, found_masks = self._listings[key]
+        if self.spec.unpaired == "skip":
+            found = {id_: path for id_, path in found.items() if id_ in found_masks}
+        return found, found_masks
+
+    def _select_ids(self, split: str, images: Mapping[str, Path], folder: str) -> list[str]:
+        """Return the ids of a split in order.
+
+        Args:
+            split: name of the split.
+            images: all images in the folder by id.
+            folder: path of the folder of the images.
+        """
+        if self.lists:
+            return _read_ids(self.lists[split], images, self)
+        if self.spec.fractions is None and self.spec.cross_validation is None:
+            return sorted(images)
+        if not images:
+            raise EmptySplitError(f"{folder}: has no images{' with a mask' if self.spec.unpaired == 'skip' else ''}")
+        try:
+            return self._divide(images)[split]
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from None
+
+    def _divide(self, ids: Collection[str]) -> dict[str, list[str]]:
+        """Return the ids of all random splits or folds, which are the same for each split."""
+        if not self._division:
+            folds, parts = self.spec.cross_validation, self.spec.fractions
+            if folds is not None:
+                self._division = divide_into_folds([*ids], folds)
+            elif parts is not None:
+                shares = {"train": 1 - parts.val - parts.test, "val": parts.val, "test": parts.test}
+                shares = {name: shares[name] for name in parts.split_names}
+                self._division = divide_ids([*ids], shares, parts.seed, parts.group_by)
+        return self._division
 
 
 def _root_of(folder: str) -> Path:
@@ -200,9 +193,7 @@ def index_pairs(
         raise DataError(
             f"{images}: contains both images and masks; set 'image_suffix' or 'mask_suffix', or use lists of pairs"
         )
-    mask_files, image_files = (
-        {path.relative_to(folder).as_posix(): path for path in list_images(folder)} for folder in (masks, images)
-    )
+    mask_files, image_files = _list_by_name(masks), _list_by_name(images)
     return match_files(image_files, mask_files, image_suffix, mask_suffix, same=same)
 
 
@@ -257,10 +248,10 @@ def _assign_ids(masks: dict[str, Path], images: Mapping[str, Path], image_suffix
 def _index(files: Mapping[str, Path], suffix: str, unique: bool, without: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the files with a suffix by id."""
     found: dict[str, Path] = {}
-    excluded = {*without}
+    excluded, with_extension = {*without}, has_extension(suffix)
     for name, path in files.items():
-        stem = name if has_extension(suffix) else name.removesuffix(path.suffix)
-        if not stem.endswith(suffix) or path in excluded:
+        stem = name if with_extension else os.path.splitext(name)[0]  # noqa: PTH122 - a name, and paths are slow
+        if not stem.endswith(suffix) or (excluded and path in excluded):
             continue
         id_ = stem.removesuffix(suffix)
         if unique and id_ in found:
@@ -289,26 +280,39 @@ def list_images(folder: str) -> list[Path]:
     Raises:
         DataError: the folder is missing.
     """
+    return [*_list_by_name(folder).values()]
+
+
+def _list_by_name(folder: str) -> dict[str, Path]:
+    """Return the images of `list_images` by their path below the folder, in the order of the parts of the paths."""
     root = Path(folder)
     if not is_folder(root):
         raise DataError(describe_missing_folder(root))
-    return sorted(_walk_images(root, ()), key=lambda path: path.parts)  # the order of paths, which compare slowly
+    names = sorted(_walk_images(folder, "", ()), key=lambda name: name.split("/"))
+    return {name: root / name for name in names}
 
 
-def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
-    """Yield the images in a folder, without hidden files; links to one of the folders above are not followed."""
+def _walk_images(folder: str, below: str, above: Sequence[str]) -> Iterator[str]:
+    """Yield the images in a folder, without hidden files; links to one of the folders above are not followed.
+
+    Names are joined as text, and the type of an entry comes from its folder, because folders may contain many files.
+
+    Args:
+        folder: path of the folder.
+        below: beginning of the names of its images.
+        above: real paths of the folders above.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
-    with os.scandir(folder) as entries:  # gives the type of an entry, which costs a call of the system for a path
+    with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path = folder / entry.name
-            if is_folder(path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False):
-                yield from _walk_images(path, (*above, real))
-            elif path.suffix.lower() in IMAGE_EXTENSIONS:
-                yield path
+            if is_folder(Path(entry.path)) if entry.is_symlink() else entry.is_dir(follow_symlinks=False):
+                yield from _walk_images(entry.path, f"{below}{entry.name}/", (*above, real))
+            elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
+                yield f"{below}{entry.name}"
 
 
 def describe_missing_folder(folder: Path) -> str:
@@ -336,7 +340,7 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
     return f"but {list_some(existing, SHOWN)}"
 
 
-def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
+def _read_ids(file: Path, images: Mapping[str, Path], dataset: Folder) -> list[str]:
     """Return the ids in a list; a line may also be the file name or the path of an image, or a comment."""
     ids = []
     composed = {unicodedata.normalize("NFC", id_): id_ for id_ in images}
@@ -344,7 +348,7 @@ def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> li
     def find(name: str) -> str | None:
         forms = (
             choice if choice in images else composed.get(unicodedata.normalize("NFC", choice))
-            for choice in _list_id_forms(name, file, files)
+            for choice in _list_id_forms(name, file, dataset)
         )
         return next((form for form in forms if form is not None), None)
 
@@ -354,18 +358,18 @@ def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> li
             ids.append(id_)
         elif not is_comment(name):
             first = next((part for part in _list_beginnings(name) if find(part) is not None), None)
-            below = min(_list_id_forms(name, file, files), key=len)
+            below = min(_list_id_forms(name, file, dataset), key=len)
             similar = _suggest(below, list(images))
-            raise DataError(f"{file}, line {number}: {_explain_unknown(name, first, similar, files)}")
+            raise DataError(f"{file}, line {number}: {_explain_unknown(name, first, similar, dataset)}")
     return ids
 
 
-def _list_id_forms(name: str, file: Path, files: FolderLayout) -> Iterator[str]:
+def _list_id_forms(name: str, file: Path, dataset: Folder) -> Iterator[str]:
     """Yield the ids that a name or path in a list may mean, the most literal first."""
     yield name
-    for path in paths_below(name, Path(files.images), file):
+    for path in paths_below(name, Path(dataset.images), file):
         stem = path.removesuffix(Path(path).suffix) if has_extension(path) else path
-        yield from (path.removesuffix(files.image_suffix), stem.removesuffix(files.image_suffix))
+        yield from (path.removesuffix(dataset.spec.image_suffix), stem.removesuffix(dataset.spec.image_suffix))
 
 
 def _list_beginnings(line: str) -> Iterator[str]:
@@ -374,14 +378,14 @@ def _list_beginnings(line: str) -> Iterator[str]:
         yield line[: found.start()]
 
 
-def _explain_unknown(name: str, first: str | None, similar: str, files: FolderLayout) -> str:
+def _explain_unknown(name: str, first: str | None, similar: str, dataset: Folder) -> str:
     """Return the error about a line that is not an image of the dataset.
 
     Args:
         name: the line.
         first: the image at its beginning; None if there is none.
         similar: the images with similar names.
-        files: paths of images and masks.
+        dataset: the dataset.
     """
     if first is not None:
         rest = name.removeprefix(first).strip(" \t,;")
@@ -389,11 +393,11 @@ def _explain_unknown(name: str, first: str | None, similar: str, files: FolderLa
         if rest in ("-1", "0", "1"):  # a list of one class of PASCAL VOC
             remedy = "list only the images, one per line, without those whose flag -1 means that they lack the class"
         return f"the image '{first}' is followed by '{rest}'; {remedy}"
-    folder = os.path.realpath(files.images)
+    folder = os.path.realpath(dataset.images)
     if Path(name).is_absolute() and is_file(Path(name)) and not Path(os.path.realpath(name)).is_relative_to(folder):
-        return f"'{name}' is not below {files.images}; correct the folder of the images, or list pairs of paths"
-    what = "image with a mask" if files.skip_unpaired else "image"
-    return f"no {what} '{name}' in {files.images}, {similar}"
+        return f"'{name}' is not below {dataset.images}; correct the folder of the images, or list pairs of paths"
+    what = "image with a mask" if dataset.spec.unpaired == "skip" else "image"
+    return f"no {what} '{name}' in {dataset.images}, {similar}"
 
 
 def _to_number(value: int | str) -> int:

@@ -184,7 +184,7 @@ def _add_mixed_masks(dataset: Dataset, used: list[CheckedSplit], label_sets: Map
 def _find_shared_folders(dataset: Dataset, pairs: Mapping[str, Sequence[Pair]]) -> set[Path]:
     """Return the folders of masks that do not belong to one of the splits."""
     splits = [{pair.mask.parent for pair in of_split} for of_split in pairs.values()]
-    if isinstance(dataset, Folder) and SPLIT not in dataset.files.images:
+    if isinstance(dataset, Folder) and SPLIT not in dataset.images:
         return set().union(*splits)
     counts = Counter(folder for folders in splits for folder in folders)
     return {folder for folder, count in counts.items() if count > 1}
