@@ -781,15 +781,25 @@ def test_the_numbers_of_differing_palettes_can_be_the_classes(call: Call, quanti
     assert spec.content() == spec.model_copy(update={"palettes": "any"}).content(), "the key of a trial is the same"
 
 
+def test_a_list_that_repeats_an_image_is_refused(call: Call, mine: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("a\nb\na\n")
+    (lists / "val.txt").write_text("d\ne\n")
+    output = add(call, "--lists", lists)
+    assert output.code == 2
+    assert f"{lists / 'train.txt'}: 'train' contains the image 'a' 2 times; list each image once" in output.err
+    assert "mine" not in Lab(Path.cwd()).registry.names("dataset")
+
+
 def test_images_in_two_splits_or_in_none_are_a_warning(call: Call, mine: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
-    (lists / "train.txt").write_text("a\nb\nc\nd\na\n")
+    (lists / "train.txt").write_text("a\nb\nc\nd\n")
     (lists / "val.txt").write_text("d\ne\n")
     output = add(call, "--lists", lists, "--dry-run")
     assert output.code == 0
     assert f"1 image in two splits, such as {mine / 'images/d.jpg'} in train and val: metrics are biased" in output.err
-    assert f"1 image twice in one split, such as {mine / 'images/a.jpg'}" in output.err
     for number, file in enumerate(sorted(mine.glob("*/*"))):
         folder = file.parent / ("train", "val", "more", "", "train")[number % 10 % 5]
         folder.mkdir(exist_ok=True)

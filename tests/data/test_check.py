@@ -355,8 +355,12 @@ def test_id_in_two_splits_is_a_problem_of_the_later_split(voc: Voc2012) -> None:
 
 
 def test_duplicate_id_in_a_split_is_a_problem(voc: Voc2012) -> None:
-    (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n4\n")
-    assert kinds(check_splits(voc, ["train", "val"])) == [("val", "4", "id twice")]
+    file = voc.root / "ImageSets/Segmentation/val.txt"
+    file.write_text("4\n5\n4\n")
+    _, val = check_splits(voc, ["train", "val"])
+    (problem,) = val.problems
+    assert (problem.where, problem.kind) == (str(file), "id twice")
+    assert (problem.what, problem.remedy) == ("'val' contains the image '4' 2 times", "list each image once")
 
 
 def test_extra_splits_may_share_images_with_other_splits(voc: Voc2012) -> None:

@@ -188,6 +188,13 @@ def test_a_split_without_images_is_an_error_that_shows_the_layout(camvid: CamVid
         voc.split("val")
 
 
+def test_an_image_that_a_list_of_voc_repeats_is_an_error_that_names_the_list(voc: Voc2012) -> None:
+    file = voc.root / "ImageSets/Segmentation/val.txt"
+    file.write_text("2007_04\n2007_04\n")
+    with pytest.raises(DataError, match=f"^{file}: 'val' contains the image '2007_04' 2 times; list each image once$"):
+        voc.split("val")
+
+
 def test_a_missing_folder_or_list_is_an_error_that_names_it(camvid: CamVid, voc: Voc2012) -> None:
     shutil.rmtree(camvid.root / "test")
     with pytest.raises(DataError, match=rf"^{re.escape(str(camvid.root / 'test'))}: no such folder"):

@@ -380,6 +380,21 @@ def test_pgm_images_with_a_value_range_have_a_fingerprint_of_their_own(tmp_path:
     assert {value_range: len(digests) for value_range, digests in found.items()} == {None: 1, (0.0, 4095.0): 2}
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("line", ["a", "images/a.jpg, masks/a.png"], ids=["ids", "pairs"])
+def test_an_image_that_a_list_repeats_is_an_error_that_names_the_list(tmp_path: Path, split: str, line: str) -> None:
+    put(tmp_path, "a b")
+    lists = {name: tmp_path / f"{name}.txt" for name in ("train", "val")}
+    for file in lists.values():
+        file.write_text("b" if line == "a" else "images/b.jpg masks/b.png")
+    lists[split].write_text(f"{line}\n" * 3)
+    dataset = open_folder(tmp_path, lists)
+    message = f"^{lists[split]}: '{split}' contains the image 'a' 3 times; list each image once$"
+    for use in (lambda: dataset.split(split), lambda: dataset.fingerprint(("train", "val"))):
+        with pytest.raises(DataError, match=message):
+            use()
+
+
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders whose images and masks are listed."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,10 @@ __all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "S
 
 class EmptySplitError(DataError):
     """A split has no images."""
+
+
+class RepeatedIdError(DataError):
+    """A split has an image more than once."""
 
 
 class UndefinedLabelError(DataError):
@@ -342,8 +347,25 @@ class FileDataset(Dataset):
             raise EmptySplitError(
                 f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}"
             )
-        check_ids(pairs)
+        self._check_unique(split, pairs)
         return pairs
+
+    def _check_unique(self, split: str, pairs: Sequence[Pair]) -> None:
+        """Check that each image occurs once in a split, since metrics would count it as often as it occurs.
+
+        Raises:
+            RepeatedIdError: an image occurs more than once.
+            DataError: two images have the same id.
+        """
+        check_ids(pairs)
+        [(id_, count)] = Counter(pair.id for pair in pairs).most_common(1)
+        if count > 1:
+            source = self._find_source(split)
+            raise RepeatedIdError(f"{source}: '{split}' contains the image '{id_}' {count} times; list each image once")
+
+    def _find_source(self, split: str) -> Path:  # noqa: ARG002 - used by subclasses
+        """Return the list of a split, or else the folder of its images, for error messages."""
+        return self.root
 
 
 def check_ids(pairs: Iterable[Pair]) -> None:

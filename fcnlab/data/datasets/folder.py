@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fcnlab.config.dataset import FolderDataset
-from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair, check_ids
+from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.data.datasets.splits import (
@@ -104,11 +104,14 @@ class Folder(FileDataset):
         if split not in self.split_names and split not in find_split_names(self.images):
             raise DataError(f"{self.images}: no split '{split}'; {nearest(split, self.split_names)}")
         pairs = self.list_pairs(split)
-        where = self.lists.get(split) or self.images.replace(SPLIT, split)
         if not pairs:
-            raise EmptySplitError(f"{where}: the split '{split}' has no images; add some, or remove the split")
-        check_ids(pairs)
+            source = self._find_source(split)
+            raise EmptySplitError(f"{source}: the split '{split}' has no images; add some, or remove the split")
+        self._check_unique(split, pairs)
         return pairs
+
+    def _find_source(self, split: str) -> Path:
+        return self.lists.get(split) or Path(self.images.replace(SPLIT, split))
 
     def list_pairs(self, split: str) -> list[Pair]:
         images, masks = (folder.replace(SPLIT, split) for folder in (self.images, self.masks))

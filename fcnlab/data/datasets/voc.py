@@ -52,6 +52,10 @@ class Voc2012(FileDataset):
             ids, masks = self._read_seg11valid() if split == "seg11valid" else self._read_list(split), {}
         return [Pair(id_, images / f"{id_}.jpg", masks.get(id_, own / f"{id_}.png")) for id_ in ids]
 
+    def _find_source(self, split: str) -> Path:
+        file = self._require_sbd(split) / "train.txt" if split == "sbdtrain" else self._list_file(split)
+        return file if is_file(file) else self.root
+
     def _list_file(self, split: str) -> Path:
         return self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
 

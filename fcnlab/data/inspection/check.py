@@ -24,6 +24,7 @@ from fcnlab.data.datasets.base import (
     FileDataset,
     FileSplit,
     Pair,
+    RepeatedIdError,
     Sample,
     Split,
     UndefinedLabelError,
@@ -121,6 +122,8 @@ def _check_split(
         kind, remedy = "unreadable split", "move the files, or correct the entry in registry/datasets.yaml"
         if isinstance(error, EmptySplitError):
             kind, remedy = "empty split", REFILL
+        elif isinstance(error, RepeatedIdError):
+            kind, (what, _, remedy) = "id twice", what.rpartition("; ")
         checked.problems.append(Problem(name, where, kind, what, remedy))
         return checked
     checked.images = len(split)
