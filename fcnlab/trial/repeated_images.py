@@ -7,6 +7,7 @@ such as generated scenes, are not compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.trial import Trial
@@ -19,7 +20,7 @@ class ImageDigests:
     """Digests of the images of datasets. Each dataset is read once."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+        self._lab = replace(lab)  # sees files that have changed since the given one was used
         self._known: dict[tuple[str, tuple[str, ...]], dict[str, dict[str, str]]] = {}
 
     def read(self, config: Dataset, splits: tuple[str, ...]) -> dict[str, dict[str, str]]:

@@ -136,3 +136,6 @@ def test_the_images_of_another_dataset_that_a_trial_was_trained_on_are_counted(l
     assert sum(count_training_images(trial, copies, split, lab) or 0 for split in ("train", "val")) == 3
     shapes = lab.registry.get("dataset", "shapes-mini")
     assert count_training_images(trial, shapes, "test", lab) is None, "generated scenes are not files"
+    for folder in ("train", "train_masks"):
+        shutil.copy(lab.root / f"mine/{folder}/0.png", lab.root / f"mine/{folder}/7.png")
+    assert count_training_images(trial, copies, "val", lab) is None, "the training images have changed since the plan"
