@@ -100,7 +100,7 @@ class OpenedData:
     def dataset(self, trial: Trial) -> Dataset:
         """Return the dataset of a trial."""
         if trial.data not in self._datasets:
-            self._datasets[trial.data] = self._lab.open_dataset(trial.dataset)
+            self._datasets[trial.data] = self._lab.open_dataset_once(trial.dataset)
         return self._datasets[trial.data]
 
     def split(self, trial: Trial, name: str) -> Split:
