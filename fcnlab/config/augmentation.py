@@ -45,7 +45,7 @@ class GaussianBlur(Config):
         sigma: range of the standard deviation in pixels, sampled uniformly.
     """
 
-    probability: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    probability: Annotated[float, Field(strict=True, gt=0, le=1)]
     sigma: tuple[Sigma, Sigma] = (0.1, 2.0)
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "focal and label_smoothing cannot be combined; choose one",
     ),
     ({"recipe.scale": [2, 1]}, "scale must increase, not 2.0 to 1.0"),
-    ({"recipe.blur": {"sigma": [2, 1]}}, "sigma must increase, not 2.0 to 1.0"),
+    ({"recipe.blur": {"probability": 0.5, "sigma": [2, 1]}}, "sigma must increase, not 2.0 to 1.0"),
     (
         {"recipe.epochs": 2, "recipe.schedule.warmup_epochs": 1500},
         "schedule.warmup_epochs is a number of epochs, at most `epochs`; 1500 is more than 2",
