@@ -317,7 +317,7 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
     assert entries()["other"]["lists"]["val"] == "mine/lists/val.txt"
     assert call("data", "check", "other", "--data-root", "..").code == 0
     third = add(call, "--lists", "lists", "--val", "0.2", name="third")
-    refused(third, "--val, --test or --folds are mutually exclusive")
+    refused(third, "--val, --test, --folds or --seed are mutually exclusive")
 
 
 def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
@@ -326,6 +326,29 @@ def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
     assert entries()["mine"]["fractions"] == {"val": 0.3, "seed": 4} and "splits" not in entries()["mine"]
     output = add(call, "--test", "0.3", name="other")
     assert "splits: train 5, val 2, test 3" in output.out
+
+
+@pytest.mark.parametrize("option", ["--folds 5", "--val 0.2", "--test 0.2", "--group-by .", "--seed 3", "--lists ."])
+def test_folders_of_splits_and_options_of_other_splits_are_an_error(call: Call, tmp_path: Path, option: str) -> None:
+    root = tmp_path / "mine"
+    for split, ids in {"train": TEN, "val": "k l"}.items():
+        fill(root / "images" / split, root / "masks" / split, ids, [0, 1])
+    name, value = option.split()
+    folders = ("--images", "../mine/images/{split}", "--masks", "../mine/masks/{split}")
+    output = call("data", "add", "mine", *folders, name, value)
+    refused(output, f"selects the splits by folder; leave out {name}")
+    suggested = "or divide the images of all folders at random with --images ../mine/images --masks ../mine/masks"
+    assert (suggested in output.err) == (name != "--lists")
+    assert not Path("registry/datasets.yaml").exists()
+
+
+def test_a_seed_divides_the_images_of_all_sub_folders_at_random(call: Call, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for split, ids in {"train": TEN, "val": "k l"}.items():
+        fill(root / "images" / split, root / "masks" / split, ids, [0, 1])
+    assert add(call, "--seed", 3).code == 0
+    assert entries()["mine"]["fractions"] == {"val": 0.15, "test": 0.15, "seed": 3}
+    refused(add(call, "--seed", 3, "--lists", ".", name="other"), "are mutually exclusive")
 
 
 @pytest.mark.parametrize(
@@ -681,7 +704,7 @@ def test_folds_are_a_cross_validation_with_one_seed_per_fold(call: Call, mine: P
     ("options", "message"),
     [
         (("--folds", "3", "--test", "0.2"), "--folds and --test are mutually exclusive"),
-        (("--folds", "3", "--lists", "."), "--lists and --group-by, --val, --test or --folds are mutually exclusive"),
+        (("--folds", "3", "--lists", "."), "--lists and --group-by, --val, --test, --folds or --seed are mutually exclusive"),
         (("--folds", "2", "--val", "0.6"), "--folds, --val, --group-by: val 0.6 and one of 2 folds leave nothing"),
         (("--folds", "11"), "/mine/images: 10 images are too few for 11 folds"),
     ],

@@ -81,7 +81,9 @@ def add(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random splits")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Seed of random splits", show_default="0")
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -134,9 +136,14 @@ def add(
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     file = _registry(lab_, name, force)
-    random_splits = any(option is not None for option in (val, test, folds, group_by))
+    random = {"--group-by": group_by, "--val": val, "--test": test, "--folds": folds, "--seed": seed}
+    random_splits = any(value is not None for value in random.values())
     if lists is not None and random_splits:
-        raise ConfigError("--lists and --group-by, --val, --test or --folds are mutually exclusive; pass one of them")
+        raise ConfigError(
+            "--lists and --group-by, --val, --test, --folds or --seed are mutually exclusive; pass one of them"
+        )
+    if SPLIT in images or SPLIT in masks:
+        _refuse_other_splits(images, masks, [name for name, value in random.items() if value is not None], lists)
     if folds is not None and test is not None:
         raise ConfigError("--folds and --test are mutually exclusive: with --folds and --val, each fold is test once")
     if channels not in (1, 3, 4):
@@ -147,7 +154,7 @@ def add(
     files = find_lists(lists) if lists is not None else {}
     try:
         pairing = _pair(folders, files.values())
-        splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, folds, seed, group_by)
+        splits = list_splits(lab_, files) if files else choose_splits(folders, val, test, folds, seed or 0, group_by)
         contents = _read_contents(pairing, channels)
     except DataError as error:
         _refuse_swapped(folders, files.values(), channels, str(error).splitlines()[0])
@@ -213,6 +220,21 @@ def _registry(lab: Lab, name: str, force: bool) -> Path:
     if not force and exists(file) and name in read(file):
         raise ConfigError(f"{file}: {name}: already exists; choose another name, or pass --force to replace it")
     return file
+
+
+def _refuse_other_splits(images: str, masks: str, random: Collection[str], lists: Path | None) -> None:
+    """Raise an error if folders with `{split}`, whose names are the splits, are given with options of other splits."""
+    from fcnlab.data.datasets.splits import SPLIT
+
+    options = ["--lists"] if lists is not None else list(random)
+    if not options:
+        return
+    remedy = f"leave out {', '.join(options)}"
+    above = [folder.removesuffix(f"/{SPLIT}") for folder in (images, masks)]
+    if random and not any(SPLIT in folder for folder in above):
+        folders = f"--images {quote(above[0])} --masks {quote(above[1])}"
+        remedy += f", or divide the images of all folders at random with {folders}"
+    raise ConfigError(f"{SPLIT} in --images and --masks already selects the splits by folder; {remedy}")
 
 
 def _pair(folders: tuple[str, str], lists: Collection[Path]) -> Pairing:
