@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fcnlab.redaction import find_control_character
+
 MaskValue = int | str
 """A value of a mask: a number in one channel, or a color such as '#804080'."""
 
@@ -41,6 +43,9 @@ def parse_classes(value: Any) -> ClassValues:
     invalid = [name for name in value if not isinstance(name, str) or not name.strip()]
     if invalid:
         raise ValueError(f"the name of a class is a string, not {invalid[0]!r}; write it in quotes")
+    for name in value:
+        if (character := find_control_character(name)) is not None:
+            raise ValueError(f"the name of a class contains '{character}'")
     if isinstance(value, list):
         duplicates = [name for i, name in enumerate(value) if name in value[:i]]
         if duplicates:

@@ -704,7 +704,7 @@ def test_folds_are_a_cross_validation_with_one_seed_per_fold(call: Call, mine: P
     ("options", "message"),
     [
         (("--folds", "3", "--test", "0.2"), "--folds and --test are mutually exclusive"),
-        (("--folds", "3", "--lists", "."), "--lists and --group-by, --val, --test, --folds or --seed are mutually exclusive"),
+        (("--folds", "3", "--lists", "."), "--val, --test, --folds or --seed are mutually exclusive"),
         (("--folds", "2", "--val", "0.6"), "--folds, --val, --group-by: val 0.6 and one of 2 folds leave nothing"),
         (("--folds", "11"), "/mine/images: 10 images are too few for 11 folds"),
     ],

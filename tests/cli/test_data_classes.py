@@ -318,8 +318,40 @@ FORMS: dict[str, tuple[str, Any, Any]] = {
     "inverted.yml": ("3: road\n7: tree\n", [3, 7], NUMBERED),
     "list.json": ('["road", "tree"]', [3, 7], NUMBERED),
     "coco.json": ('{"categories": [{"id": 3, "name": "road"}, {"id": 7, "name": "tree"}]}', [3, 7], NUMBERED),
+    "tabs.json": ('{\n\t"\\ud83d\\ude97 road": 3,\n\t"tree": 7\n}\n', [3, 7], {"\U0001f697 road": 3, "tree": 7}),
+    "quoted.txt": ("\"road\"\n'tree'\n", [3, 7], NUMBERED),
     "id2label.json": ('{"3": "road", "7": "tree"}', [3, 7], NUMBERED),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("car:1,bg:0", "'car:1' is not a name; pass --classes car=1,bg=0, or a YAML or JSON file"),
+        ("bg: 0, car: 1+255", "'bg: 0' is not a name; pass --classes bg=0,car=1+255, or"),
+        ("1:car,0:bg", "'1:car' is not a name; pass --classes car=1,bg=0, or"),
+        ("{bg: 0, car: 1}", "'{bg: 0' is not a name; pass --classes bg=0,car=1, or"),
+        ('{"bg": 0, "car": 1}', "pass --classes bg=0,car=1, or"),
+        ("{bg: '#000000', car: '#0000ff'}", "pass --classes 'bg=#000000,car=#0000ff', or"),
+        ("{bg: 0, car: [1, 255]}", "'{bg: 0' is not a name; write a,b,c or a=0,b=1+255, or a YAML or JSON file"),
+        ("[bg,road,car]", "'[bg' is not a name; pass --classes bg,road,car, or"),
+        ("'bg','car'", "is not a name; pass --classes bg,car, or"),
+        ('"bg"=0,"car"=1', "is not a name; pass --classes bg=0,car=1, or"),
+    ],
+)
+def test_options_in_the_form_of_a_file_are_refused_with_the_option_to_pass(
+    call: Call, make: Make, option: str, message: str
+) -> None:
+    make([0, 1])
+    refused(add(call, "--classes", option), message)
+    assert not Path("registry/datasets.yaml").exists()
+
+
+@pytest.mark.parametrize("option", ["9:30 o'clock=0,cars (parked)=1", "driver's seat,lane 2"])
+def test_names_may_contain_colons_parentheses_and_apostrophes(call: Call, make: Make, option: str) -> None:
+    make([0, 1])
+    assert add(call, "--classes", option).code == 0
+    assert [*entries()["mine"]["classes"]] == [part.partition("=")[0] for part in option.split(",")]
 
 
 @pytest.mark.parametrize("file", FORMS)
@@ -347,6 +379,10 @@ def test_class_lists_of_other_programs_are_understood(call: Call, make: Make, fi
         ("colors.csv", "name,r,g,b\nroad,1,2,3\ntree,0,0,0\n", "pass the numbers, such as --classes road=0,tree=1"),
         ("one.yaml", "3", "expected a list of names, or a mapping"),
         ("odd.yaml", "[road, 3]", "expected a list of names, or a mapping such as {road: 0}"),
+        ("odd.json", '["road",\n"tree",]', "line 2: not valid JSON: "),
+        ("deep.json", "[" * 100_000, "not valid JSON: "),
+        ("twice.json", '{"road": 0, "tree": 1, "road": 2}', "the key 'road' appears twice"),
+        ("bell.json", '{"road\\u0007": 0, "tree": 1}', "the name of a class contains '\\x07'"),
         ("ignored.txt", "__ignore__\n", "give 2 to 255 classes, not 0"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +27,11 @@ from fcnlab.paths import check_regular_file, expand_home, is_file
 
 VOID_NAMES = frozenset({IGNORED_NAME, "void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """Names of 255 in lists of other programs that mean ignored pixels."""
+
+
+_NAME_AND_VALUE = re.compile(r"(?P<name>.*\S)\s*:\s*(?P<value>\d+(?:\+\d+)*|#[0-9a-fA-F]{6})")
+_NUMBER_AND_NAME = re.compile(r"(?P<value>\d+)\s*:\s*(?P<name>\S.*)")
+_YAML_MARK = re.compile(r"[\[\]{}]|^[\"']|[\"']$")
 
 
 def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> ClassChoice:
@@ -175,15 +183,38 @@ def _read_classes(option: str) -> Mapping[str, Any] | list[ListedClass]:
         raise ConfigError(f"--classes {option}: cannot be read: {error.strerror}") from None
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         return parse_class_list(text)
-    content = _parse_yaml(text, option)
+    content = _parse_json(text) if path.suffix.lower() == ".json" else _parse_yaml(text, option)
     listed = list_classes(content)
     if listed is None and not isinstance(content, Mapping):
         raise ValueError("expected a list of names, or a mapping such as {road: 0} or {road: '#804080'}")
     return content if listed is None else listed
 
 
+def _parse_json(text: str) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: the text is not JSON, or contains a key twice in one mapping.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_to_unique_keys)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("not valid JSON: nested too deeply") from None
+
+
+def _to_unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} appears twice")
+    return mapping
+
+
 def _parse_yaml(text: str, option: str) -> Any:
-    """Return the content of a YAML or JSON file, whose top may be a list, or a mapping of numbers."""
+    """Return the content of a YAML file, whose top may be a list, or a mapping of numbers."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     first = lines[0].lstrip() if lines else ""
     if first.startswith(("-", "[", "{")) or first.split(":")[0].strip("\"' ").isdecimal():
@@ -195,11 +226,13 @@ def _parse_option(option: str) -> list[ListedClass] | dict[str, list[MaskValue]]
     """Return the names of `a,b,c`, or the names and values of `a=0,b=1+255`.
 
     Raises:
-        ValueError: no name, some names have a value and others have none, or a name has two.
+        ValueError: no name, some names have a value and others have none, a name has two, or the text is in the form of
+            a YAML file.
     """
     parts = _split(option)
     if not parts:
         raise ValueError("no class is listed")
+    _refuse_yaml(parts)
     if not any("=" in part for part in parts):
         return [ListedClass(part) for part in parts]
     classes: dict[str, list[MaskValue]] = {}
@@ -211,6 +244,33 @@ def _parse_option(option: str) -> list[ListedClass] | dict[str, list[MaskValue]]
             raise ValueError(f"the class {name!r} is listed twice; write its values as {name}=0+1")
         classes[name] = [_parse_value(value.strip()) for value in values.split("+")]
     return classes
+
+
+def _refuse_yaml(parts: Sequence[str]) -> None:
+    """Raise an error for names with values after a colon, brackets or quotes, which would be a part of the name.
+
+    Raises:
+        ValueError: a name is written like this; the message has the option to pass, if the text has only one meaning.
+    """
+    invalid = [part for part in parts if _YAML_MARK.search(part) is not None]
+    if not any("=" in part for part in parts):
+        invalid += [part for part in parts if _find_value(part) is not None]
+    if not invalid:
+        return
+    plain = [re.sub(r"[\[\]{}\"']", "", part).strip() for part in parts]
+    pairs = [_find_value(part) for part in plain]
+    written = [f"{pair['name']}={pair['value']}" for pair in pairs if pair is not None]
+    if not written and all(plain):
+        written = plain
+    elif len(written) < len(parts):
+        written = []
+    remedy = f"pass --classes {shlex.quote(','.join(written))}" if written else "write a,b,c or a=0,b=1+255"
+    raise ValueError(f"{invalid[0]!r} is not a name; {remedy}, or a YAML or JSON file")
+
+
+def _find_value(part: str) -> re.Match[str] | None:
+    """Return the name and value of `name: 0` or `0: name`; None for another text."""
+    return _NUMBER_AND_NAME.fullmatch(part) or _NAME_AND_VALUE.fullmatch(part)
 
 
 def _split(option: str) -> list[str]:

@@ -155,7 +155,7 @@ def _parse_names(lines: Sequence[tuple[int, str]]) -> list[ListedClass]:
         raise ValueError(f"{longest[:20]!r}... has {len(longest):,} characters; a class has at most {LONGEST_LINE}")
     if IGNORED_NAME in names[1:]:
         raise ValueError(f"{IGNORED_NAME} is only valid in the first line, where it means 255; pass --ignore instead")
-    return [ListedClass(name) for name in names if name]
+    return [ListedClass(name.strip("\"'")) for name in names if name]
 
 
 def _parse_table(lines: Sequence[str]) -> list[ListedClass] | None:
