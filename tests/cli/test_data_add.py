@@ -621,6 +621,25 @@ def test_unused_bands_and_pages_are_reported(call: Call, mine: Path) -> None:
     refused(add(call), f"{first.with_suffix('.tif')}: has 2 pages; save one file per page")
 
 
+@pytest.mark.parametrize(
+    ("val", "messages"),
+    [
+        ("b\n", ["/val.txt: contains ids, but ", "/train.txt contains pairs of an image and its mask"]),
+        (
+            "images/a.jpg masks/b_mask.png\n",
+            ["/val.txt: ", "/a.jpg has two masks, ", "/a_mask.png and ", "/b_mask.png; list one of them"],
+        ),
+        ("# images/a.jpg masks/b_mask.png\n", ["/val.txt: the split 'val' has no images"]),
+    ],
+)
+def test_lists_that_disagree_are_an_error(call: Call, mine: Path, val: str, messages: list[str]) -> None:
+    (mine / "train.txt").write_text("images/a.jpg masks/a_mask.png\n")
+    (mine / "val.txt").write_text(val)
+    output = add(call, "--lists", mine)
+    assert output.code == 2 and output.err.count("\n") == 1 and not Path("registry/datasets.yaml").exists()
+    assert all(message in output.err for message in messages)
+
+
 def test_lists_of_pairs_of_paths_are_the_splits(call: Call, mine: Path) -> None:
     lists = {"train": "abcdef", "val": "gh", "test": "ij"}
     for split, ids in lists.items():

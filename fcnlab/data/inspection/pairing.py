@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcnlab.data.datasets.base import Pair, check_ids
 from fcnlab.data.datasets.folder import list_images, match_files
-from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs
+from fcnlab.data.datasets.splits import SPLIT, common_splits, is_comment, read_list, read_pairs
 from fcnlab.errors import DataError
 
 IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -83,7 +83,7 @@ def match_purposes(names: Iterable[str]) -> dict[str, str]:
     return {purpose: name for purpose, name in splits.items() if name is not None}
 
 
-def pair_listed(lists: Iterable[Path], images: str, masks: str) -> Pairing | None:
+def pair_listed(lists: Collection[Path], images: str, masks: str) -> Pairing | None:
     """Return the pairs in lists of pairs of paths; None if they are lists of ids.
 
     Args:
@@ -92,12 +92,27 @@ def pair_listed(lists: Iterable[Path], images: str, masks: str) -> Pairing | Non
         masks: folder of the masks.
 
     Raises:
-        DataError: a list cannot be read, a file in it is missing, or two images have the same id.
+        DataError: a list cannot be read, a file in it is missing, two images have the same id, an image has two masks,
+            or some lists contain pairs and others ids.
     """
-    listed = [read_pairs(file, Path(images), Path(masks)) for file in lists]
-    check_ids(Pair(*pair) for found in listed for pair in found or ())
-    pairs = {id_: (image, mask) for found in listed for id_, image, mask in found or ()}
-    return Pairing("", "", pairs, (), ()) if pairs else None
+    listed = {file: read_pairs(file, Path(images), Path(masks)) for file in lists}
+    of_pairs = [file for file, found in listed.items() if found is not None]
+    if not of_pairs:
+        return None
+    for file, found in listed.items():
+        if found is None and not all(is_comment(line) for _, line in read_list(file)):
+            raise DataError(
+                f"{file}: contains ids, but {of_pairs[0]} contains pairs of an image and its mask; write pairs in both"
+            )
+    files = {file: [Pair(*pair) for pair in found or ()] for file, found in listed.items()}
+    check_ids(pair for found in files.values() for pair in found)
+    pairs: dict[str, tuple[Path, Path]] = {}
+    for file, found in files.items():
+        for pair in found:
+            _, mask = pairs.setdefault(pair.id, (pair.image, pair.mask))
+            if mask != pair.mask:
+                raise DataError(f"{file}: {pair.image} has two masks, {mask} and {pair.mask}; list one of them")
+    return Pairing("", "", pairs, (), ())
 
 
 def pair_files(images: str, masks: str) -> Pairing:
