@@ -16,6 +16,8 @@ import yaml
 from PIL import ExifTags, Image
 
 from fcnlab.config.dataset import Dataset
+from fcnlab.data.datasets.labels import open_mask
+from fcnlab.data.inspection import pair_contents
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, CommandResult
@@ -457,8 +459,33 @@ def test_unusable_mask_errors_are_one_line_each(
     harm(mine / "masks")
     output = add(call)
     assert (output.code, output.out) == (2, "")
-    assert message in output.err.splitlines()[0] and len(output.err.splitlines()) == (10 if "256" in message else 1)
+    assert message in output.err.splitlines()[0] and len(output.err.splitlines()) == (11 if "256" in message else 1)
     assert not Path("registry/datasets.yaml").exists()
+
+
+def test_reading_stops_after_ten_problems(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(mine / "images", mine / "masks", " ".join(f"x{number:02}" for number in range(90)), [0, 1])
+    for path in (mine / "masks").glob("x*"):
+        path.write_bytes(b"x")
+    read = []
+    monkeypatch.setattr(pair_contents, "open_mask", lambda path: read.append(path.name) or open_mask(path))
+    output = add(call)
+    *problems, last = output.err.splitlines()
+    assert (
+        output.code == 2
+        and [f"x{number:02}_mask.png: cannot be decoded" in line for number, line in enumerate(problems)] == [True] * 10
+    )
+    assert last == "fcnlab: error: at least 10 of 100 files cannot be used; further files were not read"
+    assert len(read) < 100
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_values_are_counted(tmp_path: Path, dtype: type) -> None:
+    pixels = np.random.default_rng(0).choice(np.array([0, 3, 5, 5, 255], dtype), (30, 40))
+    save(pixels, tmp_path / "mask.tif")
+    contents = pair_contents.read_contents({"a": (tmp_path / "mask.tif",) * 2}, lambda: None)
+    values, counts = np.unique(pixels, return_counts=True)
+    assert contents.pixels == dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("ending", ["_mask.png", ".png"])

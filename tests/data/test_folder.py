@@ -22,6 +22,7 @@ from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import index_pairs, list_images
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.data.datasets.splits import divide_ids, find_split_names
+from fcnlab.data.inspection import pairing
 from fcnlab.data.inspection.pairing import pair_files, pair_listed
 from fcnlab.errors import ConfigError, DataError, StopRunError
 from fcnlab.lab import Lab
@@ -133,6 +134,17 @@ def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
     assert (pair.id, pair.mask.name) == (decomposed, f"{composed}_mask.png")
     found = pair_files(str(tmp_path / "images"), str(tmp_path / "masks"))
     assert (list(found.pairs), found.mask_suffix, found.unpaired_masks) == ([f"\0{decomposed}"], "_mask", [])
+
+
+def test_pairing_stops_at_suffixes_that_pair_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a b", mask="_mask.png")
+    tried = []
+    match_files = pairing.match_files
+    monkeypatch.setattr(
+        pairing, "match_files", lambda *args, **more: tried.append(args[2:]) or match_files(*args, **more)
+    )
+    assert len(pair_files(str(tmp_path / "images"), str(tmp_path / "masks")).pairs) == 2
+    assert tried == [("", ""), ("", "_mask")]
 
 
 def test_duplicate_image_names_are_an_error_that_names_both(tmp_path: Path) -> None:

@@ -93,6 +93,18 @@ class ImageContents:
                 self.conversions.update([conversion] if conversion is not None else [])
         return height, width
 
+    def add_all(self, other: ImageContents) -> None:
+        """Add the statistics of other images.
+
+        Args:
+            other: the statistics.
+        """
+        self.conversions.update(other.conversions)
+        self.wide.update(other.wide)
+        self.bounds |= other.bounds
+        self.non_finite |= other.non_finite
+        self.rotated |= other.rotated
+
     def _add_values(self, path: Path, image: Image.Image) -> None:
         self.wide[image.mode] += 1
         stored = read_values(image)

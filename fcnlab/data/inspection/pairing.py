@@ -134,8 +134,7 @@ def pair_files(images: str, masks: str) -> Pairing:
             raise DataError(f"{folder}: contains no images (.png, .jpg, .tif, ...)")
     if images != masks and {*image_files.values()} & {*mask_files.values()}:
         raise DataError(f"{images} and {masks}: one folder contains the other; pass two separate folders, or one twice")
-    matches = [_match(image_files, mask_files, *suffixes) for suffixes in _suffixes(image_files, one=images == masks)]
-    best = max(matches, key=lambda found: len(found.pairs))
+    best = _find_best_match(image_files, mask_files, one=images == masks)
     if not best.pairs and images == masks:
         raise DataError(
             f"{images}: images and masks are in one folder, and no suffix or extension distinguishes them; pass two "
@@ -158,6 +157,20 @@ def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
         path = folder.replace(SPLIT, split) if split else folder
         by_name |= {f"{split}\0{file.relative_to(path).as_posix()}": file for file in list_images(path)}
     return by_name
+
+
+def _find_best_match(images: Mapping[str, Path], masks: Mapping[str, Path], *, one: bool) -> Pairing:
+    """Return the first match with the most pairs; `one` is True if both are the files of one folder."""
+    most = len(images) // 2 if one else min(len(images), len(masks))
+    best: Pairing | None = None
+    for suffixes in _suffixes(images, one=one):
+        found = _match(images, masks, *suffixes)
+        if best is None or len(found.pairs) > len(best.pairs):
+            best = found
+        if len(best.pairs) == most:  # no other suffixes give more
+            break
+    assert best is not None
+    return best
 
 
 def _suffixes(images: Mapping[str, Path], *, one: bool) -> Iterator[tuple[str, str]]:
