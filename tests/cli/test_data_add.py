@@ -861,6 +861,17 @@ def test_a_list_that_repeats_an_image_is_refused(call: Call, mine: Path, tmp_pat
     assert "mine" not in Lab(Path.cwd()).registry.names("dataset")
 
 
+def test_a_mask_of_several_images_is_a_warning(call: Call, mine: Path) -> None:
+    (mine / "train.txt").write_text("".join(f"images/{id_}.jpg masks/a_mask.png\n" for id_ in "abcdefg"))
+    (mine / "val.txt").write_text("images/h.jpg masks/h_mask.png\n")
+    output = add(call, "--lists", mine)
+    a, b = (mine / f"images/{id_}.jpg" for id_ in "ab")
+    what = f"1 mask of several images, such as {mine / 'masks/a_mask.png'} of 7 images: {a}, {b} and 5 more; correct"
+    assert (output.code, output.err.count("\n")) == (0, 1) and what in output.err
+    checked = call("data", "check", "mine")
+    assert checked.code == 0 and "shared mask" in checked.out
+
+
 def test_images_in_two_splits_or_in_none_are_a_warning(call: Call, mine: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()

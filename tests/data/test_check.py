@@ -380,6 +380,40 @@ def test_equal_picture_in_two_splits_is_a_problem_also_after_saving_again(camvid
     assert f"the same picture as a1 in train ({camvid.root}/train/a1.png)" in problem.what
 
 
+def test_blank_images_are_one_note_per_split_and_not_repeated_pictures(camvid: CamVid) -> None:
+    for file in ("train/a1", "train/a2", "val/b1"):
+        save(np.zeros((HEIGHT, WIDTH, 3), np.uint8), camvid.root / f"{file}.png")
+    checked = check_splits(camvid, SPLITS)
+    assert kinds(checked) == []
+    notes = [(note.split, Path(note.where).name, note.kind, note.what) for c in checked for note in c.notes]
+    assert notes == [
+        ("train", "a1.png", "blank images", "all pixels have the same color in 2 images"),
+        ("val", "b1.png", "blank images", "all pixels have the same color in 1 image"),
+    ]
+
+
+def test_a_mask_of_several_images_is_a_note_also_over_splits(tmp_path: Path) -> None:
+    for number, id_ in enumerate("abcde"):
+        save(image_of(number), tmp_path / f"images/{id_}.png")
+        save(mask_of(number), tmp_path / f"masks/{id_}.png")
+    lists = {"train": "a a\nb a\nc c\n", "val": "d a\n", "test": "e e\n"}
+    for split, text in lists.items():
+        lines = [line.split() for line in text.splitlines()]
+        (tmp_path / f"{split}.txt").write_text("".join(f"images/{i}.png masks/{m}.png\n" for i, m in lines))
+    folders = [str(tmp_path / kind) for kind in ("images", "masks")]
+    files = FolderLayout(*folders, lists={split: tmp_path / f"{split}.txt" for split in lists})
+    dataset = Folder(files, tuple((f"class {value}", (value,)) for value in range(12)))
+    checked = check_splits(dataset, SPLITS)
+    assert kinds(checked) == []
+    image, mask = (f"{tmp_path}/{kind}/a.png" for kind in ("images", "masks"))
+    assert [(note.split, note.where, note.kind, note.what) for c in checked for note in c.notes] == [
+        ("train", mask, "shared mask", f"1 mask of several images, such as {mask} of 2 images: {image}, "
+         f"{tmp_path}/images/b.png"),
+        ("val", mask, "shared mask", f"1 mask of several images, such as {mask} of 3 images: {image}, "
+         f"{tmp_path}/images/b.png and 1 more"),
+    ]  # fmt: skip
+
+
 def test_one_picture_twice_in_a_split_is_a_note(camvid: CamVid) -> None:
     save(image_of(0), camvid.root / "train/a3.png")
     train, *_ = check_splits(camvid, SPLITS)
@@ -495,7 +529,7 @@ def test_images_whose_bands_are_changed_are_one_note_per_kind(camvid: CamVid) ->
         save(rng.integers(0, 255, (HEIGHT, WIDTH, 4), dtype=np.uint8), camvid.root / f"train/{id_}.png")
     opaque = np.dstack([image_of(3), np.full((HEIGHT, WIDTH), 255, np.uint8)])
     save(opaque, camvid.root / "val/b1.png")
-    save(np.full((HEIGHT, WIDTH), 999, np.uint16), camvid.root / "val/b2.png")
+    save(rng.integers(0, 2**16, (HEIGHT, WIDTH), dtype=np.uint16), camvid.root / "val/b2.png")
     train, val, _ = check_splits(camvid, SPLITS)
     assert not train.problems and not val.problems
     assert [note.what for note in train.notes] == ["2 images have 4 bands (RGBA); the fourth is not used"]

@@ -29,6 +29,7 @@ from fcnlab.data.inspection.split_warnings import (
     warn_of_palettes,
     warn_of_repeated_images,
     warn_of_rotations,
+    warn_of_shared_masks,
     warn_of_unused_images,
     warn_of_values,
 )
@@ -139,6 +140,7 @@ def find_warnings(
         *warn_of_values(contents.images),
         *warn_of_palettes(contents),
         *warn_of_repeated_images(splits),
+        *warn_of_shared_masks(splits),
         *(warn_of_unused_images(Path(whole), spec.used_splits) if whole is not None else ()),
         *check_absent_classes(find_absent_classes(dataset.classes, counts), spec.splits.train, "--classes"),
     ]

@@ -213,37 +213,32 @@ def _examine_sample(dataset: Dataset, name: str, split: Split, index: int) -> Sa
     """Decode one sample as in training, and return the result."""
     id_ = split.ids[index]
     pair = split.pairs[index] if isinstance(split, FileSplit) else None
-    where = id_ if pair is None else str(pair.image)
+    facts = SampleFacts(id_, id_) if pair is None else SampleFacts(id_, str(pair.image), mask=str(pair.mask))
     try:
         sample = read_sample(split, index, len(dataset.classes))
     except UndefinedLabelError as error:
         file, what = id_ if pair is None else str(pair.mask), str(error).partition("undefined labels: ")[2]
         problem = Problem(name, file, "undefined label", what, LABEL_REMEDY)
-        return SampleFacts(id_, where, problems=(problem,))
+        return replace(facts, problems=(problem,))
     except DataError as error:
         if not isinstance(split, FileSplit):
             problem = Problem(name, id_, "unreadable sample", str(error), "fix the sample")
-            return SampleFacts(id_, where, problems=(problem,))
+            return replace(facts, problems=(problem,))
         labels = dataset.label_decoder() if isinstance(dataset, FileDataset) else None
         pair_problems = diagnose_pair(name, split.pairs[index], error, labels, split.open_mask)
-        return SampleFacts(id_, where, problems=tuple(pair_problems))
+        return replace(facts, problems=tuple(pair_problems))
+    is_blank = bool((sample.image == sample.image[:1, :1]).all())
+    facts = replace(facts, digest=_hash_pixels(sample), is_blank=is_blank, counts=count_labels(sample.label))
     if pair is None:
-        return SampleFacts(id_, where, _hash_pixels(sample), counts=count_labels(sample.label))
+        return facts
     with open_header(pair.image) as image:
-        notes = tuple(find_exif_rotation(name, pair.image, image))
-        conversion = describe_conversion(image, dataset.image_format)
-        non_finite = count_non_finite(image)
-    counts = count_labels(sample.label)
-    return SampleFacts(
-        id_,
-        where,
-        _hash_pixels(sample),
-        _read_label_colors(pair),
-        notes=notes,
-        counts=counts,
-        conversion=conversion,
-        non_finite=non_finite,
-    )
+        return replace(
+            facts,
+            colors=_read_label_colors(pair),
+            notes=tuple(find_exif_rotation(name, pair.image, image)),
+            conversion=describe_conversion(image, dataset.image_format),
+            non_finite=count_non_finite(image),
+        )
 
 
 def _hash_pixels(sample: Sample) -> bytes:

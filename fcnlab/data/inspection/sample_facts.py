@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,17 @@ from fcnlab.data.inspection.palettes import (
     PaletteNumbers,
     compare_palettes,
 )
+from fcnlab.errors import list_some
+
+SHOWN = 2
+"""Number of images of one mask that a note lists."""
+
+SHARED_REMEDY = "correct the list of pairs, unless the images show the same objects at the same places"
+"""Remedy of masks that several images have."""
+
+
+ImagesByMask = dict[str, dict[str, None]]
+"""The files of the images of each mask, in the order in which they were found."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class SampleFacts:
         id: identifier of the sample.
         where: file of the image, or the id.
         digest: digest of the pixels of the image; None if the sample cannot be decoded.
+        is_blank: True if all pixels of the image have the same color.
+        mask: file of the mask; None if the sample is no pair of files.
         colors: colors of the numbers that occur in a palette mask.
         problems: problems of its files.
         notes: notices about its files.
@@ -42,6 +55,8 @@ class SampleFacts:
     id: str
     where: str
     digest: bytes | None = None
+    is_blank: bool = False
+    mask: str | None = None
     colors: LabelColors = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
@@ -57,6 +72,7 @@ class EarlierSplits:
     Attributes:
         samples: split and facts of the first sample with each id.
         pictures: split and facts of the first sample with each digest.
+        images: files of the images of each mask.
         counts: number of pixels of each label by split, of splits whose samples could all be decoded.
         label_sets: number of masks by the set of their labels.
         colors: first color of each number in palette masks.
@@ -66,6 +82,7 @@ class EarlierSplits:
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, SampleFacts]] = field(default_factory=dict)
+    images: ImagesByMask = field(default_factory=dict)
     counts: dict[str, LabelCounts] = field(default_factory=dict)
     label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
     colors: FirstColors = field(default_factory=dict)
@@ -109,7 +126,8 @@ def compare_samples(
     elif palettes is not None and not earlier.is_permuted:
         id_, what = palettes
         twice.append(Problem(name, id_, "palettes differ", what, PALETTES_REMEDY))
-    return [*problems, *same], [*shared, *twice, *_list_conversions(name, facts), *_list_non_finite(name, facts)]
+    notes = [*_list_conversions(name, facts), *_list_non_finite(name, facts), *_list_blank(name, facts)]
+    return [*problems, *same], [*shared, *twice, *notes, *_list_shared_masks(name, facts, earlier.images)]
 
 
 def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
@@ -134,7 +152,7 @@ def _find_equal_pictures(
     """Return problems for the pictures of an earlier split, and notes for those that occur twice in this one."""
     in_two, twice = [], []
     for sample in facts:
-        if sample.digest is None:
+        if sample.digest is None or sample.is_blank:  # tiles without data are equal, but not copies
             continue
         split, before = earlier.pictures.setdefault(sample.digest, (name, sample))
         if before.where == sample.where or (split == name and before.id == sample.id):
@@ -167,6 +185,56 @@ def _list_non_finite(name: str, facts: Sequence[SampleFacts]) -> Iterator[Proble
         what = f"NaN or infinite: {format_count(pixels, 'pixel')} in {format_count(len(found), 'image')}; {NON_FINITE}"
         remedy = "ignore these pixels in the masks, or fill them, unless this is intended"
         yield Problem(name, found[0].where, "non-finite pixels", what, remedy)
+
+
+def _list_blank(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
+    """Yield one note about images of one color, which are not compared with each other."""
+    found = [sample for sample in facts if sample.is_blank]
+    if found:
+        what = f"all pixels have the same color in {format_count(len(found), 'image')}"
+        remedy = "nothing, if areas without data are intended; otherwise remove these images"
+        yield Problem(name, found[0].where, "blank images", what, remedy)
+
+
+def _list_shared_masks(name: str, facts: Sequence[SampleFacts], images: ImagesByMask) -> Iterator[Problem]:
+    """Yield one note about masks of several images, and add the images of this split to those of earlier splits."""
+    masks = add_images(images, ((sample.where, sample.mask) for sample in facts if sample.mask is not None))
+    what = describe_shared_masks({mask: images[mask] for mask in masks})
+    if what is not None:
+        yield Problem(name, next(mask for mask in masks if len(images[mask]) > 1), "shared mask", what, SHARED_REMEDY)
+
+
+def add_images(images: ImagesByMask, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Add images to those of their masks.
+
+    Args:
+        images: images by mask, to which the pairs are added.
+        pairs: files of images and their masks.
+
+    Returns:
+        The masks of the pairs, each once.
+    """
+    masks: dict[str, None] = {}
+    for image, mask in pairs:
+        images.setdefault(mask, {})[image] = None
+        masks[mask] = None
+    return [*masks]
+
+
+def describe_shared_masks(images: ImagesByMask) -> str | None:
+    """Describe masks of several images, as a copied line in a list of pairs gives them; None if there are none.
+
+    Args:
+        images: images by mask.
+    """
+    shared = {mask: [*found] for mask, found in images.items() if len(found) > 1}
+    if not shared:
+        return None
+    mask, found = next(iter(shared.items()))
+    return (
+        f"{format_count(len(shared), 'mask')} of several images, such as {mask} of {len(found)} images: "
+        f"{list_some(found, SHOWN)}"
+    )
 
 
 def _suggest_channels(conversion: str) -> str:

@@ -13,6 +13,7 @@ from fcnlab.data.inspection.image_contents import NON_FINITE, ImageContents
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import match_purposes
 from fcnlab.data.inspection.palettes import PALETTES_REMEDY, compare_palettes, read_colors
+from fcnlab.data.inspection.sample_facts import SHARED_REMEDY, ImagesByMask, add_images, describe_shared_masks
 
 
 def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
@@ -82,6 +83,19 @@ def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
     twice = repeated.keys() - in_two.keys()
     if twice:
         yield f"{format_count(len(twice), 'image')} twice in one split, such as {min(twice)}; list each image once"
+
+
+def warn_of_shared_masks(splits: Mapping[str, FileSplit]) -> Iterator[str]:
+    """Yield a warning if lists of pairs give one mask to several images.
+
+    Args:
+        splits: splits by name.
+    """
+    images: ImagesByMask = {}
+    add_images(images, ((str(pair.image), str(pair.mask)) for split in splits.values() for pair in split.pairs))
+    what = describe_shared_masks(images)
+    if what is not None:
+        yield f"{what}; {SHARED_REMEDY}"
 
 
 def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str]:
