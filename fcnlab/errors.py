@@ -104,7 +104,7 @@ def list_some(items: Sequence[object], most: int, separator: str = ", ") -> str:
 
 
 def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
-    """Describe the valid names, with the one that is closest to a wrong name.
+    """Describe the valid names, with the one that is closest to a wrong name, in any case.
 
     Args:
         name: the wrong name.
@@ -121,12 +121,23 @@ def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     "did you mean 'fcn8s'?"
     >>> nearest("unet", ["fcn32s", "fcn16s", "fcn8s"], most=2)
     'valid: fcn16s, fcn32s and 1 more'
+    >>> nearest("FCN8s", ["fcn32s", "fcn16s", "fcn8s"], most=2)
+    "did you mean 'fcn8s'?"
     """
     names = list(valid)
     names.sort(key=int if all(map(str.isdecimal, names)) else None)
-    close = get_close_matches(str(name), names, n=1, cutoff=0.6)
+    close = _find_close(str(name), names)
     most = len(names) if most is None else most
     if close and len(names) > most:
         return f"did you mean '{close[0]}'?"
     listing = f"valid: {list_some(names, most) or 'none'}"
     return f"did you mean '{close[0]}'? {listing}" if close else listing
+
+
+def _find_close(name: str, names: Sequence[str]) -> list[str]:
+    """Return the closest name if one is close; of names that differ only in case, the closest in case."""
+    by_folded: dict[str, list[str]] = {}
+    for each in names:
+        by_folded.setdefault(each.casefold(), []).append(each)
+    folded = get_close_matches(name.casefold(), by_folded, n=1)
+    return get_close_matches(name, by_folded[folded[0]], n=1, cutoff=0) if folded else []

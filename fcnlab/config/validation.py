@@ -6,14 +6,16 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, overload
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fcnlab.config.base import BUILTIN, Config, find_member, literal_types, models_in
+from fcnlab.console import format_count
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.redaction import redact
 
@@ -24,6 +26,12 @@ _TRUTH_WORDS = dict.fromkeys(("yes", "on", "true", "y", "t", "1"), "true") | dic
 
 _SCALAR_ERRORS = frozenset({"bool_type", "int_type", "float_type", "string_type"})
 """Types of pydantic's errors about a value that is no scalar of the expected type."""
+
+_PATTERNS = {
+    r"^[a-z][a-z0-9_]*$": "a built-in type, nor the name of an extension: lower-case letters, digits and '_'",
+    "^#[0-9a-fA-F]{6}$": "a color such as '#804080'",
+}
+"""Meaning of the patterns of texts."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -89,17 +97,19 @@ class _Problem:
         path: keys and indices of the file that lead to it.
         models: the models that may be at the location; for an unknown or missing key, those that lack it.
         tag: type of the discriminated union that the location is in, if any.
+        length: number of values of the list at the location, if it is fixed.
     """
 
     item: Any
     path: tuple[str, ...]
     models: tuple[type[BaseModel], ...]
     tag: str | None
+    length: int | None
 
     @classmethod
     def locate(cls, model: Any, item: Any) -> _Problem:
         """Follow pydantic's location through the models: select the members of unions, and enter the fields."""
-        models, path, tag = models_in(model), [], None
+        models, path, tag, length = models_in(model), [], None, None
         loc = [str(part) for part in item["loc"]]
         entered = len(loc) - (item["type"] == "missing")  # the models that lack a key are those before it
         for position, part in enumerate(loc):
@@ -112,9 +122,12 @@ class _Problem:
             if not part.startswith(("constrained-", "list[", "tuple[", "[key]")):
                 path.append(part)
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            if fields:
+                length = next((count for field in fields if (count := _find_length(field.annotation))), None)
             if fields and position < entered:
                 models, tag = [inner for field in fields for inner in models_in(field.annotation)], None
-        return cls(item, _correct_end(path, models, item), tuple(models), tag)
+        problem = cls(item, _correct_end(path, models, item), tuple(models), tag, length)
+        return replace(problem, path=problem.path[:-1]) if problem.is_item else problem
 
     @property
     def key(self) -> str:
@@ -133,7 +146,8 @@ class _Problem:
     def describe_below(self, name: str) -> str:
         """Return the line of the error, without the file; `name` is the key of the validated value, if it has one."""
         key = ".".join(([name] if name else []) + list(self.path))
-        return f"{key}: {self._describe()}" if key else self._describe()
+        what = self._describe(key)
+        return f"{key}: {what}" if key else what
 
     @property
     def new_key(self) -> str | None:
@@ -143,7 +157,7 @@ class _Problem:
         tables = [m.renamed for m in self.models if issubclass(m, Config) and self.path[-1] in m.renamed]
         return ".".join([*self.path[:-1], tables[0][self.path[-1]]]) if tables else None
 
-    def _describe(self) -> str:
+    def _describe(self, key: str) -> str:
         item = self.item
         match item["type"]:
             case "extra_forbidden":
@@ -151,6 +165,8 @@ class _Problem:
                     return f"renamed to {self.new_key}"
                 known = {name for model in self.models for name in model.model_fields}
                 return f"unknown key{self._of_type}; {nearest(self.path[-1], known)}"
+            case "missing" if self.is_item:
+                return f"give {self._allowed_count}, not {_show(item['input'])}"
             case "missing":
                 return f"missing; this key is required{self._of_type}{_list(self._literals())}"
             case "literal_error":
@@ -159,9 +175,11 @@ class _Problem:
             case "union_tag_not_found" | "model_attributes_type" | "model_type" | "dict_type" if not isinstance(
                 item["input"], dict
             ):
-                fields = self.models[0].model_fields if len(self.models) == 1 else {}
-                required = ", ".join(f"{name}: ..." for name, field in fields.items() if field.is_required())
-                return f"input should be a mapping, such as {{{required or 'key: value'}}}, not {_show(item['input'])}"
+                return self._describe_mapping(key)
+            case "too_long" | "too_short":
+                return f"give {self._allowed_count}, not {_show(item['input'])}"
+            case "string_pattern_mismatch" if item["ctx"]["pattern"] in _PATTERNS:
+                return f"{_show(item['input'])} is not {_PATTERNS[item['ctx']['pattern']]}"
             case "list_type" | "tuple_type":
                 return f"input should be a list, such as [a, b], not {_show(item['input'])}"
             case "union_tag_not_found":
@@ -193,6 +211,36 @@ class _Problem:
             case _:
                 return f"{item['msg'][0].lower() + item['msg'][1:]}, not {_show(item['input'])}"
 
+    def _describe_mapping(self, key: str) -> str:
+        """Describe a value that is no mapping; a name, or names, that a key of the mapping takes are put into it."""
+        given = self.item["input"]
+        tag = next((tag for tag in ("type", "name") if self._list_literals(tag)), "")
+        for word in given if isinstance(given, list) else [given]:
+            for name in get_close_matches(str(word).casefold(), self._list_literals(tag), n=1):
+                [model] = [model for model in self.models if name in _list_literals(model, tag)]
+                others = [f"{field}: ..." for field in _list_required(model) if field != tag]
+                example = ", ".join([f"{tag}: {name}", *others])
+                remedy = f"; to change only the {tag}, set {key}.{tag}" if key else ""
+                return f"input should be a mapping, such as {{{example}}}, not {_show(given)}{remedy}"
+        required = ", ".join(f"{name}: ..." for name in _list_required(self.models[0])) if len(self.models) == 1 else ""
+        return f"input should be a mapping, such as {{{required or 'key: value'}}}, not {_show(given)}"
+
+    @property
+    def is_item(self) -> bool:
+        """True if a list has fewer values than its tuple, of which pydantic reports each missing one."""
+        return self.item["type"] == "missing" and isinstance(self.item["loc"][-1], int)
+
+    @property
+    def _allowed_count(self) -> str:
+        """The number of values that a list, or of keys that a mapping, must have."""
+        if self.length is not None:
+            return f"{self.length} values"
+        context = self.item["ctx"]
+        word, count = (
+            ("at most", context.get("max_length")) if "max_length" in context else ("at least", context["min_length"])
+        )
+        return f"{word} {format_count(count, 'key' if isinstance(self.item['input'], dict) else 'value')}"
+
     @property
     def _is_of_numbers(self) -> bool:
         """True if an integer is the first member of a union of integers and other numbers."""
@@ -206,9 +254,28 @@ class _Problem:
 
     def _literals(self) -> list[str]:
         """List the values of the key, if there is a fixed number of them."""
-        fields = [model.model_fields[self.path[-1]] for model in self.models if self.path[-1] in model.model_fields]
-        literals = [field.annotation for field in fields if get_origin(field.annotation) is Literal]
-        return [str(value) for literal in literals for value in get_args(literal)]
+        return self._list_literals(self.path[-1])
+
+    def _list_literals(self, key: str) -> list[str]:
+        return [value for model in self.models for value in _list_literals(model, key)]
+
+
+def _list_literals(model: type[BaseModel], key: str) -> list[str]:
+    """List the values of a key of a model, if there is a fixed number of them."""
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    return [str(value) for value in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
+def _list_required(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.is_required()]
+
+
+def _find_length(annotation: Any) -> int | None:
+    """Return the number of values of a tuple, also of one in a union; None if it varies, or for other types."""
+    if get_origin(annotation) is tuple:
+        return None if Ellipsis in get_args(annotation) else len(get_args(annotation))
+    members = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ()
+    return next((length for member in members if (length := _find_length(member)) is not None), None)
 
 
 def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]) -> str | None:
@@ -220,7 +287,7 @@ def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]
         return None
     builtin = literal_types(model)
     given = value.get("type")
-    if any(problem.key == "type" for problem in problems) or not get_close_matches(str(given), builtin):
+    if not isinstance(given, str) or not get_close_matches(given.casefold(), builtin):
         return None
     return f"type: {_show(given)} is not valid; {nearest(str(given), builtin)}"
 

@@ -80,6 +80,23 @@ def test_a_valid_value_becomes_a_model() -> None:
             {"optimizer": {"name": "adamw", "lr": 1, "nesterov": True}},
             "optimizer.nesterov: unknown key with name: adamw; valid: betas, lr, name, weight_decay",
         ),
+        (
+            {"optimizer": {"name": "SGD", "lr": 1}},
+            "optimizer.name: \"SGD\" is not valid; did you mean 'sgd'? valid: adam, ",
+        ),
+        (
+            {"optimizer": ["sgd", "adamw"]},
+            'optimizer: input should be a mapping, such as {name: sgd, lr: ...}, not ["sgd", "adamw"]; to change only '
+            "the name, set optimizer.name",
+        ),
+        (
+            {"schedule": "Cosine"},
+            'schedule: input should be a mapping, such as {name: cosine}, not "Cosine"; to change only the name, set '
+            "schedule.name",
+        ),
+        ({"scale": [0.5, 1, 2]}, "scale: give 2 values, not [0.5, 1, 2]"),
+        ({"scale": [0.5]}, "scale: give 2 values, not [0.5]"),
+        ({"scale": []}, "scale: give 2 values, not []"),
         ({"scale": [2, 1]}, "scale must increase, not 2.0 to 1.0"),
     ],
 )
@@ -109,7 +126,17 @@ def test_several_errors_are_several_lines() -> None:
     ("model", "value", "message"),
     [
         (AnyHead, {"stride": 8}, "type: missing; this key is required; valid: dilated, paper, skip"),
-        (AnyHead, {"type": "Skip"}, "type: string should match pattern '^[a-z][a-z0-9_]*$', not \"Skip\""),
+        (AnyHead, {"type": "Skip", "stride": 8}, "type: \"Skip\" is not valid; did you mean 'skip'? valid: dilated, "),
+        (
+            AnyHead,
+            {"type": "MyHead"},
+            'type: "MyHead" is not a built-in type, nor the name of an extension: lower-case',
+        ),
+        (
+            AnyDataset,
+            {"type": "Folder", "images": "a", "masks": "b", "classes": ["a", "b"], "fractions": {"val": 0.1}},
+            "type: \"Folder\" is not valid; did you mean 'folder'? valid: ade20k, camvid, cityscapes, folder, shapes, ",
+        ),
         (AnyHead, {"type": 3}, "type: input should be a valid string, not 3"),
         (AnyUpsampler, {"type": 3}, "type: 3 is not valid; valid: interpolate, resize, transposed"),
         (
@@ -144,7 +171,8 @@ def test_the_discriminator_of_a_union_is_reported_like_a_key(model: Any, value: 
     [
         (GridFile, {"question": "q", "seeds": [2, "x"]}, 'seeds.1: input should be a valid integer, not "x"'),
         (GridFile, {"question": "q", "seeds": [[2]]}, "seeds.0: input should be a valid integer, not [2]"),
-        (GridFile, {"question": "q", "seeds": []}, "seeds: list should have at least 1 item"),
+        (GridFile, {"question": "q", "seeds": []}, "seeds: give at least 1 value, not []"),
+        (GridFile, {"question": "q", "product": {"head": []}}, "product.head: give at least 1 value, not []"),
         (GridFile, {"question": "q", "seeds": "2, 3"}, "seeds: give an integer, or a list such as [2, 3], not 2, 3"),
         (GridFile, {"question": "q", "seeds": True}, "seeds: give an integer, or a list such as [2, 3], not true"),
         (GridFile, {"question": "q", "seeds": 2.0}, "seeds: give an integer, or a list such as [2, 3], not 2.0"),

@@ -106,7 +106,7 @@ def full_name(axis: str) -> str:
         raise ValueError(f"several fields end like this; choose one of {', '.join(f'{kind}.{end}' for end in ends)}")
     if ends:
         return f"{kind}.{ends[0]}"
-    renamed = {old: new for model in models_in(KINDS[kind]) for old, new in getattr(model, "renamed", {}).items()}
+    renamed = _find_renamed(kind)
     if first in renamed:
         raise ValueError(f"renamed to {kind}.{renamed[first]}")
     if first in SYNONYMS:
@@ -115,12 +115,17 @@ def full_name(axis: str) -> str:
     raise ValueError(f"a {kind} has no field '{first}'; {nearest(first, own)}")
 
 
+def _find_renamed(kind: str) -> dict[str, str]:
+    """Return the new names of the fields of a kind by their old names."""
+    return {old: new for model in models_in(KINDS[kind]) for old, new in getattr(model, "renamed", {}).items()}
+
+
 def _suggest_fields(axis: str) -> list[str]:
-    """Return the axes whose field is a name without a component, or a synonym of it: `recipe.lr` for `lr`."""
-    name = SYNONYMS.get(axis, axis)
+    """Return the axes whose field is a name without a component, or a synonym or an old name: `recipe.lr` for `lr`."""
     suggested = []
     for component in COMPONENTS:
         known = fields(component)
+        name = _find_renamed(component).get(axis, SYNONYMS.get(axis, axis))
         ends = [field for field in known if field.endswith(f".{name}")]
         if "." not in axis and (name in known or len(ends) == 1):
             suggested.append(f"{component}.{name}")

@@ -207,6 +207,7 @@ def test_a_condition_on_a_variant_applies_to_the_resolved_components(tmp_path: P
         ({"product": {"variant.head": HEADS}}, "variant.head: unknown axis"),
         ({"base": {**BASE, "lr": 0.1}}, "base.lr: unknown axis; write recipe.lr"),
         ({"base": {**BASE, "learning_rate": 0.1}}, "base.learning_rate: unknown axis; write recipe.lr"),
+        ({"base": {**BASE, "batch": 3}}, "base.batch: unknown axis; write recipe.batch_size"),
         ({"base": {**BASE, "stride": 8}}, "base.stride: unknown axis; write head.stride"),
         (
             {"base": {**BASE, "recipe.learning_rate": 0.1}},
@@ -256,7 +257,7 @@ def test_a_condition_on_a_variant_applies_to_the_resolved_components(tmp_path: P
         ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: missing; name it under base or product"),
         ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),
         ({"question": None}, "question: missing"),
-        ({"product": {"head": []}}, "product.head: list should have at least 1 item"),
+        ({"product": {"head": []}}, "product.head: give at least 1 value, not []"),
         ({"checkpoint": "bset"}, "checkpoint: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
         ({"base": {**BASE, "head": "fcn8s"}}, "head: is in base and in product; keep one of them"),
         ({"seeds": [1, 2, 1]}, "seeds: a seed appears twice in [1, 2, 1]"),

@@ -72,6 +72,7 @@ def test_labels_are_checked_once_the_cells_are_valid(tmp_path: Path) -> None:
             "labels: axes: head and recipe.optimizer.lr are both shown as 'lr'; give one of them another name",
         ),
         ({"columns": {"moiu": "a"}}, "labels.columns.moiu: the table has no such column; did you mean 'miou'?"),
+        ({"columns": {"mIoU": "a"}}, "labels.columns.mIoU: the table has no such column; did you mean 'miou'?"),
         (
             {"columns": {"miou": "a", "dice": "a"}},
             "labels: columns: miou and dice are both shown as 'a'; give one of them another name",
