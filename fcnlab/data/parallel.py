@@ -5,7 +5,7 @@ Threads suffice, because Pillow and NumPy release Python's global lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,10 +20,13 @@ StartProgress = Callable[[str, int], Advance]
 """Called with a label and the number of samples; returns the function to call per finished sample."""
 
 
-def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance | None = None) -> Iterator[Result]:
+def map_on_all_cores(
+    work: Callable[[int], Result], count: int, advance: Advance | None = None
+) -> Generator[Result, None, None]:
     """Yield `work(0)` to `work(count - 1)` in order, computed by one thread per core.
 
-    The first exception of `work` is raised here, and calls that have not started are cancelled.
+    The first exception of `work` is raised here. Then, and when the generator is closed, calls that have not started
+    are cancelled.
 
     Args:
         work: function of an index.

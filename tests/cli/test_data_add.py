@@ -468,7 +468,12 @@ def test_reading_stops_after_ten_problems(call: Call, mine: Path, monkeypatch: p
     for path in (mine / "masks").glob("x*"):
         path.write_bytes(b"x")
     read = []
-    monkeypatch.setattr(pair_contents, "open_mask", lambda path: read.append(path.name) or open_mask(path))
+
+    def open_and_count(path: Path) -> Image.Image:
+        read.append(path)
+        return open_mask(path)
+
+    monkeypatch.setattr(pair_contents, "open_mask", open_and_count)
     output = add(call)
     *problems, last = output.err.splitlines()
     assert (

@@ -60,6 +60,9 @@ def cells(output: CommandResult) -> list[list[str]]:
 
 def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Path) -> None:
     label_all_classes(camvid)
+    for number, image in enumerate(camvid.glob("*/*0.png")):
+        if not image.parent.name.endswith("annot"):
+            Image.fromarray(np.arange(number, number + 72, dtype=np.uint8).reshape(4, 6, 3)).save(image)
     output = fcnlab("check", "camvid")
     assert (output.code, output.err) == (0, "")
     assert output.out == (

@@ -400,9 +400,11 @@ def test_a_mask_of_several_images_is_a_note_also_over_splits(tmp_path: Path) -> 
     for split, text in lists.items():
         lines = [line.split() for line in text.splitlines()]
         (tmp_path / f"{split}.txt").write_text("".join(f"images/{i}.png masks/{m}.png\n" for i, m in lines))
-    folders = [str(tmp_path / kind) for kind in ("images", "masks")]
-    files = FolderLayout(*folders, lists={split: tmp_path / f"{split}.txt" for split in lists})
-    dataset = Folder(files, tuple((f"class {value}", (value,)) for value in range(12)))
+    dataset = open_folder(
+        tmp_path,
+        lists={split: tmp_path / f"{split}.txt" for split in lists},
+        classes=[f"class {value}" for value in range(12)],
+    )
     checked = check_splits(dataset, SPLITS)
     assert kinds(checked) == []
     image, mask = (f"{tmp_path}/{kind}/a.png" for kind in ("images", "masks"))

@@ -19,10 +19,9 @@ from fcnlab.config.validation import validate
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.datasets import folder as datasets_folder
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import index_pairs, list_images
+from fcnlab.data.datasets.folder import index_pairs, list_images, match_files
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.data.datasets.splits import divide_ids, find_split_names
-from fcnlab.data.inspection import pairing
 from fcnlab.data.inspection.pairing import pair_files, pair_listed
 from fcnlab.errors import ConfigError, DataError, StopRunError
 from fcnlab.lab import Lab
@@ -139,10 +138,12 @@ def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
 def test_pairing_stops_at_suffixes_that_pair_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "a b", mask="_mask.png")
     tried = []
-    match_files = pairing.match_files
-    monkeypatch.setattr(
-        pairing, "match_files", lambda *args, **more: tried.append(args[2:]) or match_files(*args, **more)
-    )
+
+    def match(*args: Any, **more: Any) -> Any:
+        tried.append(args[2:])
+        return match_files(*args, **more)
+
+    monkeypatch.setattr("fcnlab.data.inspection.pairing.match_files", match)
     assert len(pair_files(str(tmp_path / "images"), str(tmp_path / "masks")).pairs) == 2
     assert tried == [("", ""), ("", "_mask")]
 

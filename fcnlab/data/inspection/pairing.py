@@ -105,10 +105,10 @@ def pair_listed(lists: Collection[Path], images: str, masks: str) -> Pairing | N
                 f"{file}: contains ids, but {of_pairs[0]} contains pairs of an image and its mask; write pairs in both"
             )
     files = {file: [Pair(*pair) for pair in found or ()] for file, found in listed.items()}
-    check_ids(pair for found in files.values() for pair in found)
+    check_ids(pair for in_file in files.values() for pair in in_file)
     pairs: dict[str, tuple[Path, Path]] = {}
-    for file, found in files.items():
-        for pair in found:
+    for file, in_file in files.items():
+        for pair in in_file:
             _, mask = pairs.setdefault(pair.id, (pair.image, pair.mask))
             if mask != pair.mask:
                 raise DataError(f"{file}: {pair.image} has two masks, {mask} and {pair.mask}; list one of them")
