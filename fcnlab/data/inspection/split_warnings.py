@@ -76,8 +76,8 @@ def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
     if in_two:
         image, found = next(iter(in_two.items()))
         yield (
-            f"{format_count(len(in_two), 'image')} in two splits, such as {image} in {' and '.join(found)}: metrics are "
-            "biased; keep each image in one split"
+            f"{format_count(len(in_two), 'image')} in two splits, such as {image} in {' and '.join(found)}: metrics "
+            "are biased; keep each image in one split"
         )
 
 
