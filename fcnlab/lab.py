@@ -6,11 +6,11 @@ import os
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, get_args
 
 from fcnlab.config import registry
 from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, ShapesDataset
@@ -35,7 +35,7 @@ from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunE
 from fcnlab.extensions import BUILTIN, Extensions
 from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
 from fcnlab.redaction import remember_uri
-from fcnlab.settings import TRACKER_VARIABLE
+from fcnlab.settings import TRACKER_VARIABLE, TrackerName
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,18 @@ class Lab:
     """A folder created by `fcnlab init`.
 
     Attributes:
-        root: contains registry/, experiments/, results/, runs/ and the local MLflow store.
+        root: contains registry/, experiments/ and the other inputs, and the output unless there is a `workdir`.
         data_root: contains the folders of the datasets; None if it is not set.
         tracking_uri: URI of the MLflow store; by default a sqlite file in the root.
         trackers: names of the trackers to which records are published.
+        workdir: contains the output, see `with_workdir`; None for the root.
     """
 
     root: Path
     data_root: Path | None = None
     tracking_uri: str = field(default="", repr=False)  # it may contain a password
     trackers: tuple[str, ...] = ("mlflow",)
+    workdir: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for another process, which loads the registry itself."""
@@ -95,31 +97,66 @@ class Lab:
         names = trackers or os.environ.get(TRACKER_VARIABLE) or "mlflow"
         return cls(root, resolve_path(expand_home(data)) if data else None, uri, _parse_trackers(names))
 
+    def with_workdir(self, folder: Path) -> Lab:
+        """Return this lab with another folder for the output: separate records, and a separate MLflow store.
+
+        All inputs are still read from the lab. Trackers of extensions are left out, since they may publish elsewhere.
+
+        Args:
+            folder: the folder; it is created.
+
+        Raises:
+            RunError: the folder is the lab itself, or cannot be created.
+        """
+        workdir = resolve_path(folder)
+        if workdir == self.root:
+            raise RunError(f"--workdir {folder}: this is the lab itself; name another folder")
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--workdir {folder}: cannot be created ({error.strerror})") from None
+        trackers = tuple(name for name in self.trackers if name in get_args(TrackerName))
+        lab = replace(self, workdir=workdir, trackers=trackers)
+        return replace(lab, tracking_uri=lab.own_tracking_uri)
+
+    @property
+    def output(self) -> Path:
+        """Contains runs/, results/, the state and the local MLflow store."""
+        return self.workdir or self.root
+
     @property
     def runs(self) -> Path:
         """One folder per trial, named by its key."""
-        return self.root / "runs"
+        return self.output / "runs"
+
+    def find_runs(self, key: str) -> Path:
+        """Return the folder that contains the run folder of a trial: `runs`, or `runs/` of the root.
+
+        Args:
+            key: the key of the trial, such as one that another trial is initialized from.
+        """
+        return self.runs if exists(self.runs / key) else self.root / "runs"
 
     @property
     def state(self) -> Path:
         """State that drivers share; it can be deleted while no driver runs, but the lab has a new id in MLflow then."""
-        return self.root / ".fcnlab"
+        return self.output / ".fcnlab"
 
     @property
     def artifacts(self) -> Path:
         """Files of the lab's own MLflow store."""
-        return self.root / "mlartifacts"
+        return self.output / "mlartifacts"
 
     @property
     def own_tracking_uri(self) -> str:
         """URI of the lab's own MLflow store, the default of `tracking_uri`; only ambiguous characters are escaped."""
-        path = re.sub(r"\?|%(?=[0-9A-Fa-f]{2})", lambda match: f"%{ord(match[0]):02X}", str(self.root / "mlflow.db"))
+        path = re.sub(r"\?|%(?=[0-9A-Fa-f]{2})", lambda match: f"%{ord(match[0]):02X}", str(self.output / "mlflow.db"))
         return f"sqlite:///{path}"
 
     @property
     def results(self) -> Path:
         """One folder per grid, with its report."""
-        return self.root / "results"
+        return self.output / "results"
 
     @cached_property
     def registry(self) -> registry.Registry:

@@ -30,7 +30,6 @@ from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.create import check_executor
 from fcnlab.runner.executors.ray.slot import needed
-from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.settings import RunOptions
@@ -533,10 +532,10 @@ def test_samples_decoded_by_other_code_or_options_are_not_reused(own: Lab) -> No
 
 
 @pytest.mark.usefixtures("allowed")
-def test_an_isolated_lab_and_a_remote_node_get_the_files_of_the_extensions(own: Lab, tmp_path: Path) -> None:
+def test_a_working_folder_and_a_remote_node_get_the_code_of_the_extensions(own: Lab, tmp_path: Path) -> None:
     grid = own.load_grid(own.root / "experiments" / "own.yaml")
     (cell,) = (cell for cell in grid.cells if cell.names["head"] == "shallow8")
-    other = isolated_lab(own, cell, tmp_path / "other")
+    other = own.with_workdir(tmp_path / "other")
     (trial,) = cell.trials([0], own.fingerprints)
     assert cell.trials([0], other.fingerprints)[0].key == trial.key
     names = {

@@ -96,6 +96,32 @@ def test_the_store_is_found_by_option_then_variable_then_in_the_lab(
     assert Lab.find(tracking_uri="sqlite:///other.db").tracking_uri == "sqlite:///other.db"
 
 
+def test_a_working_folder_has_the_output_and_the_lab_the_inputs(folders: Path) -> None:
+    lab = Lab.find(root=folders / "named", data_root=folders / "here", trackers="mlflow,mine")
+    there = lab.with_workdir(folders / "new/there")
+    assert {there.runs.parent, there.state.parent, there.results.parent, there.artifacts.parent} == {there.output}
+    assert there.output == folders / "new/there" and there.output.is_dir()
+    assert there.tracking_uri == f"sqlite:///{folders / 'new/there/mlflow.db'}"
+    assert (there.root, there.data_root, there.trackers) == (lab.root, lab.data_root, ("mlflow",))
+    assert lab.output == lab.root and not list(lab.root.iterdir())
+
+
+def test_a_trial_of_the_lab_is_found_from_a_working_folder_unless_it_is_there_too(folders: Path) -> None:
+    lab = Lab(folders / "named")
+    there = lab.with_workdir(folders / "here")
+    assert there.find_runs("key") == lab.find_runs("key") == lab.runs
+    (there.runs / "key").mkdir(parents=True)
+    assert there.find_runs("key") == there.runs != lab.find_runs("key")
+
+
+def test_the_lab_itself_and_a_file_are_refused_as_working_folders(folders: Path) -> None:
+    lab = Lab(folders / "around")
+    with pytest.raises(RunError, match=r"--workdir \.\./around: this is the lab itself; name another folder"):
+        lab.with_workdir(Path("../around"))
+    with pytest.raises(RunError, match=r"question\.yaml: cannot be created \(File exists\)"):
+        lab.with_workdir(folders / "around/experiments/question.yaml")
+
+
 def backbone(weights: str) -> Backbone:
     return Backbone(timm="resnet18", weights=weights)
 

@@ -64,7 +64,7 @@ def train(
     tracker: TrackerOption = None,
     workdir: Annotated[
         Path | None,
-        typer.Option("--workdir", metavar="DIR", help="Run in this folder, with separate records and MLflow store"),
+        typer.Option("--workdir", metavar="DIR", help="Write to this folder, with separate records and MLflow store"),
     ] = None,
 ) -> None:
     """Train and evaluate one variant. A grid with the same trial reuses its record."""
@@ -72,9 +72,9 @@ def train(
     from fcnlab.lab import Lab
     from fcnlab.runner.commands import train_words
     from fcnlab.runner.grid_state import SINGLE_TRIALS
-    from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.create import create_reporter
+    from fcnlab.storage_errors import convert_storage_errors
 
     options = RunOptions(
         workers=1,
@@ -93,17 +93,18 @@ def train(
     cell = resolve(overrides, found.registry, "fcnlab train")
     command = shlex.join(train_words(cell, seed, found.registry))
     if workdir is not None:
-        found = isolated_lab(found, cell, workdir)
+        found = found.with_workdir(workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
     grid = Grid(SINGLE_TRIALS, Path("fcnlab train"), file, (cell,), cell, (seed,), command=command)
-    run_interruptibly(
-        grid,
-        found,
-        options,
-        lambda: create_reporter(create_console()),
-        lambda outcome: _conclude(outcome, make_plan(grid, found).trials[0]),
-        lambda _: "finished epochs are kept. Resume with the same command",
-    )
+    with convert_storage_errors(found.output):  # a run converts those of the root
+        run_interruptibly(
+            grid,
+            found,
+            options,
+            lambda: create_reporter(create_console()),
+            lambda outcome: _conclude(outcome, make_plan(grid, found).trials[0]),
+            lambda _: "finished epochs are kept. Resume with the same command",
+        )
 
 
 def _conclude(outcome: Outcome, planned: PlannedTrial) -> None:

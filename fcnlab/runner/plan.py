@@ -311,10 +311,12 @@ class RunIndex:
         return "started" if exists(folder.progress) else "to do"
 
     def _require_finished(self, key: str) -> None:
-        if key not in self._checked and self._read_status(key) != "finished":
-            raise ModelError(
-                f"init_from: {self._lab.runs} has no finished trial {key}; give the key of a finished trial"
-            )
+        if key in self._checked:
+            return
+        runs = self._lab.find_runs(key)
+        record = RunFolder(runs, key).read()
+        if record is None or record.status != "finished":
+            raise ModelError(f"init_from: {runs} has no finished trial {key}; give the key of a finished trial")
         self._checked.add(key)
 
 

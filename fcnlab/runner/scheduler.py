@@ -96,6 +96,7 @@ class Scheduler:
         self._stop: str | None = None  # why the run must end
         self._root = plan.all_trials[0].runs.parent
         self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
+        self._planned_keys = {planned.key for planned in plan.all_trials}
         self._checked_elsewhere = 0.0
         self._pruner = Pruner(plan)
 
@@ -212,7 +213,7 @@ class Scheduler:
     def _waits_for_init(self, planned: PlannedTrial) -> bool:
         """Return whether the trial that this one is initialized from has not ended."""
         key = planned.trial.init_from
-        if key is None:
+        if key is None or key not in self._planned_keys:  # the grid has the key of a trial that has finished
             return False
         init = self._trials.get(key)
         if init is not None:  # while it runs, it may have the record of an attempt that is retried

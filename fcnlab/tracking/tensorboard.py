@@ -59,7 +59,7 @@ class TensorboardTracker(Tracker):
         if not is_installed():
             raise TrackingError("TensorBoard is not installed; install it with: pip install 'fcnlab[tensorboard]'")
         self._grid = grid
-        self._folder = grid.lab.root / FOLDER / grid.name
+        self._folder = grid.lab.output / FOLDER / grid.name
         occurrences = Counter(map(fold_name, grid.display_names))
         self._ambiguous = {cell for cell in grid.display_names if occurrences[fold_name(cell)] > 1}
         self._published: dict[str, str] = {}

@@ -13,7 +13,8 @@ from fcnlab.config.dataset import Dataset
 from fcnlab.config.trial import Trial
 from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
-from fcnlab.trial.find import find_run_folder, read_trial
+from fcnlab.trial.find import read_trial
+from fcnlab.trial.run_folder import RunFolder
 
 
 class ImageDigests:
@@ -70,7 +71,7 @@ def list_initial_trials(trial: Trial, lab: Lab, planned: Mapping[str, Trial]) ->
     found: list[Trial] = []
     key = trial.init_from
     while key is not None:
-        earlier = planned[key] if key in planned else read_trial(find_run_folder(key, lab))
+        earlier = planned[key] if key in planned else read_trial(RunFolder(lab.find_runs(key), key))
         found.append(earlier)
         key = earlier.init_from
     return found

@@ -64,7 +64,7 @@ def run_trial(
     """
     folder = RunFolder(lab.runs, trial.key)
     folder.create()
-    with convert_storage_errors(lab.root), _lock(folder, should_pause) as is_locked:
+    with convert_storage_errors(lab.output), _lock(folder, should_pause) as is_locked:
         if not is_locked:
             return None
         for line in folder.repair(checkpoints=True):
@@ -148,7 +148,7 @@ def _run_rank(
 
 def _find_outside_reason(trial: Trial, lab: Lab, error: Exception) -> StopRunError | None:
     """Return the reason of an exception outside of the trial: full storage, or inputs that have changed."""
-    storage_error = find_storage_error(error, lab.root)
+    storage_error = find_storage_error(error, lab.output)
     if storage_error is not None:
         return StopRunError(describe_storage_error(storage_error))
     try:

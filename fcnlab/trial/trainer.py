@@ -308,7 +308,7 @@ class Trainer:
 
 def _read_last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
     """Read the last weights of a finished trial."""
-    folder = RunFolder(lab.runs, key)
+    folder = RunFolder(lab.find_runs(key), key)
     record = folder.read()
     if record is None or record.status != "finished":
         raise ModelError(f"init_from: the trial {folder.path} has not finished")

@@ -15,23 +15,40 @@ from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
+from tests.data.images import random_image, random_mask, save_image
 
 TEXT = """
 question: Does it run again?
-base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: mine, recipe.flip: 0.5}
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: street, recipe: mine, recipe.flip: 0.5}
 product: {head: [fcn32s, fcn8s], recipe.optimizer: [{name: sgd, lr: 0.01}, {name: adamw, lr: 1.0e-5}]}
 seeds: [3]
 baseline: {head: fcn32s, recipe.optimizer: {name: sgd, lr: 0.01}}
 """
-MINE = "mine: {epochs: 1, batch_size: 8, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}}\n"
+DATASET = """
+street:
+  type: folder
+  images: street/images
+  masks: street/masks
+  classes: [road, car]
+  fractions: {val: 0.2, test: 0.2}
+  splits: {test: test}
+  nominal: {height: 6, width: 8}
+"""
+"""A dataset in the lab, as `fcnlab data add` writes it."""
+
+MINE = "mine: {epochs: 1, batch_size: 4, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}}\n"
 
 
 @pytest.fixture
 def ran(tmp_path: Path) -> RunFolder:
-    """The last trial of a grid, finished, in a lab with its own recipe."""
+    """The last trial of a grid, finished, in a lab with its own recipe and data."""
     lab_folder = tmp_path / "lab"
+    for number in range(10):
+        save_image(random_image(number), lab_folder / f"street/images/{number}.png")
+        save_image(random_mask(number, (0, 1)), lab_folder / f"street/masks/{number}.png")
     (lab_folder / "registry").mkdir(parents=True)
     (lab_folder / "registry/recipes.yaml").write_text(MINE)
+    (lab_folder / "registry/datasets.yaml").write_text(DATASET)
     path = write_grid(lab_folder, TEXT)
     lab = Lab.find(path)
     threads = torch.get_num_threads()

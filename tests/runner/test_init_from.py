@@ -10,11 +10,15 @@ from safetensors.torch import load_file
 
 import fcnlab
 from fcnlab.config.grid.grid import load
+from fcnlab.config.yaml_file import parse
 from fcnlab.errors import ConfigError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.models.fcn import load_matching_weights
 from fcnlab.runner.plan import make_plan
-from fcnlab.runner.run import Outcome
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import Outcome, run_grid
+from fcnlab.settings import RunOptions
+from fcnlab.trial.repeated_images import list_initial_trials
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
 
@@ -119,6 +123,20 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     assert plan.trials[0].trial.init_from == key
     record = run_trial(plan.trials[0].trial, lab)
     assert record.status == "finished"
+
+
+def test_a_trial_with_a_working_folder_is_initialized_from_a_trial_of_the_lab(staged: Path, tmp_path: Path) -> None:
+    lab = Lab.find(staged, trackers="none")
+    initial = make_plan(lab.load_grid(staged), lab).trials[1]
+    text = STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"['{initial.key}']")
+    grid = lab.create_grid(parse(text.replace("{init_from: null}", "{}"), "text"), "elsewhere")
+    before = {path: path.stat().st_mtime_ns for path in lab.runs.rglob("*")}
+    there = lab.with_workdir(tmp_path / "there")
+    outcome = run_grid(grid, there, ProgressReporter(), RunOptions(executor="serial"))
+    (planned,) = make_plan(grid, there).trials
+    assert outcome.finished == 1 and [path.name for path in there.runs.iterdir()] == [planned.key]
+    assert {path: path.stat().st_mtime_ns for path in lab.runs.rglob("*")} == before
+    assert list_initial_trials(planned.trial, there, {})[0] == initial.trial
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command")] = False,
     workdir: Annotated[
         Path | None,
-        typer.Option("--workdir", metavar="DIR", help="Folder to run in", show_default="a new temporary folder"),
+        typer.Option("--workdir", metavar="DIR", help="Folder to write to", show_default="a new temporary folder"),
     ] = None,
     device: DeviceOption = "auto",
     lab: LabOption = None,
@@ -34,7 +34,7 @@ def reproduce(
 ) -> None:
     """Run a trial again, and compare its metrics with its record.
 
-    The command is printed first. It runs in a separate folder, so no cached record is used and the lab does not change.
+    The command is printed first. It writes to a separate folder: no cached record is used, and the lab does not change.
     A temporary folder is removed if the metrics are equal. Exit code 1 if a metric differs.
     """
     import shutil

@@ -257,6 +257,7 @@ class ProcessExecutor(Executor):
 
     def _start_worker(self, slot: Slot, failed_starts: int = 0) -> _Worker:
         arguments = [str(self._lab.root), str(self._lab.data_root or "")]
+        arguments += ["--workdir", str(self._lab.workdir)] if self._lab.workdir is not None else []
         arguments += ["--threads", str(slot.threads), "--devices", str(slot.devices)]
         arguments += ["--verify"] if slot.verify else []
         on_one_gpu = slot.gpu is not None and slot.devices == 1

@@ -1,6 +1,7 @@
 """The worker process: imports torch once and runs each trial in a child process.
 
-    python -m fcnlab.runner.executors.worker LAB DATA_ROOT [--threads N] [--devices N] [--verify] [--keep-child]
+    python -m fcnlab.runner.executors.worker LAB DATA_ROOT [--workdir DIR] [--threads N] [--devices N] [--verify]
+        [--keep-child]
 
 The first line on standard output is `{"ready": true}`, or `{"refused": "..."}` if torch does not see the devices that
 the driver found; the worker then exits. Jobs arrive on standard input as one line of JSON each; the worker prints one
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     redact_output()
     signals = StopSignals()
-    lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
+    lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None, workdir=options.workdir)
     driver = os.dup(1)
     os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
     error = find_device_error(options.devices, verify=options.verify)
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fcnlab.runner.executors.worker")
     parser.add_argument("root")
     parser.add_argument("data_root")
+    parser.add_argument("--workdir", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--verify", action="store_true")
@@ -251,7 +253,7 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection, signa
     folder.create()
     sys.stdout.flush()
     sys.stderr.flush()
-    with convert_storage_errors(lab.root):
+    with convert_storage_errors(lab.output):
         log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
