@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
+from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
@@ -136,6 +138,17 @@ def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: P
     result = fcnlab("grid", "reproduce", f"{file}:fcn8s")
     assert result.code == 2 and "no record to compare with" in result.err
     assert "the closest cells are 'fcn8s'; " in fcnlab("grid", "reproduce", f"{file}:fcn9s").err
+
+
+def test_failed_trial_is_printed_but_not_run(fcnlab: Call, ran: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = ran.read()
+    assert record is not None
+    trial = Trial.model_validate_json(ran.trial.read_bytes())
+    ran.finish(Record.create(trial, "failed", failure=Failure(cause="diverged", message="the loss is nan")))
+    monkeypatch.setattr(subprocess, "run", None)
+    assert fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab", "--dry-run").code == 0
+    result = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab")
+    assert result.code == 2 and "this trial has failed and has no metrics to compare with" in result.err
 
 
 def test_init_from_is_part_of_the_command(fcnlab: Call, tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ def reproduce(
         return
     if record is None:
         raise RunError(f"{trial}: {planned.description}: no record to compare with")
+    if record.status == "failed":
+        raise RunError(
+            f"{trial}: {planned.description}: this trial has failed and has no metrics to compare with; use --dry-run "
+            "to print its command"
+        )
     again = Lab(resolve_path(folder))
     if exists(again.runs / planned.key):
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
