@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -130,6 +132,30 @@ def test_the_temporary_folder_is_removed_if_the_metrics_are_equal(
     monkeypatch.setattr(subprocess, "run", pretend)
     result = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab")
     assert result.code == 0 and f"--workdir {temporary}" in result.out and not list(temporary.iterdir())
+
+
+def test_ctrl_c_pauses_the_trial_which_resumes_in_the_same_folder(
+    fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ran.read()
+    assert record is not None
+    folder = RunFolder(tmp_path / "again/runs", ran.key)
+
+    def interrupt(words: list[str], check: bool) -> None:
+        folder.create()
+        folder.write_progress(list(record.epochs))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def resume(words: list[str], check: bool) -> None:
+        folder.finish(record)
+
+    words = ("grid", "reproduce", ran.key[:8], "--lab", "lab", "--workdir", "again")
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    interrupted = fcnlab(*words)
+    assert interrupted.code == 130 and "to resume and compare, repeat the command" in interrupted.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(subprocess, "run", resume)
+    assert "identical: all metrics" in fcnlab(*words).out
 
 
 def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: Path) -> None:

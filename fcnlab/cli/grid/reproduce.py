@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
 from fcnlab.cli.references import TRIAL_FORMS, find_named_trial, reference_argument
-from fcnlab.paths import exists, relative_to_cwd, resolve_path
+from fcnlab.paths import relative_to_cwd, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -35,15 +36,16 @@ def reproduce(
     """Run a trial again, and compare its metrics with its record.
 
     The command is printed first. It writes to a separate folder: no cached record is used, and the lab does not change.
-    A temporary folder is removed if the metrics are equal. Exit code 1 if a metric differs.
+    A temporary folder is removed if the metrics are equal. Exit code 1 if a metric differs. With the same --workdir, an
+    interrupted trial resumes.
     """
     import shutil
-    import subprocess
-    import sys
 
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
+    from fcnlab.runner.commands import format_path
     from fcnlab.runner.find import find_grid_file
+    from fcnlab.trial.run_folder import RunFolder
 
     own = Lab.find(find_grid_file(trial), root=lab, data_root=data_root)
     planned = find_named_trial(trial, own).as_planned()
@@ -60,13 +62,35 @@ def reproduce(
             f"{trial}: {planned.description}: this trial has failed and has no metrics to compare with; use --dry-run "
             "to print its command"
         )
-    again = Lab(resolve_path(folder))
-    if exists(again.runs / planned.key):
+    again = RunFolder(Lab(resolve_path(folder)).runs, planned.key)
+    if again.read() is not None:
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
-    subprocess.run([sys.executable, "-P", "-m", *words], check=False)
-    _compare(record, _read(again, planned))
+    is_interrupted = _run([sys.executable, "-P", "-m", *words])
+    reproduced = again.read()
+    if reproduced is None and is_interrupted:
+        option = f" with --workdir {format_path(folder)}" if workdir is None else ""
+        typer.echo(f"to resume and compare, repeat the command `grid reproduce`{option}", err=True)
+        raise typer.Exit(130)
+    if reproduced is None:
+        raise RunError(f"{folder}: the trial has not ended; see its output above")
+    _compare(record, reproduced)
     if workdir is None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(words: list[str]) -> bool:
+    """Run a command, and return whether there was Ctrl-C; a terminal sends it to the command too, which pauses."""
+    import signal
+    import subprocess
+
+    received: list[int] = []
+    # `subprocess.run` would kill the command soon after a KeyboardInterrupt.
+    former = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        subprocess.run(words, check=False)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    return bool(received)
 
 
 def _new_folder(planned: PlannedTrial) -> Path:
@@ -95,16 +119,6 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
     if lab.data_root is not None:
         words += ["--data-root", str(relative_to_cwd(lab.data_root))]
     return [*words, "--workdir", str(folder)]
-
-
-def _read(lab: Lab, planned: PlannedTrial) -> Record:
-    from fcnlab.errors import RunError
-    from fcnlab.trial.run_folder import RunFolder
-
-    record = RunFolder(lab.runs, planned.key).read()
-    if record is None:
-        raise RunError(f"{lab.root}: the trial has not ended; see its output above")
-    return record
 
 
 def _compare(recorded: Record, again: Record) -> None:
