@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal
 
@@ -23,7 +23,7 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import RunOptions
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.trial.record import Attempt, EpochRecord, Record
-from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.run_folder import FileStamp, RunFolder, stamp_file
 
 POLL_INTERVAL = 0.25
 """Seconds between two checks of the trials that run here."""
@@ -56,6 +56,8 @@ class _TrialState:
         job: the current job, while the trial runs here.
         epochs: its epochs when the job was started.
         waits: whether the job has been reported as waiting for its device, and not as started.
+        progress: its epochs when they were last read.
+        stamp: the stamp of their file then.
     """
 
     planned: PlannedTrial
@@ -63,6 +65,15 @@ class _TrialState:
     job: Job | None = None
     epochs: Sequence[EpochRecord] = ()
     waits: bool = False
+    progress: list[EpochRecord] = field(default_factory=list)
+    stamp: FileStamp | None = None
+
+    def read_progress(self) -> list[EpochRecord]:
+        """Return the epochs up to now. The file is read only after it was replaced: long trials have large ones."""
+        stamp = stamp_file(self.planned.folder.progress)
+        if stamp is None or stamp != self.stamp:
+            self.stamp, self.progress = stamp, self.planned.folder.read_progress()
+        return self.progress
 
 
 class Scheduler:
@@ -176,7 +187,7 @@ class Scheduler:
                 self._reporter.on_trial_start(trial.planned)
             if trial.waits:
                 continue
-            epochs = trial.planned.folder.read_progress()
+            epochs = trial.read_progress()
             self._reporter.on_progress(trial.planned, epochs)
             self._publisher.log_progress(trial.planned, epochs)
         if time.monotonic() - self._checked_elsewhere > ELSEWHERE_INTERVAL:

@@ -47,7 +47,8 @@ from fcnlab.trial.storage.sealed_record import (
     hash_result_file,
 )
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+FileStamp = tuple[int, int, int]
+_Stamp = tuple[FileStamp | None, ...]
 
 _verified: dict[Path, tuple[_Stamp, tuple[str, str] | None]] = {}
 """Results that this process has verified, by run folder: stamps of the files, and the damaged file and its problem."""
@@ -169,7 +170,7 @@ class RunFolder:
         return sealed
 
     def _stamp(self) -> _Stamp:
-        return _stamp_file(self.record), _stamp_file(self.counts)
+        return stamp_file(self.record), stamp_file(self.counts)
 
     def inspect(self) -> tuple[Record | None, DamageError | None]:
         """Read the record, and find damage of files that status, plan and report read.
@@ -349,7 +350,12 @@ class RunFolder:
         self.attempts_file.unlink(missing_ok=True)
 
 
-def _stamp_file(path: Path) -> tuple[int, int, int] | None:
+def stamp_file(path: Path) -> FileStamp | None:
+    """Return values that differ after a file has been replaced; None if it does not exist.
+
+    Args:
+        path: path of the file.
+    """
     try:
         status = path.stat()
     except OSError:

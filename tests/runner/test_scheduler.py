@@ -28,7 +28,9 @@ from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.progress.plain import PlainReporter
 from fcnlab.runner.run import Outcome, hold_leases, run_grid
 from fcnlab.settings import RunOptions
-from fcnlab.trial.record import Failure, Record
+from fcnlab.trial import run_folder
+from fcnlab.trial.record import EpochRecord, Failure, Record
+from fcnlab.trial.storage.json_lines import read_json_lines
 from fcnlab.trial.trainer import Trainer
 from tests.builders import epoch_records
 from tests.conftest import SMOKE, write_grid
@@ -409,6 +411,70 @@ def test_a_worker_that_is_lost_while_the_run_stops_is_no_failed_attempt(tmp_path
     assert outcome.interrupted == interrupt
     attempts = [attempt.cause for planned in trials for attempt in planned.folder.attempts()]
     assert attempts == ([] if interrupt else ["lost"] * 8), "otherwise each trial is tried twice"
+
+
+class SlowExecutor(FakeExecutor):
+    """Runs one trial at a time, which trains its first epoch during some polls and its second during as many."""
+
+    def __init__(self, trials: dict[str, PlannedTrial], polls: int) -> None:
+        super().__init__(trials)
+        self._polls = polls
+        self._job: Job | None = None
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self._job is not None else super().free_slots
+
+    def start(self, job: Job) -> None:
+        self._job, self._waited = job, 0
+
+    def wait(self, timeout: float) -> list[JobExit]:
+        if self._job is not None:
+            self._waited += 1
+            if self._waited in (self._polls, 2 * self._polls):
+                folder = self._trials[self._job.trial.key].folder
+                folder.write_progress(epoch_records(self._waited // self._polls))
+            if self._waited > 3 * self._polls:
+                job, self._job = self._job, None
+                super().start(job)
+        return super().wait(timeout)
+
+
+class EpochRecorder(ProgressReporter):
+    """Records the numbers of epochs of which it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        self.seen.append(len(epochs))
+        return super().on_progress(planned, epochs)
+
+
+def test_the_epochs_of_a_running_trial_are_read_once_after_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+
+    def count(path: Path, type_: Any) -> Any:
+        reads.append(path)
+        return read_json_lines(path, type_)
+
+    monkeypatch.setattr(run_folder, "read_json_lines", count)
+    monkeypatch.setattr("fcnlab.runner.publisher.is_installed", lambda: False)
+    numbers = []
+    for polls in (4, 40):
+        (tmp_path / str(polls)).mkdir()
+        path = write_grid(tmp_path / str(polls), SMOKE.replace("head: [fcn32s, fcn8s]", "head: [fcn32s]"))
+        grid, lab = fcnlab.load_grid(path), Lab.find(path)
+        executor = SlowExecutor({planned.key: planned for planned in make_plan(grid, lab).trials}, polls)
+        reporter = EpochRecorder()
+        reads.clear()
+        assert run_grid(grid, lab, reporter, executor=lambda executor=executor: executor).finished == 2
+        numbers.append(sum(path.name == "progress.jsonl" for path in reads) - reporter.seen.count(0))
+        assert {0: polls - 1, 1: polls, 2: polls + 1} == {each: reporter.seen.count(each) // 2 for each in range(3)}
+    assert numbers[0] == numbers[1], "a file that does not exist is looked for each time"
 
 
 def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
-from pathlib import Path
 
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.trial.record import Attempt, EpochRecord, Record
+from fcnlab.trial.run_folder import FileStamp, stamp_file
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ProgressReporter:
         self._reason: str | None = None
         self.decoded: tuple[str, int, int] | None = None  # split, decoded images, images
         self.eta = EtaEstimator()
-        self._resuming: dict[str, tuple[int, int] | None] = {}  # version of the epochs of an earlier start, by key
+        self._resuming: dict[str, FileStamp | None] = {}  # stamp of the epochs of an earlier start, by key
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -104,12 +104,12 @@ class ProgressReporter:
             planned: the trial.
         """
         self.decoded = self._reason = None
-        version = _identify_version(planned.folder.progress)
+        stamp = stamp_file(planned.folder.progress)
         epochs = planned.folder.read_progress()
         self.eta.update(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
         if epochs:
-            self._resuming[planned.key] = version
+            self._resuming[planned.key] = stamp
         self._update()
 
     def on_trial_resume(self, planned: PlannedTrial, repeated: int) -> None:
@@ -276,7 +276,7 @@ class ProgressReporter:
 
         It writes the epochs of its checkpoint before it trains. Trained again, an epoch has another duration.
         """
-        if _identify_version(planned.folder.progress) == self._resuming[planned.key]:
+        if stamp_file(planned.folder.progress) == self._resuming[planned.key]:
             return
         del self._resuming[planned.key]
         trial = self.running[planned.key]
@@ -311,12 +311,3 @@ def format_duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _identify_version(file: Path) -> tuple[int, int] | None:
-    """Return values that differ after a file has been replaced; None if it does not exist."""
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
