@@ -320,6 +320,14 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab, call: Call
          r"loss\.custom: tversky: raises AttributeError: "),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
          r"shallow\.py, line 5: ImportError: cannot import name 'nm'"),
+        ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nn\nraise SystemExit(0)",
+         r"heads: shallow: /.*/shallow\.py, line 6: SystemExit: 0; put the code of a program below `if __name__ == "),
+        ("extensions/tversky.py", "super().__init__()", "raise SystemExit(3)",
+         r"extensions\.yaml: losses: tversky: Tversky cannot be created: SystemExit: 3$"),
+        ("extensions/tversky.py", "self.loss(scores", "exit(self.loss)(scores",
+         r"loss\.custom: tversky: raises SystemExit: "),
+        ("extensions/paired_names.py", "        files = ", "        raise SystemExit; files = ",
+         r"PairedNames\.list_pairs\('train'\) raises SystemExit$"),
         ("extensions/shallow.py", "class Shallow(Head):", "class Shallow(Head:", r"shallow\.py: SyntaxError"),
         ("extensions/shallow.py", "self.output_stride = stride", "self.stride = stride",
          r"a head of type shallow does not set `output_stride`"),
@@ -347,6 +355,12 @@ def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new
     with pytest.raises(FcnlabError, match=message) as caught:
         use()
     assert "\n" not in str(caught.value)
+
+
+def test_a_package_whose_module_ends_the_process_is_one_line(package: Path) -> None:
+    (package.parent / "shallow.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--no'])\n")
+    with pytest.raises(ConfigError, match=r"package fcn-shallow==1\.0: .*shallow:Shallow: SystemExit: 2; put the code"):
+        Extensions().load("head", "shallow", object)
 
 
 @pytest.mark.usefixtures("allowed")

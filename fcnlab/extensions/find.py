@@ -20,6 +20,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError, FcnlabError, describe_error, nearest
+from fcnlab.extensions.guard import USER_ERRORS
 from fcnlab.extensions.lab import LISTING, LabExtension, Listing, plural
 from fcnlab.extensions.package import PackageExtension
 from fcnlab.paths import exists
@@ -172,7 +173,7 @@ class Extensions:
             created = loaded(*arguments, **options)
         except FcnlabError:
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             raise ConfigError(
                 f"{self.find(kind, name).where}: {loaded.__name__} cannot be created: {describe_error(error)}"
             ) from error

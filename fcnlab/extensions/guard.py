@@ -30,6 +30,24 @@ def guard_methods(cls: type, names: Iterable[str]) -> None:
             setattr(cls, name, _guard(method, f"{cls.__name__}.{name}"))
 
 
+USER_ERRORS = (Exception, SystemExit)
+"""What the code of a user may raise: also the end of the process, by `sys.exit` or by a parser of arguments."""
+
+
+def describe_import_error(error: BaseException) -> str:
+    """Describe an exception of a user's module that is imported, in one line.
+
+    Args:
+        error: the exception, one of `USER_ERRORS`.
+    """
+    text = describe_error(error)
+    if isinstance(error, SystemExit):
+        return (
+            f'{text}; put the code of a program below `if __name__ == "__main__":`, so that an import does not run it'
+        )
+    return text
+
+
 def find_line(error: BaseException, file: str) -> int | None:
     """Return the line of a file that raised an exception, or called the code that raised it.
 
@@ -53,7 +71,7 @@ def _guard(method: FunctionType, name: str) -> Callable[..., Any]:
             return method(*arguments, **options)
         except (FcnlabError, MemoryError):
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             where = f"{code.co_filename}, line {find_line(error, code.co_filename) or code.co_firstlineno}"
             call = f"{name}({', '.join(map(reprlib.repr, arguments[1:]))})"
             raise ConfigError(f"{where}: {call} raises {describe_error(error)}") from error

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from fcnlab.config.base import Config
-from fcnlab.errors import ConfigError, describe_error, nearest
-from fcnlab.extensions.guard import find_line
+from fcnlab.errors import ConfigError, nearest
+from fcnlab.extensions.guard import USER_ERRORS, describe_import_error, find_line
 from fcnlab.paths import check_regular_file
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
@@ -145,11 +145,11 @@ class LabExtension:
         module = sys.modules[name] = module_from_spec(spec)
         try:
             exec(compile(source, str(path), "exec"), vars(module))  # the user has allowed it
-        except Exception as error:
+        except USER_ERRORS as error:
             del sys.modules[name]
             line = find_line(error, str(path))
             at = f", line {line}" if line else ""
-            raise ConfigError(f"{self.where}: {path}{at}: {describe_error(error)}") from error
+            raise ConfigError(f"{self.where}: {path}{at}: {describe_import_error(error)}") from error
         return module
 
 

@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fcnlab.errors import ConfigError, describe_error
+from fcnlab.errors import ConfigError
+from fcnlab.extensions.guard import USER_ERRORS, describe_import_error
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,5 @@ class PackageExtension:
         """
         try:
             return self.entry.load()
-        except Exception as error:
-            raise ConfigError(f"{self.where}: {self.entry.value}: {describe_error(error)}") from error
+        except USER_ERRORS as error:
+            raise ConfigError(f"{self.where}: {self.entry.value}: {describe_import_error(error)}") from error

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from fcnlab.errors import TrackingError, describe_error
+from fcnlab.extensions.guard import USER_ERRORS
 from fcnlab.redaction import redact
 from fcnlab.tracking.base import TrackedTrial, Tracker
 
@@ -168,7 +169,7 @@ class TrackerThread:
             function()
         except TrackingError as error:
             self._defer(str(error))
-        except Exception as error:  # noqa: BLE001 - the code of an extension or of a library must not end the trials
+        except USER_ERRORS as error:  # the code of an extension or of a library must not end the trials or the thread
             self._defer(redact(f"tracker {self.name}: {describe_error(error)}"))
 
     def _defer(self, why: str) -> None:

@@ -14,6 +14,7 @@ from fcnlab.config.loss import CustomLoss
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.errors import ConfigError, describe_error
 from fcnlab.extensions import Extensions
+from fcnlab.extensions.guard import USER_ERRORS
 
 
 class LossTerm(nn.Module, ABC):
@@ -95,7 +96,7 @@ def _find_problem(term: LossTerm, scores: Tensor, labels: Tensor) -> str | None:
         if loss.grad_fn is None:
             return "returns a value without a gradient; compute it from the scores by differentiable operators"
         loss.backward()
-    except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+    except USER_ERRORS as error:
         return f"raises {describe_error(error)}"
     for name, values in (("value", loss), ("gradient", scores.grad)):
         if values is None or not values.isfinite().all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from threading import Event
 from types import SimpleNamespace
@@ -35,3 +36,11 @@ def test_a_call_that_never_returns_is_left_at_the_end(abandon: bool, monkeypatch
     assert thread.error == "tracker hung: not everything could be published in time"
     answered.set()
     thread.join(None, abandon=False)
+
+
+def test_a_tracker_that_ends_the_process_is_deferred() -> None:
+    thread = TrackerThread("mine", lambda: sys.exit(2), list)
+    thread.start()
+    thread.end(lambda _opened: None)
+    thread.join(None, abandon=False)
+    assert thread.error == "tracker mine: SystemExit: 2"
