@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_each_command_prints_valid_json_without_secrets(
     assert "hunter2" not in result.out
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [events[0]["event"], events[-1]["event"]] == ["plan", "done"]
+    assert all(datetime.fromisoformat(event["time"]).tzinfo is UTC for event in events)
 
 
 def test_damaged_trials_are_reported_with_and_without_json(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import io
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fcnlab.cli.grid import running
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
+from fcnlab.runner.progress import jsonl
 from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
 from fcnlab.runner.progress.jsonl import JsonlReporter
 from fcnlab.runner.progress.notebook import MAX_MESSAGES, NotebookReporter
@@ -336,6 +340,12 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     assert events[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == events[2]
     assert events[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == events[3]
     assert events[6] | {"status": "failed", "miou": None, "failure": "no", "done": 2} == events[6]
+
+
+def test_the_list_of_events_is_complete() -> None:
+    listed = re.findall(r"^    (\w+) ", jsonl.__doc__ or "", re.MULTILINE)
+    written = re.findall(r'(?:_write|create)_event\(\s*"(\w+)"', inspect.getsource(jsonl) + inspect.getsource(running))
+    assert sorted(listed) == sorted(written)
 
 
 def test_a_notebook_has_one_output_with_counts_running_trials_and_messages(plan: Plan, clock_of_tests: Clock) -> None:

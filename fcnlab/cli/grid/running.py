@@ -113,6 +113,7 @@ def conclude(
     """
     from fcnlab.cli.report import refuse_flagged
     from fcnlab.report.write import create_report, describe_kept_report
+    from fcnlab.runner.progress.jsonl import create_event
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.tracking.store import is_installed
 
@@ -124,7 +125,7 @@ def conclude(
         refuse_flagged([report])
     if as_json:
         written = str(report.folder) if describe_kept_report(report) is None else None
-        print_json({"event": "done", **dataclasses.asdict(outcome), "report": written}, indent=None)
+        print_json(create_event("done", **dataclasses.asdict(outcome), report=written), indent=None)
     else:
         _print_summary(outcome, report, grid, lab, options)
     if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):

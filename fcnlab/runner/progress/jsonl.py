@@ -2,6 +2,7 @@
 
 Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of the event:
 
+    checking    torch is imported to check extensions, and networks that were not checked on this machine; before `plan`
     plan        grid, trials, ended, remaining
     remark      text: on the grid, such as the names of a weights file
     decoding    split, images
@@ -17,6 +18,8 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     elsewhere   trials: the number of trials that other drivers run
     waiting     why: the reason why no trial runs in this driver
     deferred    why: a tracker raised an error; publishing to it is deferred
+    done        finished, failed, reused, pruned, deferred (reasons by tracker), interrupted, report (folder of the
+                written report, null if an earlier one was kept); the last event of a run that was not interrupted
 """
 
 from __future__ import annotations
@@ -43,8 +46,7 @@ class JsonlReporter(ProgressReporter):
         self._write = write
 
     def _write_event(self, event: str, **fields: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write({"event": event, "time": now, **fields})
+        self._write(create_event(event, **fields))
 
     def on_plan(self, plan: Plan) -> None:
         super().on_plan(plan)
@@ -130,6 +132,16 @@ class JsonlReporter(ProgressReporter):
 
     def on_publishing_deferred(self, why: str) -> None:
         self._write_event("deferred", why=why)
+
+
+def create_event(event: str, **fields: Any) -> dict[str, Any]:
+    """Return the object of an event that happens now.
+
+    Args:
+        event: name of the event.
+        fields: its fields.
+    """
+    return {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
 
 
 def _identify(planned: PlannedTrial) -> dict[str, Any]:
