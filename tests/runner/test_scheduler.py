@@ -8,6 +8,7 @@ import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -441,7 +442,7 @@ class SlowExecutor(FakeExecutor):
 
 
 class EpochRecorder(ProgressReporter):
-    """Records the numbers of epochs of which it is told."""
+    """Records the numbers of epochs that are reported."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -468,10 +469,10 @@ def test_the_epochs_of_a_running_trial_are_read_once_after_each_epoch(
         (tmp_path / str(polls)).mkdir()
         path = write_grid(tmp_path / str(polls), SMOKE.replace("head: [fcn32s, fcn8s]", "head: [fcn32s]"))
         grid, lab = fcnlab.load_grid(path), Lab.find(path)
-        executor = SlowExecutor({planned.key: planned for planned in make_plan(grid, lab).trials}, polls)
+        executor = partial(SlowExecutor, {planned.key: planned for planned in make_plan(grid, lab).trials}, polls)
         reporter = EpochRecorder()
         reads.clear()
-        assert run_grid(grid, lab, reporter, executor=lambda executor=executor: executor).finished == 2
+        assert run_grid(grid, lab, reporter, executor=executor).finished == 2
         numbers.append(sum(path.name == "progress.jsonl" for path in reads) - reporter.seen.count(0))
         assert {0: polls - 1, 1: polls, 2: polls + 1} == {each: reporter.seen.count(each) // 2 for each in range(3)}
     assert numbers[0] == numbers[1], "a file that does not exist is looked for each time"
