@@ -74,7 +74,6 @@ def train(
     from fcnlab.runner.grid_state import SINGLE_TRIALS
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.create import create_reporter
-    from fcnlab.storage_errors import convert_storage_errors
 
     options = RunOptions(
         workers=1,
@@ -96,15 +95,14 @@ def train(
         found = found.with_workdir(workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
     grid = Grid(SINGLE_TRIALS, Path("fcnlab train"), file, (cell,), cell, (seed,), command=command)
-    with convert_storage_errors(found.output):  # a run converts those of the root
-        run_interruptibly(
-            grid,
-            found,
-            options,
-            lambda: create_reporter(create_console()),
-            lambda outcome: _conclude(outcome, make_plan(grid, found).trials[0]),
-            lambda _: "finished epochs are kept. Resume with the same command",
-        )
+    run_interruptibly(
+        grid,
+        found,
+        options,
+        lambda: create_reporter(create_console()),
+        lambda outcome: _conclude(outcome, make_plan(grid, found).trials[0]),
+        lambda _: "finished epochs are kept. Resume with the same command",
+    )
 
 
 def _conclude(outcome: Outcome, planned: PlannedTrial) -> None:

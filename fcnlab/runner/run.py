@@ -113,7 +113,7 @@ def run_grid(
         check_executor(options, grid.cells, lab)
         environment = worker_environment(options, grid.recipes)
         executor = partial(create_executor, options, lab, grid.recipes)
-    with convert_storage_errors(lab.root):
+    with convert_storage_errors(lab.output):
         return _run_grid(grid, lab, reporter, options, interrupts or Interrupts(), executor, environment)
 
 
@@ -202,7 +202,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
     if any(has_unrecorded_inputs(planned.trial) for planned in plan.all_trials):
         make_plan(grid, lab)  # trackers would hide the runs of other labs whose keys are unknown here
     claim_results(grid, lab)
-    with convert_storage_errors(lab.root), hold_leases(lab) as leases:
+    with convert_storage_errors(lab.output), hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
         if not publisher.take_over():
             raise RunError(
@@ -248,7 +248,7 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
         StopRunError: the lab cannot be written.
     """
     with ExitStack() as stack:
-        with convert_storage_errors(lab.root):
+        with convert_storage_errors(lab.output):
             heartbeat = stack.enter_context(DriverHeartbeat(lab.state / "drivers"))
         yield Leases(heartbeat)
 

@@ -17,6 +17,7 @@ from fcnlab.config.variant import Variant
 from fcnlab.console import format_size
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import FcnlabError, ModelError, describe_error
+from fcnlab.extensions.guard import USER_ERRORS
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.call_process import Call
 from fcnlab.training.protocol import scale_size
@@ -135,10 +136,10 @@ def _check(setup: NetworkSetup, lab: Lab) -> tuple[str | None, float]:
         return str(error), 0.0
     except FcnlabError:
         raise
-    except Exception:  # noqa: BLE001 - a head of an extension may compute values in its constructor
+    except USER_ERRORS:  # a head of an extension may compute values in its constructor
         try:
             model = _build(setup, lab, "cpu")
-        except Exception as error:  # noqa: BLE001 - whatever the constructor raises
+        except USER_ERRORS as error:  # whatever the constructor raises
             return f"the network cannot be built: {describe_error(error)}", 0.0
     problem = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
     if problem is not None:
@@ -249,7 +250,7 @@ def _run(model: FCN, num_classes: int, batch: int, size: Size, *, training: bool
     try:
         with torch.no_grad():
             scores, auxiliary = model.training_scores(images) if training else (model(images), None)
-    except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
+    except USER_ERRORS as error:  # networks refuse sizes by assertions, shape errors and others
         return error
     finally:
         for handle in handles:

@@ -14,6 +14,7 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, Sample, read_sample
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import DataError, describe_error
+from fcnlab.extensions.guard import USER_ERRORS
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.call_process import Call
 from fcnlab.version import __version__
@@ -132,7 +133,7 @@ def _apply(
                 repeated = transform(original, 0, epoch, index)
             except DataError as error:
                 return f"{error} (image '{sample.id}' of {split})"
-            except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+            except USER_ERRORS as error:  # whatever the user's class raises
                 return f"{where}: raises {describe_error(error)} (image '{sample.id}' of {split})"
             same_image = torch.equal(transformed.image, repeated.image)
             if not (same_image and torch.equal(transformed.label, repeated.label)):

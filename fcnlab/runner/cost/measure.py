@@ -19,6 +19,7 @@ from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import first_line
+from fcnlab.extensions.guard import USER_ERRORS
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, CostRate
@@ -114,7 +115,7 @@ def try_measure(trial: Trial, lab: Lab, threads: int, deadline: float) -> CostRa
     hardware.retain_freed_memory()
     try:
         return measure_trial(trial, lab, deadline)
-    except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
+    except USER_ERRORS as error:  # other trials are measured, and the plan reports the error
         return first_line(error)
 
 
