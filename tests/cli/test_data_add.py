@@ -866,6 +866,14 @@ def test_a_list_that_repeats_an_image_is_refused(call: Call, mine: Path, tmp_pat
     assert "mine" not in Lab(Path.cwd()).registry.names("dataset")
 
 
+def test_masks_that_are_mostly_ignored_are_a_warning(call: Call, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(root / "images", root / "masks", TEN, [0, 1, 255, 255, 255, 255])
+    output = add(call, "--classes", "ground,road")
+    assert output.code == 0
+    assert "% of all pixels are ignored (255), so they are neither trained nor evaluated" in output.err
+
+
 def test_a_mask_of_several_images_is_a_warning(call: Call, mine: Path) -> None:
     (mine / "train.txt").write_text("".join(f"images/{id_}.jpg masks/a_mask.png\n" for id_ in "abcdefg"))
     (mine / "val.txt").write_text("images/h.jpg masks/h_mask.png\n")

@@ -514,6 +514,7 @@ def number_separately(root: Path) -> None:
     for number, split in enumerate(("train", "val")):
         for index in range(3):
             pixels = np.full((4, 6, 3), 10 * number + index, np.uint8)
+            pixels[0, 0] = 200  # pictures of one color are not compared
             save(pixels, root / "images" / split / f"{index:04d}.png")
             save((np.arange(24) % 2).reshape(4, 6).astype(np.uint8), root / "masks" / split / f"{index:04d}.png")
 

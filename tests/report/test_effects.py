@@ -48,7 +48,7 @@ def differences(report: Report, axis: str, value: str, reference: str) -> pd.Dat
     """Return the difference for each value of the other axis (rows) and each seed (columns)."""
     other = next(name for name in report.grid.axes if name != axis)
     miou = report.trials.pivot_table(index=other, columns=[axis, "seed"], values="miou", sort=False)
-    return miou[value] - miou[reference]
+    return pd.DataFrame(miou[value]) - pd.DataFrame(miou[reference])
 
 
 def test_an_effect_is_the_mean_difference_of_the_cells_that_differ_in_one_axis(made: tuple[Report, Lab]) -> None:

@@ -26,6 +26,7 @@ from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foregr
 from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import Pairing, match_purposes
 from fcnlab.data.inspection.split_warnings import (
+    warn_of_ignored_pixels,
     warn_of_palettes,
     warn_of_repeated_images,
     warn_of_rotations,
@@ -139,6 +140,7 @@ def find_warnings(
         *warn_of_rotations(contents.images.rotated),
         *warn_of_values(contents.images),
         *warn_of_palettes(contents),
+        *warn_of_ignored_pixels(contents, {value for _, values in choice.classes for value in values}),
         *warn_of_repeated_images(splits),
         *warn_of_shared_masks(splits),
         *(warn_of_unused_images(Path(whole), spec.used_splits) if whole is not None else ()),

@@ -14,6 +14,13 @@ from fcnlab.data.inspection.pair_contents import Contents
 from fcnlab.data.inspection.pairing import match_purposes
 from fcnlab.data.inspection.palettes import PALETTES_REMEDY, compare_palettes, read_colors
 from fcnlab.data.inspection.sample_facts import SHARED_REMEDY, ImagesByMask, add_images, describe_shared_masks
+from fcnlab.errors import list_some
+
+MOST_IGNORED = 0.5
+"""Share of ignored pixels above which there is a warning."""
+
+MAX_VALUES_NAMED = 3
+"""Number of ignored values that a warning names."""
 
 
 def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
@@ -60,6 +67,24 @@ def warn_of_palettes(contents: Contents) -> Iterator[str]:
     palettes = compare_palettes(read_colors(contents), {}) if contents.modes["P"] else None
     if palettes is not None:
         yield f"{palettes[1]}; {PALETTES_REMEDY}"
+
+
+def warn_of_ignored_pixels(contents: Contents, used: Collection[int | str]) -> Iterator[str]:
+    """Yield a warning if more than half of the pixels belong to no class.
+
+    Args:
+        contents: statistics of the masks.
+        used: values of the classes.
+    """
+    total = contents.pixels.total()
+    ignored = {value: pixels for value, pixels in contents.pixels.items() if value not in used}
+    share = sum(ignored.values()) / total
+    if share > MOST_IGNORED:
+        values = list_some([str(value) for value in ignored], MAX_VALUES_NAMED)
+        yield (
+            f"{100 * share:.1f} % of all pixels are ignored ({values}), so they are neither trained nor evaluated; "
+            "inspect a few masks, unless most of each image is unlabeled on purpose"
+        )
 
 
 def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:

@@ -97,7 +97,7 @@ def describe_untrained_cells(grid: Grid, records: TrialRecords) -> list[str]:
     return [
         f"Not better than chance: {sum(found.values())} of {finished} trials of {names} have a mean accuracy below 1 / "
         f"(number of classes) + {100 * CHANCE_MARGIN:.0f} %, as networks that ignore the image. They have not learned "
-        "to segment, and a difference to them says little about their configuration; train longer, or with another "
+        "to segment, and differences to them are no results about their configuration; train longer, or with another "
         "learning rate."
     ]
 

@@ -119,8 +119,11 @@ def _measure(
             first = number * len(trials) // together
             measuring[process] = deque([*range(first, len(trials)), *range(first)])
             process.start(_try_measure, trials[first], lab, slot.threads, deadline)
-        while measuring and (ready := wait(list(measuring), max(0.0, end - time.monotonic()))):
-            for process in cast(list[CallProcess], ready):
+        while by_file := {process.fileno(): process for process in measuring}:
+            ready = wait(list(by_file), max(0.0, end - time.monotonic()))
+            if not ready:
+                break
+            for process in (by_file[file] for file in cast(list[int], ready)):
                 remaining = measuring.pop(process)
                 index = remaining.popleft()
                 try:

@@ -99,7 +99,7 @@ class CallProcess:
         Args:
             environment: environment variables of the process; those of a worker select its server.
             on_start: called before the process is started.
-            purpose: what the process does, for the message after it has ended.
+            purpose: task of the process, for the message after it has ended.
         """
         self._environment = environment
         self._on_start = on_start
