@@ -17,6 +17,10 @@ RESAMPLES = 2_000
 """Bootstrap resamples of a comparison with the best cell, of which only the significance is shown."""
 
 
+CONTRADICTION = "another cell is significantly better over the seeds that both have"
+"""Reason why no cell but that with the highest mean is in bold."""
+
+
 @dataclass(frozen=True)
 class Best:
     """The cells with the highest mIoU of their dataset.
@@ -29,6 +33,8 @@ class Best:
         few_seeds: number of the other finished cells on the same images, for which no claim is made.
         other_images: number of the other finished cells, which were evaluated on other images.
         num_datasets: number of datasets with at least two finished cells.
+        is_contradicted: whether a cell is significantly better than that with the highest mean of its dataset over the
+            seeds that both have; only the highest mean of this dataset is in bold then.
         bold: the cells in bold.
     """
 
@@ -38,6 +44,7 @@ class Best:
     few_seeds: int = 0
     other_images: int = 0
     num_datasets: int = 0
+    is_contradicted: bool = False
     bold: Bold = "tied"
 
     @property
@@ -58,6 +65,8 @@ class Best:
         highest = "the highest mean mIoU" + (" of each dataset" if self.num_datasets > 1 else "")
         if self.bold == "max":
             return f"Bold: {highest}."
+        if self.is_contradicted and not self.compared:
+            return f"Bold: {highest} only; {CONTRADICTION}."
         if not self.compared:
             needed = (
                 f"{MIN_SEEDS} seeds",
@@ -79,9 +88,10 @@ class Best:
             )
             if count
         )
+        only = f"; only the highest mean where {CONTRADICTION}" if self.is_contradicted else ""
         return (
             f"Bold: {highest}, and each cell that does not differ significantly from it (5 %, paired by seed and "
-            f"image{corrected}){rest}."
+            f"image{corrected}){rest}{only}."
         )
 
 
@@ -131,6 +141,7 @@ def find_best(
         few_seeds=sum(one.few_seeds for one in found),
         other_images=sum(one.other_images for one in found),
         num_datasets=len(found),
+        is_contradicted=any(one.is_contradicted for one in found),
     )
 
 
@@ -151,6 +162,9 @@ def _find_best_of_dataset(
     claims = {cell: one.significant for cell, one in apply_holm(differences).items() if one.significant is not None}
     other_images = sum(cell in records.by_cell and cell not in same for cell in means.index)
     highest = frozenset(map(str, means.index[means == means.max()]))
+    # The means are over all seeds of a cell, and the differences over common ones, which can have another order.
+    if any(clear and differences[cell].value > 0 for cell, clear in claims.items()):
+        return Best(highest, tied=highest, other_images=other_images, num_datasets=1, is_contradicted=True)
     return Best(
         highest=highest,
         tied=highest | {cell for cell, clear in claims.items() if not clear},

@@ -44,7 +44,7 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_tags
 from tests.builders import failed_record
-from tests.conftest import REPOSITORY, write_grid
+from tests.conftest import REPOSITORY, SMOKE, write_grid
 from tests.growth import count_calls
 from tests.report.finished_grid import (
     CLASSES,
@@ -629,6 +629,27 @@ def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
     assert there.records.by_cell[first.cell.label][0].status == "finished"
     local = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
     assert local.by_cell == {}, "a failed record is not that of a finished trial"
+
+
+def test_a_cell_that_is_better_over_the_common_seeds_only_is_explained(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 5"))
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    for planned in make_plan(grid, lab).trials:
+        head, seed = planned.trial.names["head"], planned.trial.seed
+        if head == "fcn32s" or seed < 3:
+            finish(planned, 0.67 if head == "fcn8s" else 0.66 if seed < 3 else 0.74)
+    report = make_report(make_plan(grid, lab), lab, None)
+    better, baseline = row(report, "fcn8s"), row(report, "fcn32s")
+    assert better["miou"] < baseline["miou"] and better["delta"] > 0 and better["significant"]
+    shared = "Δ is over the seeds shared with fcn32s; it can differ from the difference of the means."
+    reason = "another cell is significantly better over the seeds that both have."
+    assert shared in report.footnotes
+    assert f"Bold: the highest mean mIoU only; {reason}" in report.footnotes
+    notes = report_to_latex(report).partition("bottomrule")[2]
+    assert "over the seeds shared with fcn32s" in notes and f"Bold: highest mean; {reason}" in notes
+    assert (list(report.cells["best"]), report.best.marks_equal_cells) == ([True, False], False)
+    assert [line for line in report.mark("max").footnotes if "Bold" in line] == ["Bold: the highest mean mIoU."]
 
 
 def test_the_difference_and_its_interval_are_of_the_same_seeds_without_the_counts_of_a_trial(tmp_path: Path) -> None:

@@ -59,7 +59,26 @@ def describe_differences(report: Report, finished: pd.DataFrame, columns: Collec
     else:
         reason = "; there are no counts for an interval" if _have_no_counts(report) else ""
         lines = [f"{delta}, paired by seed{reason}.", *of_datasets]
+    lines += describe_shared_seeds(report)
     return lines + [line for group in report.groups for line in _describe_excluded_cells(report, group)]
+
+
+def describe_shared_seeds(report: Report) -> list[str]:
+    """Explain differences that are over fewer seeds than the means of their cell or of its baseline.
+
+    Args:
+        report: report of the grid.
+
+    Returns:
+        One sentence; none if all means and differences are over the same seeds.
+    """
+    number = report.cells.set_index("cell")["n"]
+    baselines = {cell: group.baseline for group in report.groups for cell in group.cells}
+    for cell, shared in zip(report.cells["cell"], report.cells["delta_n"], strict=True):
+        if 0 < shared < max(number[cell], number[baselines[cell]]):
+            shared_with = name_baselines(report.grid, report.groups)
+            return [f"Δ is over the seeds shared with {shared_with}; it can differ from the difference of the means."]
+    return []
 
 
 def _have_no_counts(report: Report) -> bool:

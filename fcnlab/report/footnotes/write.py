@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from fcnlab.analysis import MIN_SEEDS
+from fcnlab.report.best import CONTRADICTION
 from fcnlab.report.footnotes.costs import describe_costs
 from fcnlab.report.footnotes.data import describe_folds, describe_missing_images, describe_repeated_images
 from fcnlab.report.footnotes.differences import (
@@ -14,6 +15,7 @@ from fcnlab.report.footnotes.differences import (
     describe_differences,
     describe_missing_counts,
     describe_pivot_markers,
+    describe_shared_seeds,
     name_baselines,
 )
 from fcnlab.report.footnotes.image_metrics import describe_image_metrics, describe_missing_image_metrics
@@ -107,11 +109,12 @@ def write_short_notes(report: Report, table: Table, columns: Collection[str]) ->
     if TESTED & set(columns):
         interval = ", with 95 % interval" if "delta" in columns and "[" in text else ""
         notes.append(f"Δ: difference in mIoU to {baseline} in points{interval}.")
+        notes += describe_shared_seeds(report)
     if table.marks:
         highest = "highest mean" + (" of each dataset" if len(report.groups) > 1 else "")
-        notes.append(
-            f"Bold: {highest}{', and cells not significantly different' if report.best.marks_equal_cells else ''}."
-        )
+        equal = ", and cells not significantly different" if report.best.marks_equal_cells else ""
+        reason = f"; {CONTRADICTION}" if report.best.is_contradicted and report.best.bold == "tied" else ""
+        notes.append(f"Bold: {highest}{equal}{reason}.")
     if SIGNIFICANT in text:
         corrected = " after Holm's correction" if significance.num_claims > 1 else ""
         difference = f"difference to {baseline} " if table.is_pivoted else ""
