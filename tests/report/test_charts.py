@@ -26,7 +26,7 @@ from fcnlab.report.report import Report, make_report
 from fcnlab.report.significance import Significance
 from fcnlab.report.write import write_report
 from fcnlab.runner.plan import make_plan
-from tests.report.finished_grid import finished_lab
+from tests.report.finished_grid import THREE, finished_lab
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,21 @@ def test_one_seed_has_no_standard_deviation_in_charts(made: tuple[Report, Lab]) 
     plots = {plot.name: plot for plot in draw_plots(replace(made[0], cells=made[0].cells.assign(miou_std=math.nan)))}
     assert not any("low" in str(encoding) for encoding in _find(plots["cost"].spec, "encoding"))
     assert {row["text"] for row in _rows(plots["cost"].spec) if "text" in row} == {"53.4 %", "53.6 %", "66.1 %"}
+
+
+def test_differences_by_class_are_bold_only_with_enough_seeds_for_a_claim(
+    plots: dict[str, Plot], tmp_path: Path
+) -> None:
+    def bold(chart: Plot) -> set[str]:
+        return {row["cell"] for row in _rows(chart.spec) if row["bold"]}
+
+    assert "fcn8s" in bold(plots["classes"]) and "common seeds" not in plots["classes"].caption
+    grid, lab = finished_lab(tmp_path, unfinished=lambda head, seed: head == "fcn8s" and seed > 0)
+    some = next(plot for plot in draw_plots(make_report(make_plan(grid, lab), lab, None)) if plot.name == "classes")
+    assert "fcn8s" not in bold(some) and "zero, for cells with 3 or more common seeds (not" in some.caption
+    grid, lab = finished_lab(tmp_path / "two", THREE.replace("seeds: 3", "seeds: 2"))
+    two = next(plot for plot in draw_plots(make_report(make_plan(grid, lab), lab, None)) if plot.name == "classes")
+    assert not bold(two) and "in points; no claim is made with fewer than 3 common seeds." in two.caption
 
 
 def test_names_of_every_script_are_texts_in_charts(made: tuple[Report, Lab]) -> None:

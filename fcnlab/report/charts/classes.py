@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from fcnlab.analysis import Comparison
+from fcnlab.analysis import MIN_SEEDS, Comparison
 from fcnlab.report.best import select_cells
 from fcnlab.report.charts.cells import note_subset
 from fcnlab.report.charts.plot import Plot
@@ -41,6 +41,7 @@ def draw_classes(
     """
     shown = select_cells(scored[scored["cell"].isin(comparisons)], MAX_SQUARES[0])
     by_cell = [comparisons[cell].difference.classes for cell in shown]
+    claimed = [comparisons[cell].difference.seeds >= MIN_SEEDS for cell in shown]
     values = 100 * np.array([one.value for one in by_cell])
     limit = max(float(np.nanmax(np.abs(values), initial=0.0)), 0.1)
     largest = np.nan_to_num(np.abs(values)).max(0)
@@ -51,7 +52,10 @@ def draw_classes(
         value, low, high = (float(part[index]) for part in (one.value, one.low, one.high))
         rows.append(
             {"cell": styles.names[shown[down]], "class": names[across], "text": format_points(value)}
-            | {"value": None if np.isnan(value) else round(100 * value, 3), "bold": bool(low > 0 or high < 0)}
+            | {
+                "value": None if np.isnan(value) else round(100 * value, 3),
+                "bold": bool(claimed[down] and (low > 0 or high < 0)),
+            }
             | {"interval": f"{format_points(low)} to {format_points(high)}", "images": int(one.images[index])}
         )
     base = make_chart(rows).encode(
@@ -77,8 +81,7 @@ def draw_classes(
     )
     bold, normal = (texts.transform_filter(f"{sign}datum.bold") for sign in ("", "!"))
     caption = (
-        f"Differences in IoU to {name} by class, in points: bold where the 95 % interval of the class excludes zero "
-        "(not corrected for the number of classes)."
+        f"Differences in IoU to {name} by class, in points{_describe_bold(claimed)}."
         + note_subset(shown, comparisons, "cells with the highest mean mIoU")
         + note_subset(listed, classes, "classes that differ most")
     )
@@ -86,6 +89,14 @@ def draw_classes(
     chart = arrange(*layers, height=26 * len(shown) + 4)
     width = 38 * len(listed) + max(160, measure_rows([styles.names[cell] for cell in shown]) + 20)
     return Plot("classes", "Differences by class", caption, chart, min_width=width)
+
+
+def _describe_bold(claimed: Sequence[bool]) -> str:
+    """Describe the bold differences, given for each cell whether it has enough seeds for a claim."""
+    if not any(claimed):
+        return f"; no claim is made with fewer than {MIN_SEEDS} common seeds"
+    few = "" if all(claimed) else f", for cells with {MIN_SEEDS} or more common seeds"
+    return f": bold where the 95 % interval of the class excludes zero{few} (not corrected for the number of classes)"
 
 
 def _distinct_names(classes: Sequence[str]) -> list[str]:
