@@ -23,6 +23,9 @@ from fcnlab.redaction import clean_text
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that only this machine can connect to."""
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens addresses of this machine, which the proxy of `http_proxy` does not reach."""
+
 EVERY_INTERFACE = ("0.0.0.0", "::")
 """Hosts that mean all network interfaces of the machine."""
 
@@ -113,7 +116,7 @@ class MlflowServer:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+            with _DIRECT.open(f"{self.url}/health", timeout=5):
                 return True
         except HTTPError:
             return True
