@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,16 +128,32 @@ def estimate_difference(
     Raises:
         RunError: the cells have no seed in common, or were evaluated on different images or classes.
     """
+
+    def reference(seeds: tuple[int, ...]) -> BootstrapSample:
+        return BootstrapSample.from_counts(baseline, seeds, resamples, seed)
+
+    return _estimate(cell, baseline, reference, folds, resamples, seed)
+
+
+def _estimate(
+    cell: CellCounts,
+    baseline: CellCounts,
+    reference: Callable[[tuple[int, ...]], BootstrapSample],
+    folds: CrossValidation | None,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """Estimate a difference, given a function that resamples some seeds of the baseline with the same draws."""
     seeds = _common_seeds(cell, baseline)
     if folds is not None and len(seeds) > 1:
         return _estimate_over_folds(cell, baseline, seeds, folds)
     check_labels(cell[seeds[0]], baseline[seeds[0]])
-    sample, reference = (BootstrapSample.from_counts(one, seeds, resamples, seed) for one in (cell, baseline))
-    miou = sample.mean_over_classes() - reference.mean_over_classes()
+    sample, other = BootstrapSample.from_counts(cell, seeds, resamples, seed), reference(tuple(seeds))
+    miou = sample.mean_over_classes() - other.mean_over_classes()
     return _describe(
         dict(zip(seeds, miou.values.tolist(), strict=True)),
         compute_interval(miou),
-        compute_interval(sample - reference),
+        compute_interval(sample - other),
         len(miou.counted),
         count_class_images(cell, seeds[:1]),
     )
@@ -206,15 +223,23 @@ def count_class_images(cell: CellCounts, seeds: Iterable[int]) -> NDArray[np.int
 
 
 def estimate_differences(
-    cells: Mapping[str, CellCounts], baseline: str, *, folds: CrossValidation | None = None, resamples: int = 10_000
+    cells: Mapping[str, CellCounts],
+    baseline: str,
+    *,
+    folds: CrossValidation | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Difference]:
     """Estimate the difference of every cell to the baseline.
+
+    The baseline is resampled again only where its seeds in common with a cell differ from those with the cell before.
 
     Args:
         cells: cell label -> counts by seed.
         baseline: label of the baseline.
         folds: see `estimate_difference`.
         resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
 
     Returns:
         Cell label -> difference, without the baseline and without cells that have no seed in common with it; none if
@@ -223,11 +248,16 @@ def estimate_differences(
     Raises:
         RunError: cells were evaluated on different images or classes.
     """
-    reference = cells.get(baseline, {})
+    counts = cells.get(baseline, {})
+
+    @lru_cache(maxsize=1)  # a sample of many classes is large
+    def reference(seeds: tuple[int, ...]) -> BootstrapSample:
+        return BootstrapSample.from_counts(counts, seeds, resamples, seed)
+
     return {
-        label: estimate_difference(cell, reference, folds=folds, resamples=resamples)
+        label: _estimate(cell, counts, reference, folds, resamples, seed)
         for label, cell in cells.items()
-        if label != baseline and cell.keys() & reference.keys()
+        if label != baseline and cell.keys() & counts.keys()
     }
 
 

@@ -77,6 +77,9 @@ class SeedCounts(Mapping[int, Counts]):
     def __getitem__(self, seed: int) -> Counts:
         return read_array(*self._sources[seed])
 
+    def __contains__(self, seed: object) -> bool:
+        return seed in self._sources  # that of Mapping reads the counts
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._sources)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
@@ -20,6 +21,7 @@ from fcnlab.analysis import (
     estimate_difference,
     estimate_differences,
 )
+from fcnlab.analysis.resampling import BootstrapSample
 from fcnlab.errors import RunError
 from fcnlab.metrics.summary import Counts, compute_metrics
 from tests.analysis.cells import random_cell, random_target
@@ -252,6 +254,28 @@ def test_errors_name_what_cannot_be_compared() -> None:
         estimate_difference({0: cell[0], 1: cell[1][1:]}, baseline)
     with pytest.raises(RunError, match="resamples is 1; valid: 2 and more"):
         estimate_difference(cell, baseline, resamples=1)
+
+
+def test_differences_of_a_grid_are_those_of_each_pair_with_the_baseline_resampled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    target = random_target(random, 20, 3)
+    cells = {name: random_cell(random, target, 3) for name in "abcd"}
+    cells["d"] = {seed: cells["d"][seed] for seed in (0, 2)}
+    expected = {name: estimate_difference(cells[name], cells["a"], resamples=50) for name in "bcd"}
+    resampled: list[CellCounts] = []
+    original = BootstrapSample.from_counts
+
+    def record(cell: CellCounts, seeds: Sequence[int], resamples: int, seed: int) -> BootstrapSample:
+        resampled.append(cell)
+        return original(cell, seeds, resamples, seed)
+
+    monkeypatch.setattr(BootstrapSample, "from_counts", record)
+    found = estimate_differences(cells, "a", resamples=50)
+    assert list(found) == list(expected)
+    assert all(getattr(found[name], key) == getattr(expected[name], key) for name in "bcd" for key in NUMBERS)
+    assert sum(cell is cells["a"] for cell in resampled) == 2, "once for three common seeds, once for two"
 
 
 def test_holm_correction_covers_the_cells_with_enough_seeds() -> None:

@@ -36,13 +36,14 @@ from fcnlab.report.tables.formats import to_html, to_markdown
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.tables.table import Table
-from fcnlab.report.trial_records import load_records
+from fcnlab.report.trial_records import SeedCounts, load_records
 from fcnlab.report.write import merge_trials, name_combined, write_combined, write_report
 from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.fields import extract_tags
+from fcnlab.trial.run_folder import RunFolder
 from tests.builders import failed_record
 from tests.conftest import REPOSITORY, SMOKE, write_grid
 from tests.growth import count_calls
@@ -973,6 +974,12 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
     planned.folder.finish(record.model_copy(update={"environment": environment}))
     mixed = " ".join(make_report(make_plan(grid, lab), lab, None).footnotes)
     assert f"2 trials shared a GPU ({grid.cells[0].label}): " in mixed
+
+
+def test_looking_for_seeds_reads_no_counts(tmp_path: Path) -> None:
+    counts = SeedCounts({0: (RunFolder(tmp_path, "absent"), "test_last")})
+    assert 0 in counts and 1 not in counts
+    assert counts.keys() & {0, 1} == {0}
 
 
 def test_work_of_a_frame_grows_in_proportion_to_its_trials(tmp_path: Path) -> None:
