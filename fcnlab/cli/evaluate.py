@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fcnlab.config.grid.grid import Grid
     from fcnlab.constants import CheckpointChoice
     from fcnlab.lab import Lab
     from fcnlab.metrics.summary import ImageMetrics
@@ -236,10 +237,13 @@ def _evaluate_grid(
 
     set_threads(threads)
     hardware.retain_freed_memory()
-    evaluated = []
+    pairs = []
     for planned in finished_trials:
         assert planned.record is not None, "a finished trial has a record"
-        finished = FinishedTrial(planned.trial, planned.record, planned.folder)
+        pairs.append((planned, FinishedTrial(planned.trial, planned.record, planned.folder)))
+    _check_weights([finished for _, finished in pairs], checkpoint, grid, lab)
+    evaluated = []
+    for planned, finished in pairs:
         on_progress = create_progress(planned.description)
         evaluation = evaluate_trial(finished, lab, protocol, checkpoint, on_progress)
         evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
@@ -256,6 +260,22 @@ def _evaluate_grid(
         terminal.print(evaluation_footnote(evaluated), style="dim")
         typer.echo(f"metrics: {page}")
     report_damage(plan)
+
+
+def _check_weights(trials: list[FinishedTrial], checkpoint: CheckpointChoice, grid: Grid, lab: Lab) -> None:
+    """Raise RunError if weights are missing, with the folders of all such trials, before the first evaluation."""
+    from fcnlab.errors import RunError
+    from fcnlab.paths import relative_to_cwd
+    from fcnlab.runner.commands import format_grid_command
+
+    missing = [one for one in trials if not one.has_weights(checkpoint)]
+    if missing:
+        command = format_grid_command("grid run", grid, lab)
+        raise RunError(
+            f"{grid.path}: the weights of {len(missing)} of {format_count(len(trials), 'finished trial')} are missing; "
+            f"to train them again, remove these folders, then: {command}\n"
+            + "\n".join(f"{relative_to_cwd(one.folder.path)} ({one.label})" for one in missing)
+        )
 
 
 def _print_evaluation(

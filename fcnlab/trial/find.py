@@ -75,13 +75,27 @@ class FinishedTrial:
         Raises:
             RunError: the file does not exist.
         """
+        file = self._locate_weights(checkpoint)
+        if not is_file(file):
+            raise RunError(
+                f"{file}: the weights are missing; to train the trial again, remove the folder "
+                f"{relative_to_cwd(self.folder.path)}, then run its grid with `fcnlab grid run FILE`"
+            )
+        return file
+
+    def has_weights(self, checkpoint: CheckpointChoice) -> bool:
+        """Return whether the file with the weights exists.
+
+        Args:
+            checkpoint: the checkpoint, `last` or `best`.
+        """
+        return is_file(self._locate_weights(checkpoint))
+
+    def _locate_weights(self, checkpoint: CheckpointChoice) -> Path:
         is_best = (
             checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.reported_metrics("last").epoch
         )
-        file = self.folder.best_weights if is_best else self.folder.weights
-        if not is_file(file):
-            raise RunError(f"{file}: the weights are missing; run the trial again")
-        return file
+        return self.folder.best_weights if is_best else self.folder.weights
 
     def load_model(self, checkpoint: CheckpointChoice) -> FCN:
         """Load the trained model.

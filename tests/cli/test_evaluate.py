@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 from zipfile import ZipFile
 
@@ -22,6 +23,8 @@ from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_image_metrics, compute_metrics
+from fcnlab.paths import relative_to_cwd
+from fcnlab.runner.plan import make_plan
 from fcnlab.training import hardware
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -77,6 +80,25 @@ def test_a_grid_is_evaluated_beside_its_plain_metrics(fcnlab: Call, ran: tuple[P
     assert table["plain_miou"][0] == pytest.approx(np.mean(plain), rel=1e-5)
     assert table["delta"][0] == pytest.approx(table["miou"][0] - table["plain_miou"][0], abs=1e-5)
     assert (table["n"][0], table["planned"][0]) == (2, 2)
+
+
+def test_missing_weights_of_a_grid_are_listed_before_the_first_evaluation(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
+) -> None:
+    file, (first, second) = ran
+    second.weights.unlink()
+    code, _, err = fcnlab("evaluate", file, "--flip")
+    assert code == 2 and "the weights of 1 of 2 finished trials are missing" in err
+    assert "then: fcnlab grid run" in err and second.key in err and first.key not in err and "seed 1)" in err
+    assert not first.evaluations.exists(), "nothing is evaluated"
+    lab = Lab.find(file)
+    code, _, err = fcnlab("evaluate", second.key, "--flip", "--lab", lab.root)
+    assert code == 2 and f"remove the folder {relative_to_cwd(second.path)}, then run its grid" in err
+    rmtree(second.path)
+    states = {one.folder.key: one.state for one in make_plan(lab.load_grid(file), lab).trials}
+    assert states[second.key] == "to do", "`fcnlab grid run` trains it again"
+    code, out, err = fcnlab("evaluate", file, "--flip")
+    assert code == 0 and "1 of 2" in out, err
 
 
 def test_an_evaluated_grid_names_the_split_of_each_dataset(fcnlab: Call, tmp_path: Path) -> None:
