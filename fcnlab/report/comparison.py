@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -52,6 +52,17 @@ class Side:
     checkpoint: CheckpointChoice = "last"
     folds: CrossValidation | None = None
 
+    def select(self, seeds: Iterable[int]) -> Side:
+        """Return this side with the counts of some of its seeds.
+
+        Args:
+            seeds: the seeds.
+        """
+        kept = list(seeds)
+        return replace(
+            self, counts={seed: self.counts[seed] for seed in kept}, ids={seed: self.ids[seed] for seed in kept}
+        )
+
     @property
     def image_miou(self) -> pd.Series[float]:
         """The mIoU of each image by its id, the mean over the seeds that were evaluated on it."""
@@ -66,8 +77,8 @@ class CellComparison:
     """Comparison of two cells or trials.
 
     Attributes:
-        a: the first side.
-        b: the second side.
+        a: the first side, with the seeds that are compared.
+        b: the second side, with the same seeds; two single trials may have different ones.
         difference: difference of `b` to `a`.
     """
 
@@ -183,7 +194,8 @@ def compare(a: Side, b: Side) -> CellComparison:
     if single:
         one, other = ({0: next(iter(side.counts.values()))} for side in (a, b))
         return CellComparison(a, b, estimate_difference(other, one))
-    return CellComparison(a, b, estimate_difference(b.counts, a.counts, folds=a.folds))
+    difference = estimate_difference(b.counts, a.counts, folds=a.folds)
+    return CellComparison(a.select(difference.by_seed), b.select(difference.by_seed), difference)
 
 
 def to_values(comparison: CellComparison) -> dict[str, object]:

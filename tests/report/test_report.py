@@ -842,6 +842,21 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     assert compare(one, other).difference.seeds == 1
 
 
+def test_images_are_compared_over_the_seeds_of_the_difference(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 5"))
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    for planned in make_plan(grid, lab).trials:
+        head, seed = planned.trial.names["head"], planned.trial.seed
+        if head == "fcn32s" or seed < 3:
+            finish(planned, 0.67 if head == "fcn8s" else 0.66 if seed < 3 else 0.9)
+    found = compare(*(load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")))
+    assert found.difference.seeds == 3 and found.difference.value > 0
+    assert found.images["delta"].mean() == pytest.approx(found.difference.value, abs=0.005)
+    values = to_comparison_values(found)
+    assert values["a"] == {"name": "fcn32s", "seeds": [0, 1, 2], "checkpoint": "last"}
+
+
 def test_cells_of_one_name_in_two_grids_are_named_with_their_grids(made: tuple[Report, Lab]) -> None:
     report, lab = made
     copy = report.grid.path.with_stem("copy")
