@@ -16,6 +16,7 @@ from fcnlab.report.comparison import compare, load_side
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.classes import collect_class_results
+from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.write import write_report
 from fcnlab.runner.cost.history import Workload
 from fcnlab.runner.find import find_reference
@@ -107,27 +108,27 @@ def test_footnotes_describe_the_folds_and_the_interval(finished: tuple[Grid, Lab
     assert "bootstrap" not in footnotes
 
 
-def name_absent_classes(grid: Grid, lab: Lab) -> list[str]:
-    """Return the splits without a pixel of the class box, after the trials have finished on such splits."""
+def list_notes_on_classes(grid: Grid, lab: Lab, seeds: tuple[int, ...]) -> list[str]:
+    """Return the notes on classes, after trials of which those with these seeds have no pixel of the class box."""
     for planned in make_plan(grid, lab).trials:
         counts = counted(0.7, planned.trial.seed)
-        counts[:, 2] = 0
+        if planned.trial.seed in seeds:
+            counts[:, 2] = 0
         finish(planned, 0.7, counts, image=f"fold{planned.trial.seed}")
-    start = "mIoU is the mean over 2 of 3 classes: box has no pixel in "
-    lines = [line for line in report_of(grid, lab).footnotes if line.startswith("mIoU is the mean")]
-    assert all(line.startswith(start) for line in lines)
-    return [line.removeprefix(start).removesuffix(".") for line in lines]
+    report = report_of(grid, lab)
+    notes = [line for line in report.footnotes if "no pixel" in line]
+    below = report_to_latex(report).partition("bottomrule")[2].replace("\\allowbreak{}", "")
+    assert all(note in below for note in notes)
+    return notes
 
 
-def test_footnotes_on_absent_classes_name_the_division_of_a_fold(tmp_path: Path) -> None:
+def test_one_footnote_counts_the_folds_without_a_class(tmp_path: Path) -> None:
     grid, lab = make_lab(tmp_path, lambda _head, _seed: False)
-    folds = [
-        f"test of fold {fold} in the division with seed {division}"
-        for fold, division in ((0, 0), (1, 0), (2, 0), (0, 1))
-    ]
-    assert name_absent_classes(grid, lab) == folds
-    once = lab.load_grid(write_grid(tmp_path, GRID.replace("seeds: 4", "seeds: 2"), "once"))
-    assert name_absent_classes(once, lab) == ["test of fold 0", "test of fold 1"]
+    note = "mIoU of a fold is the mean over its labeled classes: box has no pixel in {} of {} folds."
+    assert list_notes_on_classes(grid, lab, (0, 2, 3)) == [note.format(3, 4)]
+    assert list_notes_on_classes(grid, lab, ()) == []
+    once = lab.load_grid(write_grid(tmp_path, GRID.replace("seeds: 4", "seeds: 1"), "once"))
+    assert list_notes_on_classes(once, lab, (0,)) == ["mIoU is the mean over 2 of 3 classes: box has no pixel in test."]
 
 
 def test_footnotes_on_absent_classes_name_the_number_of_folds_and_the_dataset(tmp_path: Path) -> None:
@@ -135,12 +136,14 @@ def test_footnotes_on_absent_classes_name_the_number_of_folds_and_the_dataset(tm
     text = GRID.replace("seeds: 4", "seeds: 1").replace("baseline: {head: fcn32s}\n", "")
     several = text.replace("head: [fcn32s, fcn16s, fcn8s]", "head: [fcn8s], dataset.cross_validation.folds: [2, 3]")
     grid = lab.load_grid(write_grid(tmp_path, several, "folds"))
-    assert name_absent_classes(grid, lab) == ["test of fold 0 of 2", "test of fold 0 of 3"]
+    note = "mIoU of a fold is the mean over its labeled classes: box has no pixel in 2 of 2 folds."
+    assert list_notes_on_classes(grid, lab, (0,)) == [note]
     several = text.replace("dataset: mine, ", "").replace(
         "[fcn32s, fcn16s, fcn8s]", "[fcn8s], dataset: [mine, shapes-mini]"
     )
     grid = lab.load_grid(write_grid(tmp_path, several, "datasets"))
-    assert name_absent_classes(grid, lab) == ["test of fold 0 of mine", "test of shapes-mini"]
+    start = "mIoU is the mean over 2 of 3 classes: box has no pixel in test of "
+    assert list_notes_on_classes(grid, lab, (0,)) == [f"{start}mine.", f"{start}shapes-mini."]
 
 
 def test_cells_of_other_data_in_the_same_fold_are_flagged(tmp_path: Path) -> None:

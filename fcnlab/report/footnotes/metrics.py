@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -127,56 +128,51 @@ def describe_means(report: Report, columns: Collection[str], *, miou: bool) -> l
     """
     if miou:
         return describe_class_sets(report)
-    return [] if CLASS_MEANS.isdisjoint(columns) else describe_class_sets(report, "Means of classes are")
+    return [] if CLASS_MEANS.isdisjoint(columns) else describe_class_sets(report, "Means of classes", "are")
 
 
-def describe_class_sets(report: Report, subject: str = "mIoU is the mean") -> list[str]:
+def describe_class_sets(report: Report, noun: str = "mIoU", verb: str = "is the mean") -> list[str]:
     """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes.
 
     Args:
         report: report of the grid.
-        subject: the beginning of the sentence.
+        noun: the subject of the sentences.
+        verb: their verb.
 
     Returns:
-        One sentence per set of classes and evaluated split; none if all classes have labeled pixels.
+        One sentence per set of classes and evaluated split, and one for all folds of a cross-validation; none if all
+        classes have labeled pixels.
     """
-    records, shown = report.records, report.names.classes
-    lines, name_split = [], _find_names_of_splits([record for record, _ in _reported_metrics(records)])
-    for record, metrics in _reported_metrics(records):
-        if metrics.miou is None or None not in metrics.class_iou:
-            continue
+    found = [(record, metrics) for record, metrics in _reported_metrics(report.records) if metrics.miou is not None]
+    several = len({record.trial["names"].get("dataset") for record, _ in found}) > 1
+    folds: dict[str, dict[tuple[int, ...], list[str]]] = {}
+    lines: dict[tuple[str, bool], list[str]] = {}  # by dataset and whether it is divided into folds
+    for record, metrics in found:
+        where = f" of {record.trial['names'].get('dataset')}" if several else ""
         classes = zip(record.classes, metrics.class_iou, strict=True)
-        absent = [shown.get(name, name) for name, iou in classes if iou is None]
-        names = (
-            absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
-        )
-        num_classes = len(record.classes)
-        lines.append(
-            f"{subject} over {num_classes - len(absent)} of {num_classes} classes: {join_names(names)} "
-            f"{'has' if len(absent) == 1 else 'have'} no pixel in {name_split(record)}."
-        )
-    return list(dict.fromkeys(lines))
-
-
-def _find_names_of_splits(records: Sequence[Record]) -> Callable[[Record], str]:
-    """Return a function that names the evaluated split of a trial, with what distinguishes it from those of the others.
-
-    Args:
-        records: records of all trials.
-    """
-    datasets = {record.trial["names"].get("dataset") for record in records}
-    numbers = {(record.trial["dataset"].get("cross_validation") or {}).get("folds") for record in records} - {None}
-    divisions = {fold[0] for fold in map(find_fold, records) if fold is not None}
-
-    def name(record: Record) -> str:
-        text, fold = record.report_split, find_fold(record)
+        absent = [report.names.classes.get(name, name) for name, iou in classes if iou is None]
+        fold = find_fold(record)
         if fold is not None:
-            text += f" of fold {fold[1]}"
-            text += f" of {record.trial['dataset']['cross_validation']['folds']}" if len(numbers) > 1 else ""
-            text += f" in the division with seed {fold[0]}" if len(divisions) > 1 else ""
-        return f"{text} of {record.trial['names'].get('dataset')}" if len(datasets) > 1 else text
+            folds.setdefault(where, {})[*fold, record.trial["dataset"]["cross_validation"]["folds"]] = absent
+        if absent:
+            labeled = f"{len(metrics.class_iou) - len(absent)} of {len(metrics.class_iou)}"
+            lines.setdefault((where, fold is not None), []).append(
+                f"{noun} {verb} over {labeled} classes: {join_names(_shorten(absent))} "
+                f"{'has' if len(absent) == 1 else 'have'} no pixel in {record.report_split}{where}."
+            )
+    for where, by_fold in folds.items():
+        if (where, True) in lines and len(by_fold) > 1:
+            counts = Counter(chain.from_iterable(by_fold.values())).most_common()
+            texts = [f"{name} has no pixel in {number} of {len(by_fold)} folds" for name, number in counts]
+            lines[where, True] = [
+                f"{noun} of a fold {verb} over its labeled classes: {join_names(_shorten(texts))}{where}."
+            ]
+    return list(dict.fromkeys(chain.from_iterable(lines.values())))
 
-    return name
+
+def _shorten(texts: list[str]) -> list[str]:
+    """Replace the last texts by their number if there are many."""
+    return texts if len(texts) <= MAX_NAMES else [*texts[: MAX_NAMES - 1], f"{len(texts) - MAX_NAMES + 1} more"]
 
 
 def _reported_metrics(records: TrialRecords) -> Iterator[tuple[Record, SplitMetrics]]:
