@@ -100,6 +100,22 @@ def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
     return {name: value for name, value in published.items() if name not in curves}
 
 
+def find_reported_metrics(published: Mapping[str, float], split: str, checkpoint: str) -> dict[str, float]:
+    """Return the metrics that a grid reports from all metrics of a run.
+
+    Args:
+        published: the metrics of the run by name.
+        split: the reported split.
+        checkpoint: the grid's checkpoint, `last` or `best`.
+
+    Returns:
+        `miou` and `pixel_acc`, without those that the run does not have at this checkpoint.
+    """
+    suffix = "_best" if checkpoint == "best" else ""
+    names = {name: f"{split}/{name}{suffix}" for name in ("miou", "pixel_acc")}
+    return {name: published[source] for name, source in names.items() if source in published}
+
+
 def _extract_class_iou(record: Record, metrics: SplitMetrics, prefix: str) -> dict[str, float]:
     """Return the IoU of each class that has labeled pixels; none if there are many classes."""
     if len(record.classes) > MAX_CLASS_METRICS:

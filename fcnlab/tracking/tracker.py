@@ -29,7 +29,7 @@ from fcnlab.tracking.lab_id import ensure_lab_id, read_lab_id
 from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
 from fcnlab.tracking.store import convert_errors, find_local_folder, is_installed, open_client, open_experiment
-from fcnlab.tracking.trial_run import TrialRun, end_run, upload_files
+from fcnlab.tracking.trial_run import CHECKPOINT_TAG, TrialRun, end_run, upload_files
 from fcnlab.trial.record import EpochRecord, Record
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class MlflowTracker(Tracker):
     def start_grid(self, keys: Collection[str]) -> None:
         """Write the grid's run, save the experiment's chart view, mark the trials that it shows, and name their runs.
 
+        Finished trials get the metrics of the grid's checkpoint if it has changed.
+
         Args:
             keys: keys of the trials that the grid has now.
         """
@@ -144,6 +146,8 @@ class MlflowTracker(Tracker):
                 if run.current != is_current:
                     run.current = is_current
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
+                if key in keys and run.is_finished and run.checkpoint != self._grid.checkpoint:
+                    run.report_checkpoint(self._client, self._grid.checkpoint)
                 self._rename_run(run)
 
     def _add_remark(self, text: str) -> None:
@@ -254,7 +258,8 @@ class MlflowTracker(Tracker):
             new = run.take_new_epochs(self._client, record.epochs)
             final = extract_final_metrics(record, self._grid.checkpoint)
             missing_final = {name: value for name, value in final.items() if name not in existing}
-            run.log(self._client, new, missing_final, extract_tags(record) | {"fcnlab.published": record.ended})
+            tags = extract_tags(record) | {CHECKPOINT_TAG: self._grid.checkpoint, "fcnlab.published": record.ended}
+            run.log(self._client, new, missing_final, tags)
             repository = self._open_repository(run.artifact_uri)
             missing = upload_files(repository, folder, samples=samples)
             if missing:  # a proxy in front of the server may have answered with a page in place of an error
@@ -353,7 +358,7 @@ class MlflowTracker(Tracker):
         return self._runs[key] if key in self._runs else self._elsewhere[key]
 
     def log_report(self, folder: Path, text: str, best: BestCell | None) -> None:
-        """Upload the files of a report to the grid's run.
+        """Upload the files of a report to the grid's run, unless it has them.
 
         Args:
             folder: folder of the report.
@@ -363,7 +368,10 @@ class MlflowTracker(Tracker):
         digest = published_report.digest_report(folder, text, best)  # first: another driver may be writing files
         with convert_errors(self._uri):
             parent = self._find_parent()
-            repository = self._open_repository(self._client.get_run(parent).info.artifact_uri)
+            run = self._client.get_run(parent)
+            if run.data.tags.get(published_report.TAG) == digest:
+                return
+            repository = self._open_repository(run.info.artifact_uri)
             for file in list_report_files(folder):
                 repository.log_artifact(str(file), "report" if file.parent == folder else "report/plots")
             if best is not None:

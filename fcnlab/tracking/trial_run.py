@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.paths import exists, is_folder
-from fcnlab.tracking.fields import clean_tag, extract_params, extract_points
+from fcnlab.tracking.fields import clean_tag, extract_params, extract_points, find_reported_metrics
 from fcnlab.tracking.lab_id import TAG as LAB_TAG
 from fcnlab.tracking.names import MAX_DATASET_NAME
 from fcnlab.trial.record import EpochRecord
@@ -26,6 +26,9 @@ BATCH_SIZE = 850
 
 PARAMS_PER_REQUEST = 100
 """Number of parameters per request; this is the limit of MLflow."""
+
+CHECKPOINT_TAG = "fcnlab.checkpoint"
+"""Tag with the grid's checkpoint, at which a run has `miou` and `pixel_acc`."""
 
 DIGEST_LENGTH = 36
 """Maximum length of the digest of a dataset in MLflow."""
@@ -51,6 +54,8 @@ class TrialRun:
         pending_params: trial and axes, until its parameters are written.
         published: end of the record that is published.
         finished: whether the published record is of a finished trial.
+        checkpoint: the grid's checkpoint, of which it has `miou` and `pixel_acc`; None for a run of this driver or of
+            an earlier version of fcnlab.
         lab: id of the lab that publishes to it; None for a run of an earlier version of fcnlab.
     """
 
@@ -69,6 +74,7 @@ class TrialRun:
     pending_params: tuple[Trial, Mapping[str, str]] | None = None
     published: str | None = None
     finished: bool = False
+    checkpoint: str | None = None
     lab: str | None = None
 
     @property
@@ -96,6 +102,7 @@ class TrialRun:
             params=frozenset(run.data.params) if published is None else frozenset(),
             published=published,
             finished=run.info.status == "FINISHED",
+            checkpoint=tags.get(CHECKPOINT_TAG),
             lab=tags.get(LAB_TAG),
         )
 
@@ -140,6 +147,21 @@ class TrialRun:
             client.log_batch(self.run_id, batch, some, run_tags if number == 0 else [])
         self.params |= {param.key for param in params}
         self.pending_params = None
+
+    def report_checkpoint(self, client: MlflowClient, checkpoint: str) -> None:
+        """Write the reported metrics at another checkpoint, which the run has under other names.
+
+        Args:
+            client: client of the store.
+            checkpoint: the grid's checkpoint, `last` or `best`.
+        """
+        from mlflow.entities import Metric, RunTag
+
+        data, now = client.get_run(self.run_id).data, int(time.time() * 1000)
+        values = find_reported_metrics(data.metrics, data.tags.get("fcnlab.report_split", "test"), checkpoint)
+        metrics = [Metric(name, value, now, 0) for name, value in values.items() if data.metrics.get(name) != value]
+        client.log_batch(self.run_id, metrics=metrics, tags=[RunTag(CHECKPOINT_TAG, checkpoint)])
+        self.checkpoint = checkpoint
 
     def _log_dataset(self, client: MlflowClient, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
         """Write the dataset of a trial, and return the parameters that are not written yet."""

@@ -247,6 +247,33 @@ def test_runs_have_the_display_names_of_the_grid_file(tmp_path: Path) -> None:
     assert _list_run_names(renamed, lab) == ["fcn8s, seed 0", "fcn8s, seed 1", *baseline]
 
 
+def test_reported_metrics_are_those_of_the_present_checkpoint(tmp_path: Path) -> None:
+    _, lab, planned = plan_first_trial(tmp_path)
+    expected = {"last": (0.5, 0.8), "best": (0.6, 0.9)}
+    record = finished_record(planned.trial)
+    metrics = tuple(
+        one.model_copy(update=dict(zip(("miou", "pixel_acc"), expected[one.checkpoint], strict=True)))
+        for one in record.metrics
+    )
+    record = record.model_copy(update={"metrics": metrics})
+    planned.folder.create()
+    planned.folder.trial.write_text(planned.trial.model_dump_json())
+    planned.folder.finish(record)
+
+    def publish(checkpoint: str) -> tuple[str, float, float, int]:
+        text = SMOKE if checkpoint == "last" else f"{SMOKE}\ncheckpoint: best\n"
+        changed = lab.load_grid(write_grid(tmp_path, text))
+        sync_grid(changed, lab, ProgressReporter())
+        tracker = open_tracker(changed, lab)
+        (run,) = tracker.list_trials()
+        points = len(tracker._client.get_metric_history(run["run_id"], "miou"))
+        return run["tags"]["fcnlab.checkpoint"], run["metrics"]["miou"], run["metrics"]["pixel_acc"], points
+
+    for points, checkpoint in enumerate(("last", "best", "last"), start=1):
+        found = (checkpoint, *expected[checkpoint], points)
+        assert publish(checkpoint) == publish(checkpoint) == found
+
+
 def _list_run_names(grid: Grid, lab: Lab) -> list[str]:
     return sorted(run["tags"]["mlflow.runName"] for run in open_tracker(grid, lab).list_trials())
 
