@@ -55,6 +55,26 @@ def test_only_a_changed_report_is_uploaded(tmp_path: Path, monkeypatch: pytest.M
     assert "is deleted" in str(report().error), "an unchanged report does not hide an error of the store"
 
 
+def test_the_files_of_an_unchanged_report_are_uploaded_once_to_any_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, lab = finished_lab(tmp_path)
+    folder = lab.results / grid.name
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("content")
+    opened = []
+    original = MlflowTracker._open_repository
+
+    def open_repository(tracker: MlflowTracker, address: str) -> object:
+        opened.append(address)
+        return original(tracker, address)
+
+    monkeypatch.setattr(MlflowTracker, "_open_repository", open_repository)
+    for text, uploads in (("text", 1), ("text", 1), ("other text", 2)):
+        publisher.open_tracker(grid, lab).log_report(folder, text, None)  # as with a server: no look into the database
+        assert len(opened) == uploads
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no database " * 100])
 def test_a_store_that_cannot_be_read_has_no_report(tmp_path: Path, content: bytes | None) -> None:
     store = tmp_path / "my store#1.db"
