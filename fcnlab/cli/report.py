@@ -169,20 +169,25 @@ def split_columns(text: str) -> tuple[str, ...]:
 
 def _print(shown: list[tuple[Report, View]], tables: list[Table], output: Format, *, wide: bool) -> None:
     from fcnlab.report.footnotes.image_metrics import describe_missing_image_metrics
-    from fcnlab.report.tables.export import format_report, to_values
+    from fcnlab.report.tables.csv_text import to_csv_text
+    from fcnlab.report.tables.export import format_report, merge_cells, to_values
 
     if output == "json":
         values = [to_values(one, view) for one, view in shown]
         print_json(values if len(values) > 1 else values[0])
         return
+    is_merged = output == "csv" and len(shown) > 1  # programs read one table
+    if is_merged:
+        typer.echo(to_csv_text(merge_cells(shown)), nl=False)
     for (one, view), table in zip(shown, tables, strict=True):
         if output == "terminal":
             show_table(one, table)
             show_effects(one)
-        else:
+            continue
+        if not is_merged:
             typer.echo(format_report(one, view, output, wide=wide), nl=False)
-            for line in describe_missing_image_metrics(one, table.columns):
-                typer.echo(line, err=True)
+        for line in describe_missing_image_metrics(one, table.columns):
+            typer.echo(line, err=True)
 
 
 def _print_seed_table(table: Table, *, stderr: bool) -> None:

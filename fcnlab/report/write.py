@@ -34,6 +34,7 @@ from fcnlab.report.report import Report, report_plan
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.effects import describe_effects, make_effects_table
+from fcnlab.report.tables.export import to_markdown_with_footnotes
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
 from fcnlab.report.tables.paper import effects_to_latex, report_to_latex
@@ -250,7 +251,7 @@ def _write_all(section: Section, *, pdf: bool) -> None:
     for name in EFFECTS_FILES:
         if name not in section.files:  # an earlier report had effects
             (folder / name).unlink(missing_ok=True)
-    _write(folder / "table.md", to_markdown(report.cell_table))
+    _write(folder / "table.md", to_markdown_with_footnotes(report, report.cell_table))
     _write(folder / "provenance.json", json.dumps(collect_provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     for plot in section.plots:
@@ -317,8 +318,7 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
     texts = filter(None, (grid.file.conclusion, grid.file.description))
     lines += [line for text in texts for line in (escape_markdown_lines(text), "")]
     lines += [*(f"- {escape_markdown_lines(sentence)}" for sentence in report.summary_text), ""]
-    footnotes = [escape_markdown_lines(line) for line in report.footnotes]
-    lines += [to_markdown(report.cell_table), *(f"{line}\\" for line in footnotes[:-1]), footnotes[-1], ""]
+    lines += [to_markdown_with_footnotes(report, report.cell_table)]
     lines += _unfinished(report.trials)
     lines += _effects(report)
     for plot in plots:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.runner.plan import make_plan
 from tests.cli.conftest import Call
-from tests.report.finished_grid import RIGHT, finish, finished_lab
+from tests.conftest import write_grid
+from tests.report.finished_grid import RIGHT, THREE, finish, finished_lab
 
 
 @pytest.fixture
@@ -125,3 +128,23 @@ def test_means_over_images_are_printed_with_their_definition_or_the_reason_why_t
     output = fcnlab("report", grid.path, "--columns", "image_dice:disc", "--format", "csv")
     assert output.code == 0 and "fcn32s,fcn32s,,," in output.out
     assert "No metrics per image of fcn32s: counts.npz of 1 trial is missing.\n" in output.err
+
+
+def test_several_grids_are_one_table_in_csv(fcnlab: Call, grid: Grid) -> None:
+    other = write_grid(grid.path.parent.parent, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "other")
+    output = fcnlab("report", grid.path, other, "--columns", "n,miou", "--sort", "-miou", "--format", "csv")
+    assert output.code == 0
+    frame = pd.read_csv(StringIO(output.out))
+    assert list(frame.columns[:4]) == ["grid", "cell", "head", "n"] and "miou_std" in frame
+    assert list(frame["grid"]) == ["question"] * 3 + ["other"] * 2
+    assert list(frame["cell"]) == ["fcn8s", "fcn16s", "fcn32s", "fcn8s", "fcn32s"]
+
+
+def test_markers_are_explained_below_a_table_in_markdown(fcnlab: Call, grid: Grid) -> None:
+    printed = fcnlab("report", grid.path, "--columns", "n,miou,delta", "--format", "markdown").out
+    results = grid.path.parent.parent / "results" / "question"
+    written = (results / "table.md").read_text(encoding="utf-8")
+    for text in (printed, written):
+        assert "]\\* |" in text and "\n\\*: significant at 5 %" in text and "\nBold: the highest mean mIoU" in text
+    assert "GMACs for one image" in written and "GMACs" not in printed
+    assert written in (results / "README.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,9 @@ from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import COLUMNS, find_column
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_html, to_markdown, to_terminal
+from fcnlab.report.tables.markdown_text import escape_markdown_lines
 from fcnlab.report.tables.paper import report_to_latex
+from fcnlab.report.tables.table import Table
 
 TextFormat = Literal["text", "csv", "markdown", "latex", "html", "json"]
 
@@ -41,7 +44,7 @@ def format_report(report: Report, view: View, text_format: TextFormat, *, wide: 
         return report_to_latex(report, view, wide=wide)
     table = view.make_table(report.cells, report.names)
     if text_format == "markdown":
-        return to_markdown(table)
+        return to_markdown_with_footnotes(report, table)
     if text_format == "html":
         return to_html(table)
     if text_format != "text":
@@ -50,6 +53,17 @@ def format_report(report: Report, view: View, text_format: TextFormat, *, wide: 
     with console.capture() as captured:
         console.print(to_terminal(table, report.grid.file.question, console.width))
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def to_markdown_with_footnotes(report: Report, table: Table) -> str:
+    """Format a table in Markdown with the footnotes that explain its markers below it.
+
+    Args:
+        report: report of a grid.
+        table: table of its cells.
+    """
+    *footnotes, last = map(escape_markdown_lines, report.write_footnotes_of(table))
+    return "\n".join([to_markdown(table), *(f"{line}\\" for line in footnotes), last, ""])
 
 
 def select_cells(report: Report, view: View) -> pd.DataFrame:
@@ -78,6 +92,24 @@ def to_csv(report: Report, view: View) -> str:
         view: columns and order.
     """
     return to_csv_text(select_cells(report, view))
+
+
+def merge_cells(shown: Sequence[tuple[Report, View]]) -> pd.DataFrame:
+    """Return the cells of several grids in one frame, below each other, with the column `grid` before the others.
+
+    Args:
+        shown: reports of the grids with columns and order; of a grid that is given twice, the first is used. Columns of
+            axes are empty in the rows of other grids.
+
+    Raises:
+        ConfigError: there is no such column or axis.
+    """
+    frames: dict[str, pd.DataFrame] = {}
+    for report, view in shown:
+        cells = select_cells(report, view)
+        cells.insert(0, "grid", report.grid.name)
+        frames.setdefault(report.grid.name, cells)
+    return pd.concat(frames.values(), ignore_index=True)
 
 
 def to_values(report: Report, view: View) -> dict[str, Any]:
