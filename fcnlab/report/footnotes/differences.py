@@ -72,7 +72,7 @@ def describe_shared_seeds(report: Report) -> list[str]:
     Returns:
         One sentence; none if all means and differences are over the same seeds.
     """
-    number = report.cells.set_index("cell")["n"]
+    number = dict(zip(report.cells["cell"], report.cells["n"], strict=True))
     baselines = {cell: group.baseline for group in report.groups for cell in group.cells}
     for cell, shared in zip(report.cells["cell"], report.cells["delta_n"], strict=True):
         if 0 < shared < max(number[cell], number[baselines[cell]]):
