@@ -70,7 +70,8 @@ def test_names_of_cells_are_resolved_to_models(grid_file: Path, fcnlab: Call, tm
     ):
         result = fcnlab(*arguments)
         assert result.code == 2
-        assert "the weights are missing; to train the trial again, remove" in result.err  # the trial is found; it has no weights
+        # The trial is found, and has no weights.
+        assert "the weights are missing; to train the trial again, remove" in result.err
 
 
 @pytest.mark.parametrize(

@@ -150,10 +150,11 @@ def test_ctrl_c_pauses_the_trial_which_resumes_in_the_same_folder(
         folder.finish(record)
 
     words = ("grid", "reproduce", ran.key[:8], "--lab", "lab", "--workdir", "again")
+    former = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(subprocess, "run", interrupt)
     interrupted = fcnlab(*words)
     assert interrupted.code == 130 and "to resume and compare, repeat the command" in interrupted.err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is former
     monkeypatch.setattr(subprocess, "run", resume)
     assert "identical: all metrics" in fcnlab(*words).out
 

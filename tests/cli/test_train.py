@@ -111,9 +111,11 @@ def test_a_signal_pauses_a_single_trial_and_the_same_command_resumes_it(
 ) -> None:
     Lab.find(root=tmp_path)
     start = ProgressReporter.on_progress
+    interrupted: list[bool] = []
 
     def interrupt_after_an_epoch(self: ProgressReporter, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        if epochs:
+        if epochs and not interrupted:  # a second signal would stop the trial at once
+            interrupted.append(True)
             signal.raise_signal(signal.SIGINT)
         return start(self, planned, epochs)
 
