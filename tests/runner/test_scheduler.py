@@ -295,6 +295,7 @@ def test_a_trial_that_another_driver_has_trained_up_to_the_decision_is_not_train
         planned.folder.write_progress(epoch_records(2, miou=0.2))  # as FakeExecutor writes
 
     def train_elsewhere() -> None:
+        last.folder.create()
         last.folder.write_progress(epoch_records(2, miou=0.01))
 
     reporter = Elsewhere(train_elsewhere)
@@ -357,6 +358,7 @@ def test_a_trial_waits_while_another_driver_retries_the_one_of_init_from(tmp_pat
 def test_a_removed_run_folder_of_a_pending_trial_is_created_again(tmp_path: Path) -> None:
     grid, lab = fcnlab.load_grid(write_grid(tmp_path, SMOKE)), Lab.find(root=tmp_path)
     trials = make_plan(grid, lab).trials
+    trials[-1].folder.create()  # it has been started before
     reporter = Elsewhere(lambda: shutil.rmtree(trials[-1].folder.path))
     executor = FakeExecutor({planned.key: planned for planned in trials})
     assert run_grid(grid, lab, reporter, executor=lambda: executor).finished == 4
