@@ -77,7 +77,8 @@ def estimate_effects(
         if not seeds:
             continue
         for one, other in labels:
-            check_labels(cells[one][seeds[0]], cells[other][seeds[0]])
+            for number in seeds[:1] if folds is None else seeds:  # each fold has other images
+                check_labels(cells[one][number], cells[other][number])
         if folds is not None and len(seeds) > 1:
             by_pair = np.stack([_compute_miou(cells[a], seeds) - _compute_miou(cells[b], seeds) for a, b in labels])
             interval = compute_fold_interval(by_pair.mean(0), folds.test_ratio)

@@ -144,8 +144,8 @@ def _run_grid(
     remarks = [*check_plan_weights(plan, lab), *describe_changed_inputs(plan, lab)]
     check_class_presence(plan, lab, data)
     warnings += [*check_repeated_images(plan, lab), *check_folds(grid)]
-    for planned in plan.remaining[:1]:  # detects a full disk before anything is started or published
-        planned.folder.create()
+    if plan.remaining:  # detects a full disk before anything is started or published
+        plan.remaining[0].folder.create()
     with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
         scheduler = Scheduler(plan, leases, publisher, reporter, options, interrupts)

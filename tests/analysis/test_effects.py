@@ -84,3 +84,6 @@ def test_cells_of_different_images_are_an_error() -> None:
     cells = four_cells()
     with pytest.raises(RunError, match="a paired difference needs the same images"):
         estimate_effects({**cells, "b2": four_cells(number=1)["b2"]}, PAIRS, resamples=RESAMPLES)
+    other_fold = {**cells["b2"], 2: four_cells(number=1)["b2"][2]}
+    with pytest.raises(RunError, match="a paired difference needs the same images"):
+        estimate_effects({**cells, "b2": other_fold}, PAIRS, folds=CrossValidation(folds=3))

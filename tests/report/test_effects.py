@@ -117,14 +117,6 @@ def test_files_and_page_have_the_effects(made: tuple[Report, Lab]) -> None:
     assert "<h2>Effects of the axes</h2>" in page and 'download="effects.csv"' in page
 
 
-def test_trials_that_are_not_better_than_chance_are_named(made: tuple[Report, Lab], tmp_path: Path) -> None:
-    assert not any("chance" in line for line in made[0].footnotes)
-    grid, lab = finished_lab(tmp_path, right={"fcn32s": 0.33, "fcn16s": 0.701, "fcn8s": 0.37})
-    report = make_report(make_plan(grid, lab), lab, None)
-    (line,) = (line for line in report.footnotes if "chance" in line)
-    assert line.startswith("Not better than chance: 3 of 3 trials of fcn32s have a mean accuracy")
-
-
 def test_a_grid_with_one_axis_has_no_effects(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     report = make_report(make_plan(grid, lab), lab, None)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
 from fcnlab.config.grid.display_names import Names
+from fcnlab.config.grid.grid import Grid
 from fcnlab.constants import Bold
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
@@ -86,6 +87,14 @@ def class_table(report: Report) -> Table:
     found = collect_class_results(report)
     assert found is not None
     return make_class_table(report, found)
+
+
+def test_trials_that_are_not_better_than_chance_are_named(made: tuple[Report, Lab], tmp_path: Path) -> None:
+    assert not any("chance" in line for line in made[0].footnotes)
+    grid, lab = finished_lab(tmp_path, right={"fcn32s": 0.33, "fcn16s": 0.701, "fcn8s": 0.37})
+    report = make_report(make_plan(grid, lab), lab, None)
+    (line,) = (line for line in report.footnotes if "chance" in line)
+    assert line.startswith("Not better than chance: 3 of 3 trials of fcn32s have a mean accuracy")
 
 
 def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:
@@ -632,14 +641,20 @@ def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
     assert local.by_cell == {}, "a failed record is not that of a finished trial"
 
 
-def test_a_cell_that_is_better_over_the_common_seeds_only_is_explained(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 5"))
+def unequal_seeds(root: Path, right: float) -> tuple[Grid, Lab]:
+    """A lab of a baseline with five seeds and a cell that is better in its three; `right` is that of the other two."""
+    path = write_grid(root, SMOKE.replace("seeds: 2", "seeds: 5"))
     lab = Lab.find(path)
     grid = lab.load_grid(path)
     for planned in make_plan(grid, lab).trials:
         head, seed = planned.trial.names["head"], planned.trial.seed
         if head == "fcn32s" or seed < 3:
-            finish(planned, 0.67 if head == "fcn8s" else 0.66 if seed < 3 else 0.74)
+            finish(planned, 0.67 if head == "fcn8s" else 0.66 if seed < 3 else right)
+    return grid, lab
+
+
+def test_a_cell_that_is_better_over_the_common_seeds_only_is_explained(tmp_path: Path) -> None:
+    grid, lab = unequal_seeds(tmp_path, 0.74)
     report = make_report(make_plan(grid, lab), lab, None)
     better, baseline = row(report, "fcn8s"), row(report, "fcn32s")
     assert better["miou"] < baseline["miou"] and better["delta"] > 0 and better["significant"]
@@ -843,14 +858,8 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
 
 
 def test_images_are_compared_over_the_seeds_of_the_difference(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 5"))
-    lab = Lab.find(path)
-    grid = lab.load_grid(path)
-    for planned in make_plan(grid, lab).trials:
-        head, seed = planned.trial.names["head"], planned.trial.seed
-        if head == "fcn32s" or seed < 3:
-            finish(planned, 0.67 if head == "fcn8s" else 0.66 if seed < 3 else 0.9)
-    found = compare(*(load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")))
+    grid, lab = unequal_seeds(tmp_path, 0.9)
+    found = compare(*(load_side(find_reference(f"{grid.path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s")))
     assert found.difference.seeds == 3 and found.difference.value > 0
     assert found.images["delta"].mean() == pytest.approx(found.difference.value, abs=0.005)
     values = to_comparison_values(found)

@@ -117,8 +117,16 @@ def _format_trials(row: pd.Series, _digits: int) -> str:
 
 def _format_delta(row: pd.Series, digits: int) -> str:
     """Format the difference to the baseline with its interval and marker."""
-    if row["baseline"]:
-        return "baseline"
+    return "baseline" if row["baseline"] else format_difference(row, digits)
+
+
+def format_difference(row: pd.Series, digits: int = DECIMALS) -> str:
+    """Format a difference with its interval and marker.
+
+    Args:
+        row: `delta`, `delta_low`, `delta_high`, `delta_n` and `significant`.
+        digits: number of decimals.
+    """
     if math.isnan(row["delta_low"]):
         return format_points(row["delta"], digits)
     interval = f"[{format_points(row['delta_low'], digits)}, {format_points(row['delta_high'], digits)}]"

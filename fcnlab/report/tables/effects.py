@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from fcnlab.analysis import MIN_SEEDS, is_significant
 from fcnlab.config.grid.display_names import Names
 from fcnlab.report.effects import AxisEffect, effects_frame
-from fcnlab.report.tables.columns import COLUMNS, DECIMALS, NO_CLAIM, SIGNIFICANT, format_points
+from fcnlab.report.tables.columns import NO_CLAIM, SIGNIFICANT, format_difference, format_points
 from fcnlab.report.tables.table import Table
 
 
@@ -29,7 +27,7 @@ def make_effects_table(effects: Sequence[AxisEffect], names: Names) -> Table:
             row["reference"],
             str(row["pairs"]),
             str(row["n"]),
-            COLUMNS["delta"].text(pd.concat([row, pd.Series({"baseline": False, "delta_n": row["n"]})]), DECIMALS),
+            format_difference(row.rename({"n": "delta_n"})),
             f"{format_points(row['delta_min'])} to {format_points(row['delta_max'])}",
         )
         for _, row in effects_frame(effects, names).iterrows()

@@ -34,7 +34,7 @@ LIMIT = 2 * BUDGET
 MAX_NAMES = 3
 """Maximum number of variants that one line names."""
 
-VERSION = 3
+VERSION = 4
 """Increased when rates are measured in another way, or have other fields."""
 
 
